@@ -1,0 +1,76 @@
+// swift-tools-version: 6.1
+// SPDX-License-Identifier: Apache-2.0
+//
+// libmest: an Embedded Swift engine and C kernels behind the C API of include/mest.h.
+//
+//   swift build -c release                             the product: libmest.so
+//   swift build -c release --disable-default-traits    the same without OpenMP
+//   MEST_HOSTED=1 swift test --scratch-path .build/hosted
+//
+// An Embedded module cannot be imported by tests.  With MEST_HOSTED set the same sources are compiled
+// as ordinary Swift, so that Tests/MestTests can look inside.
+import PackageDescription
+
+let hosted = Context.environment["MEST_HOSTED"] != nil
+// Sanitizer runtimes leave symbols for the program to define.
+let sanitized = Context.environment["MEST_SANITIZED"] != nil
+
+let kernelSettings: [CSetting] = [
+    // Contraction off: every rounding is written down in the source, the same for every target.
+    .unsafeFlags(["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra",
+                  // OpenMP puts file names into the product: not those of the machine that built it.
+                  "-ffile-prefix-map=\(Context.packageDirectory)/="]),
+    .unsafeFlags(["-O3"], .when(configuration: .release)),
+    .unsafeFlags(["-fopenmp"], .when(traits: ["OpenMP"])),
+]
+
+// One module, no heap: the compiler refuses what would allocate.
+let engineSettings: [SwiftSetting] = hosted ? [] : [
+    .enableExperimentalFeature("Embedded"),
+    .unsafeFlags([
+        "-wmo",
+        "-Xfrontend", "-no-allocations",
+        "-Xfrontend", "-function-sections",
+        "-Xfrontend", "-disable-stack-protector",
+    ]),
+]
+
+func linker(_ arguments: String...) -> [String] { arguments.flatMap { ["-Xlinker", $0] } }
+
+let engineLinking: [LinkerSetting] = hosted ? [] : [
+    .unsafeFlags(["-use-ld=lld"] + linker(
+        "-soname=libmest.so.0",
+        "--version-script=\(Context.packageDirectory)/packaging/mest.map", "--no-undefined-version",
+        "--gc-sections", "-z", "nodelete")),
+] + (sanitized ? [] : [.unsafeFlags(linker("-z", "defs"))])
+
+let package = Package(
+    name: "libmest",
+    products: [
+        .library(name: "mest", type: .dynamic, targets: ["Mest"]),
+        .library(name: "mest-static", type: .static, targets: ["Mest"]),
+    ],
+    traits: [
+        .default(enabledTraits: ["OpenMP"]),
+        .trait(name: "OpenMP", description: "Run the kernels' chunks by OpenMP (libomp)"),
+    ],
+    targets: [
+        .systemLibrary(name: "CMest"),
+        .target(
+            name: "CMestKernels",
+            cSettings: kernelSettings,
+            linkerSettings: [.linkedLibrary("omp5", .when(traits: ["OpenMP"]))]),
+        .target(
+            name: "Mest",
+            dependencies: ["CMest", "CMestKernels"],
+            swiftSettings: engineSettings,
+            linkerSettings: engineLinking),
+    ] + (hosted ? [
+        .testTarget(
+            name: "MestTests",
+            dependencies: ["Mest", "CMest", "CMestKernels"],
+            linkerSettings: [.unsafeFlags(["-use-ld=lld"])]),
+    ] : []),
+    swiftLanguageModes: [.v6],
+    cLanguageStandard: .c11
+)

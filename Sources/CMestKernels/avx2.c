@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* 16 registers of 8 lanes.  SwiftPM has no flags per file, so the target is an attribute. */
+#include "conv_job.h"
+#include "linear_job.h"
+#include "norm_job.h"
+
+#if MESTK_X86
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#define MESTK_TARGET_FMA 1
+#include "scalar_inline.h"
+
+#define LEVEL(name) mestk_avx2_##name
+#define LEVEL_WIDTH 8
+#define LEVEL_FMA 1
+#define LEVEL_ROWS 2
+#define LEVEL_DOTS 2
+#define LEVEL_REFERENCE 0
+#include "level.inc"
+#pragma clang attribute pop
+#endif

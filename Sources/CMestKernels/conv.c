@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Convolution, what all levels share: geometry, scratch, the index of one call, tasks and groups. */
+#include "conv_job.h"
+
+/* Bytes of slab that the filters pass over at a time; the rest of L1 is for weights and outputs. */
+enum { FORWARD_L1 = 24 << 10, BACKWARD_L1 = 24 << 10 };
+
+static int64_t words16(int64_t words) { return mestk_round16(words); }
+
+static conv_slab finish(conv_slab s)
+{
+    s.channel = (int64_t)s.rows * s.phases * s.columns * s.picture.lanes;
+    s.floats = mestk_round16(s.channel * s.picture.channels);
+    return s;
+}
+
+/* Channels whose lines under one tile (or unit) fill the budget. */
+static int32_t channels_in(int64_t bytes, int64_t lines, mestk_shape s)
+{
+    int64_t n = bytes / (lines * s.lanes * 4);
+    return (int32_t)(n < 1 ? 1 : n < s.channels ? n : s.channels);
+}
+
+static conv_slab forward_slab(const mestk_conv *g)
+{
+    int32_t th = mestk_tile_h(g->out), computed = th == 3 ? 4 : th; /* the vector path knows 1, 2, 4 rows */
+    conv_slab s = {.picture = g->in, .phases = g->stride_w};
+    s.rows = (computed - 1) * g->stride_h + g->kernel_h;
+    s.columns = mestk_tiles_x(g->out) * 4 + (g->kernel_w - 1) / g->stride_w;
+    return finish(s);
+}
+
+static int32_t forward_block(const mestk_conv *g)
+{
+    conv_slab s = forward_slab(g);
+    return channels_in(FORWARD_L1, (int64_t)s.rows * s.phases * (4 + (g->kernel_w - 1) / g->stride_w), g->in);
+}
+
+static conv_slab backward_slab(const mestk_conv *g)
+{
+    int32_t th = mestk_tile_h(g->in), width = mestk_tiles_x(g->in) * mestk_tile_w(g->in);
+    int32_t per_class = mestk_ceil_div(width, g->stride_w);
+    conv_slab s = {.picture = g->out, .phases = 1};
+    s.rows = mestk_ceil_div(th - 1, g->stride_h) + 1 + (g->kernel_h - 1) / g->stride_h;
+    s.columns = (per_class + 3) / 4 * 4 + (g->stride_w > 1) + (g->kernel_w - 1) / g->stride_w;
+    return finish(s);
+}
+
+static int32_t backward_block(const mestk_conv *g)
+{
+    int64_t lines = (int64_t)(2 + (g->kernel_h - 1) / g->stride_h) * (4 + (g->kernel_w - 1) / g->stride_w);
+    return channels_in(BACKWARD_L1, lines, g->out);
+}
+
+/* dx of the unit that a task has in the making. */
+static int64_t backward_chains(const mestk_conv *g)
+{
+    return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes);
+}
+
+static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)
+{
+    int32_t strips = g->in.blocks * mestk_tiles_y(g->in);
+    return mestk_max(1, mestk_min(gradient_chunks, strips));
+}
+
+int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads)
+{
+    int64_t columns = (int64_t)g->in.channels * g->kernel_h * g->kernel_w;
+    int64_t blocks = mestk_ceil_div(g->in.channels, forward_block(g));
+    return words16(columns) + words16((columns + 1) / 2) + words16(g->out.channels * (blocks + 1))
+           + threads * forward_slab(g).floats;
+}
+
+int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
+                                    int64_t capacity)
+{
+    int64_t blocks = mestk_ceil_div(g->out.channels, backward_block(g));
+    int64_t segments = g->in.channels * (blocks * g->stride_h * g->stride_w + 1);
+    return 3 * words16(capacity) + words16(segments) + threads * (backward_slab(g).floats + backward_chains(g))
+           + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
+}
+
+/* ---- forward ---- */
+
+static uint32_t first_at_or_after(const uint16_t *column, uint32_t from, uint32_t end, int32_t limit)
+{
+    while (from < end) {
+        uint32_t middle = from + (end - from) / 2;
+        if (column[middle] < limit) from = middle + 1;
+        else end = middle;
+    }
+    return from;
+}
+
+static void index_forward(mestk_conv_job *job, float *scratch)
+{
+    const mestk_conv *g = job->g;
+    const mestk_weights *w = job->w;
+    const conv_slab *s = &job->slab;
+    int32_t L = g->in.lanes, columns = w->channels * w->taps, b = job->block_channels * w->taps;
+    job->offset = (mestk_word *)scratch;
+    scratch += words16(columns);
+    job->identity = (uint16_t *)scratch;
+    scratch += words16(((int64_t)columns + 1) / 2);
+    job->segment = (mestk_word *)scratch;
+    job->slabs = scratch + words16((int64_t)w->rows * (job->blocks + 1));
+    for (int32_t c = 0, i = 0; c < w->channels; c++)
+        for (int32_t ky = 0; ky < g->kernel_h; ky++)
+            for (int32_t kx = 0; kx < g->kernel_w; kx++, i++) {
+                int64_t line = (int64_t)(ky * s->phases + kx % s->phases) * s->columns + kx / s->phases;
+                job->offset[i] = (int32_t)(c * s->channel + line * L);
+            }
+    if (!w->row_start)
+        for (int32_t i = 0; i < columns; i++) job->identity[i] = (uint16_t)i;
+    for (int32_t r = 0; r < w->rows; r++) {
+        mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1);
+        for (int32_t i = 0; i <= job->blocks; i++) {
+            int32_t limit = mestk_min(i * b, columns);
+            segment[i] = w->row_start ? (int32_t)first_at_or_after(w->column, i ? (uint32_t)segment[i - 1]
+                                                                              : w->row_start[r],
+                                                                   w->row_start[r + 1], limit)
+                                      : r * columns + limit;
+        }
+    }
+}
+
+typedef struct conv_run {
+    const mestk_conv_job *job;
+    void (*forward)(const mestk_conv_job *, int32_t, int32_t);
+    void (*backward)(const mestk_conv_job *, int32_t, int32_t, float *);
+} conv_run;
+
+static void forward_chunk(void *argument, uint32_t index, uint32_t worker)
+{
+    const conv_run *run = argument;
+    run->forward(run->job, (int32_t)index, (int32_t)worker);
+}
+
+void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w,
+                        const float *bias, const float *x, float *y, float *scratch)
+{
+    mestk_conv_job job = {.g = g, .w = w, .bias = bias, .x = x, .y = y, .slab = forward_slab(g)};
+    conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[mestk_lane_index(g->in.lanes)], 0};
+    job.block_channels = forward_block(g);
+    job.blocks = mestk_ceil_div(w->channels, job.block_channels);
+    if (k->level != MESTK_REFERENCE) index_forward(&job, scratch);
+    mestk_run(k, (uint32_t)(g->out.blocks * mestk_tiles_y(g->out)), forward_chunk, &run);
+}
+
+/* ---- backward ---- */
+
+/* A channel's entries, sorted by (block of output channels, class): a counting sort that keeps keys
+ * ascending. */
+static void index_channel(void *argument, uint32_t channel, uint32_t worker)
+{
+    const mestk_conv_job *job = argument;
+    const mestk_conv *g = job->g;
+    const mestk_weights *w = job->w;
+    int32_t taps = w->taps, kw = g->kernel_w, sh = g->stride_h, sw = g->stride_w, L = g->in.lanes;
+    int32_t sections = job->blocks * job->classes, keys = w->rows * taps;
+    int64_t columns = (int64_t)w->channels * taps;
+    mestk_word *segment = job->segment + (int64_t)channel * (sections + 1);
+    int32_t first = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * keys;
+    int32_t end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + keys;
+    (void)worker;
+    for (int32_t pass = 0; pass < 2; pass++) {
+        if (pass == 0)
+            for (int32_t i = 0; i <= sections; i++) segment[i] = 0;
+        for (int32_t e = first; e < end; e++) {
+            int32_t key = w->row_start ? w->key[e] : e - first;
+            int32_t row = key / taps, tap = key % taps, ky = tap / kw, kx = tap % kw;
+            int32_t section = row / job->block_channels * job->classes + ky % sh * sw + kx % sw;
+            if (pass == 0) {
+                segment[section + 1]++;
+                continue;
+            }
+            int32_t to = segment[section]++;
+            int64_t line = (int64_t)((g->kernel_h - 1) / sh - ky / sh) * job->slab.columns + (kw - 1) / sw - kx / sw;
+            int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
+            job->offset[to] = (int32_t)(row * job->slab.channel + line * L);
+            job->position[to] = (int32_t)j;
+            job->weight[to] = w->value[j];
+        }
+        if (pass == 0) {
+            segment[0] = first;
+            for (int32_t i = 1; i <= sections; i++) segment[i] += segment[i - 1];
+        } else { /* filling moved each start to the next one */
+            for (int32_t i = sections; i > 0; i--) segment[i] = segment[i - 1];
+            segment[0] = first;
+        }
+    }
+}
+
+static void backward_chunk(void *argument, uint32_t group, uint32_t worker)
+{
+    const conv_run *run = argument;
+    const mestk_conv_job *job = run->job;
+    float *partial = job->partials + group * job->partial_stride;
+    memset(partial, 0, (size_t)job->connections * sizeof(float));
+    int32_t task = (int32_t)((int64_t)job->tasks * group / job->groups);
+    int32_t end = (int32_t)((int64_t)job->tasks * (group + 1) / job->groups);
+    for (; task < end; task++) run->backward(job, task, (int32_t)worker, partial);
+}
+
+enum { SUM_CHUNK = 4096 };
+
+/* dw += the partial sums, in the order of the groups. */
+static void sum_chunk(void *argument, uint32_t index, uint32_t worker)
+{
+    const mestk_conv_job *job = argument;
+    int64_t first = (int64_t)index * SUM_CHUNK, end = mestk_min64(first + SUM_CHUNK, job->connections);
+    (void)worker;
+    for (int64_t e = first; e < end; e++) {
+        float sum = job->partials[e];
+        for (int32_t i = 1; i < job->groups; i++) sum += job->partials[i * job->partial_stride + e];
+        job->dw[job->by_entry ? job->position[e] : e] += sum;
+    }
+}
+
+static void bias_chunk(void *argument, uint32_t channel, uint32_t worker)
+{
+    const mestk_conv_job *job = argument;
+    mestk_shape s = job->g->out;
+    int32_t pixels = mestk_tile_h(s) * mestk_tile_w(s), L = s.lanes;
+    int64_t tiles = (int64_t)s.blocks * mestk_tiles_y(s) * mestk_tiles_x(s);
+    double sum = 0.0;
+    (void)worker;
+    for (int64_t t = 0; t < tiles; t++) {
+        const float *dy = job->dy + (t * s.channels + channel) * pixels * L;
+        float line[16] = {0};
+        for (int32_t p = 0; p < pixels; p++)
+            for (int32_t l = 0; l < L; l++) line[l] += dy[p * L + l];
+        float tile = 0.0f;
+        mestk_add_line(&tile, line, L);
+        sum += (double)tile;
+    }
+    job->db[channel] += (float)sum;
+}
+
+void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w,
+                         const float *x, const float *dy, float *dx, int32_t accumulate, float *dw,
+                         float *db, int32_t gradient_chunks, float *scratch)
+{
+    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .dx = dx, .accumulate = accumulate,
+                          .slab = backward_slab(g), .dw = dw, .db = db};
+    conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[mestk_lane_index(g->in.lanes)]};
+    job.block_channels = backward_block(g);
+    job.blocks = mestk_ceil_div(w->rows, job.block_channels);
+    job.classes = g->stride_h * g->stride_w;
+    job.connections = mestk_weight_count(w);
+    job.tasks = g->in.blocks * mestk_tiles_y(g->in);
+    job.groups = backward_groups(g, gradient_chunks);
+    job.partial_stride = mestk_round16(job.connections);
+    job.chain_floats = backward_chains(g);
+
+    float *at = scratch;
+    job.partials = at, at += job.groups * job.partial_stride;
+    if (k->level != MESTK_REFERENCE) {
+        job.by_entry = 1;
+        job.offset = (mestk_word *)at, at += words16(job.connections);
+        job.position = (mestk_word *)at, at += words16(job.connections);
+        job.weight = at, at += words16(job.connections);
+        job.segment = (mestk_word *)at, at += words16((int64_t)w->channels * (job.blocks * job.classes + 1));
+        job.chains = at, at += k->threads * job.chain_floats;
+        job.slabs = at;
+        mestk_run(k, (uint32_t)w->channels, index_channel, &job);
+    }
+    mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);
+    mestk_run(k, (uint32_t)((job.connections + SUM_CHUNK - 1) / SUM_CHUNK), sum_chunk, &job);
+    if (db) mestk_run(k, (uint32_t)w->rows, bias_chunk, &job);
+}

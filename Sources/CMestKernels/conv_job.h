@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One call of a convolution as its tasks see it.  Forward: a task is (lane block, tile row of y).
+ * Backward: (lane block, tile row of x).
+ *
+ * The vector path copies the strip of picture that a task needs into the worker's slab, with zeros
+ * where the picture ends, so that the inner loops have no conditions:
+ *
+ *     slab [channel][row][phase][column][lane]
+ *
+ * Forward (slab of x), stride s: picture column x lies at phase (x + pad) mod s, column (x + pad) / s.
+ * So the pixels a tap meets at neighbouring outputs are neighbours whatever the stride.
+ * Backward (slab of dy): one phase.  Input pixel q and tap t meet at output (q + pad - t) / s when that
+ * is whole.  With q + pad = s*n + a and t = s*m + a, a the class of both, it is n - m.  So the pixels of
+ * one class meet their taps as in a convolution of stride 1, and classes never mix.
+ */
+#ifndef MESTK_CONV_JOB_H
+#define MESTK_CONV_JOB_H
+#include "internal.h"
+
+typedef struct conv_slab {
+    mestk_shape picture;
+    int32_t rows;    /* per channel */
+    int32_t phases;  /* per row */
+    int32_t columns; /* lines per phase */
+    int64_t channel; /* floats of a channel */
+    int64_t floats;  /* floats of one worker's slab: whole cache lines */
+} conv_slab;
+
+struct mestk_conv_job {
+    const mestk_conv *g;
+    const mestk_weights *w;
+    const float *bias, *x, *dy;
+    float *y, *dx;
+    int32_t accumulate;
+
+    conv_slab slab;
+    float *slabs;
+
+    /* Forward: offset[column], floats from a tile's first pixel in the slab to the line the tap meets;
+     * segment[row * (blocks + 1) + b], first connection of the row in channel block b or later (the
+     * channels of one block stay in L1 while the filters pass over them); identity: the columns of a
+     * dense row.
+     * Backward: the entries of a channel sorted by (block of output channels, class), keys ascending
+     * within; offset[entry], position[entry], weight[entry];
+     * segment[channel * (blocks * classes + 1) + b * classes + class], first entry. */
+    mestk_word *offset, *segment, *position;
+    float *weight;
+    uint16_t *identity;
+    int32_t block_channels, blocks, classes;
+    float *chains; /* backward, blocks > 1: unfinished dx of one column of tiles, per worker */
+    int64_t chain_floats;
+
+    int32_t tasks, groups;
+    int64_t connections, partial_stride;
+    float *partials, *dw, *db; /* partials: [groups][partial_stride], by entry or by connection */
+    int32_t by_entry;
+};
+
+/* Smallest q >= from with (q + pad) mod stride == class. */
+MESTK_INLINE int32_t mestk_first_of_class(int32_t from, int32_t pad, int32_t stride, int32_t class)
+{
+    return from + (class - (from + pad) % stride + stride) % stride;
+}
+
+/* Backward: picture row (column) of dy that row (column) 0 of the slab holds, for a strip that begins at
+ * `from` of the input. */
+MESTK_INLINE int32_t mestk_slab_origin(int32_t from, int32_t pad, int32_t stride, int32_t kernel)
+{
+    return (from + pad) / stride - (kernel - 1) / stride;
+}
+
+void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker);
+void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);
+#endif

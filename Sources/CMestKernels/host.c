@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Memory, a text per thread, atomics and stack.  Not arithmetic. */
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* posix_memalign */
+#endif
+#include "internal.h"
+
+#if __STDC_HOSTED__ && (defined(__unix__) || defined(__APPLE__))
+#include <stdlib.h>
+
+void *mestk_allocate(size_t size, size_t alignment)
+{
+    void *block = NULL;
+    if (alignment < sizeof(void *)) alignment = sizeof(void *);
+    return posix_memalign(&block, alignment, size ? size : 1) == 0 ? block : NULL;
+}
+
+void mestk_release(void *block) { free(block); }
+
+static _Thread_local char thread_message[256];
+#else
+void *mestk_allocate(size_t size, size_t alignment)
+{
+    (void)size, (void)alignment;
+    return NULL;
+}
+
+void mestk_release(void *block) { (void)block; }
+
+static char thread_message[256];
+#endif
+
+char *mestk_thread_message(void) { return thread_message; }
+
+#ifdef _OPENMP
+#define RUNTIME "openmp"
+#else
+#define RUNTIME "serial"
+#endif
+#if MESTK_X86
+#define LEVELS ", avx512 avx2 reference, here: "
+#else
+#define LEVELS ", reference, here: "
+#endif
+
+const char *mestk_build_info(void)
+{
+    switch (mestk_best_level()) {
+    case MESTK_AVX512: return RUNTIME LEVELS "avx512";
+    case MESTK_AVX2: return RUNTIME LEVELS "avx2";
+    default: return RUNTIME LEVELS "reference";
+    }
+}
+
+/* Targets without atomic instructions (ARMv6-M, RV32I) would call libatomic.  They have one core:
+ * what remains is that the compiler must not cache or split the access. */
+#if __GCC_ATOMIC_INT_LOCK_FREE == 2
+int32_t mestk_exchange(int32_t *flag, int32_t value) { return __atomic_exchange_n(flag, value, __ATOMIC_ACQ_REL); }
+int32_t mestk_load(const int32_t *flag) { return __atomic_load_n(flag, __ATOMIC_ACQUIRE); }
+void mestk_store(int32_t *flag, int32_t value) { __atomic_store_n(flag, value, __ATOMIC_RELEASE); }
+#else
+int32_t mestk_exchange(int32_t *flag, int32_t value)
+{
+    int32_t old = *(volatile int32_t *)flag;
+    *(volatile int32_t *)flag = value;
+    return old;
+}
+int32_t mestk_load(const int32_t *flag) { return *(const volatile int32_t *)flag; }
+void mestk_store(int32_t *flag, int32_t value) { *(volatile int32_t *)flag = value; }
+#endif
+
+/* The frame that owns the bytes must live while body runs: never inline. */
+__attribute__((noinline)) int32_t mestk_with_stack(size_t bytes, int32_t (*body)(void *scratch, void *context),
+                                                   void *context)
+{
+    char *raw = __builtin_alloca(bytes + 15);
+    void *scratch = (void *)(((uintptr_t)raw + 15) & ~(uintptr_t)15);
+    return body(scratch, context);
+}

@@ -1,0 +1,17 @@
+/* The kernels under the Swift engine: C, OpenMP and SIMD live here and nowhere else.  They see
+ * pointers, sizes and offsets; they know nothing of models and allocate nothing. */
+#ifndef MESTK_H
+#define MESTK_H
+#include "parallel.h"
+#include "layout.h"
+#include "host.h"
+#include "scalar.h"
+#include "weights.h"
+#include "conv.h"
+#include "linear.h"
+#include "norm.h"
+#include "pool.h"
+#include "elementwise.h"
+#include "loss.h"
+#include "update.h"
+#endif

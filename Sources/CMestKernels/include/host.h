@@ -1,0 +1,24 @@
+/* The few things asked of the C world outside arithmetic.  Freestanding builds have no posix_memalign
+ * and no threads: there allocation fails (create_in remains) and the per-thread text is one text. */
+#ifndef MESTK_HOST_H
+#define MESTK_HOST_H
+#include <stddef.h>
+#include <stdint.h>
+
+void *mestk_allocate(size_t size, size_t alignment); /* NULL on failure */
+void mestk_release(void *block);
+
+/* 256 bytes, zero-terminated, one a thread: messages of calls that have no model. */
+char *mestk_thread_message(void);
+
+/* Static text about this build: "openmp|serial, avx512 avx2 reference, here: avx512". */
+const char *mestk_build_info(void);
+
+/* Atomics on a flag that another thread or a signal handler may touch. */
+int32_t mestk_exchange(int32_t *flag, int32_t value); /* returns what it held; acquire-release */
+int32_t mestk_load(const int32_t *flag);
+void mestk_store(int32_t *flag, int32_t value);
+
+/* Calls body(scratch, context) with `bytes` of stack aligned to 16, and returns what it returned. */
+int32_t mestk_with_stack(size_t bytes, int32_t (*body)(void *scratch, void *context), void *context);
+#endif

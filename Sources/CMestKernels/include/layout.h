@@ -1,0 +1,60 @@
+/*
+ * The compute layout of activations and their gradients: batch lanes innermost, 4x4-pixel tiles.
+ *
+ *     [block][tile row][tile column][channel][pixel of the tile, row-major][lane]
+ *
+ * A "line" is the `lanes` floats of one channel at one pixel: one value of each of `lanes` samples.
+ * A connection is then one broadcast weight and a run of multiply-adds over whole lines, whatever
+ * its position, so unstructured sparsity vectorises like dense code.
+ *
+ * Tiles are min(4, height) x min(4, width).  Heights and widths that are no multiple are padded to
+ * whole tiles, batches to whole blocks of lanes.  What the padding holds:
+ *     activations: any finite numbers.  Readers never let padding reach a valid value.
+ *     gradients:   +0 in every padding pixel and padding lane.  Whoever writes a gradient tensor
+ *                  writes those zeros, so that weight gradients may sum over whole lines.
+ */
+#ifndef MESTK_LAYOUT_H
+#define MESTK_LAYOUT_H
+#include <stddef.h>
+#include <stdint.h>
+#include "parallel.h"
+
+typedef struct mestk_shape {
+    int32_t blocks;   /* lane blocks: ceil(batch / lanes) */
+    int32_t lanes;    /* 1, 4, 8 or 16 */
+    int32_t channels;
+    int32_t height;
+    int32_t width;
+} mestk_shape;
+
+static inline int32_t mestk_tile_h(mestk_shape s) { return s.height < 4 ? s.height : 4; }
+static inline int32_t mestk_tile_w(mestk_shape s) { return s.width < 4 ? s.width : 4; }
+static inline int32_t mestk_tiles_y(mestk_shape s) { return (s.height + mestk_tile_h(s) - 1) / mestk_tile_h(s); }
+static inline int32_t mestk_tiles_x(mestk_shape s) { return (s.width + mestk_tile_w(s) - 1) / mestk_tile_w(s); }
+
+/* Floats in a tensor of this shape, padding included. */
+static inline int64_t mestk_floats(mestk_shape s)
+{
+    return (int64_t)s.blocks * mestk_tiles_y(s) * mestk_tiles_x(s) * s.channels
+           * mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
+}
+
+/* Offset in floats of the line (block, channel, y, x). */
+static inline int64_t mestk_line(mestk_shape s, int32_t block, int32_t channel, int32_t y, int32_t x)
+{
+    int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s);
+    int64_t tile = ((int64_t)block * mestk_tiles_y(s) + y / th) * mestk_tiles_x(s) + x / tw;
+    int64_t pixel = (tile * s.channels + channel) * (th * tw) + (y % th) * tw + x % tw;
+    return pixel * s.lanes;
+}
+
+/* x: [count][channels][height][width], count <= blocks*lanes -> out in compute layout.  Padding
+ * lanes and pixels get 0. */
+void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t count, float *out);
+
+/* The way back: in -> out [count][channels][height][width]. */
+void mestk_scatter(const mestk_context *k, mestk_shape s, const float *in, int32_t count, float *out);
+
+/* Index of the first value that is NaN or infinite, or -1. */
+int64_t mestk_first_not_finite(const float *x, int64_t count);
+#endif

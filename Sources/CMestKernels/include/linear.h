@@ -1,0 +1,23 @@
+/*
+ * Fully connected layer on 1 x 1 pixels: x [block][channel][lane], y [block][row][lane], taps == 1.
+ *
+ *   forward    y[r]    = bias[r] + sum over connections of row r in order: w * x[c]      (one fma chain)
+ *   backward   dx[c] (+)= sum over connections of channel c in key order: w * dy[r]      (one fma chain
+ *                        from +0; an existing dx is added last)
+ *              dw[j]   += tree over lanes of (sum over blocks in order: dy[r] * x[c])    (fma chain per lane)
+ *              db[r]   += tree over lanes of (sum over blocks in order: dy[r])
+ *
+ * Chunks are ranges of rows or channels; no chunk shares an output, so no scratch is needed.
+ */
+#ifndef MESTK_LINEAR_H
+#define MESTK_LINEAR_H
+#include "parallel.h"
+#include "weights.h"
+
+void mestk_linear_forward(const mestk_context *k, int32_t blocks, int32_t lanes, const mestk_weights *w,
+                          const float *bias, const float *x, float *y);
+
+void mestk_linear_backward(const mestk_context *k, int32_t blocks, int32_t lanes, const mestk_weights *w,
+                           const float *x, const float *dy, float *dx, int32_t accumulate, float *dw,
+                           float *db);
+#endif

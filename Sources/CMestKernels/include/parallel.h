@@ -1,0 +1,36 @@
+/*
+ * Chunks and who runs them.  A kernel cuts its work into chunks that depend on shapes alone, never
+ * on the number of threads; chunks write disjoint memory or a buffer of their own that is summed in
+ * chunk order.  So the bits do not depend on threads and any schedule is allowed.
+ */
+#ifndef MESTK_PARALLEL_H
+#define MESTK_PARALLEL_H
+#include <stdint.h>
+
+typedef void (*mestk_body)(void *argument, uint32_t index, uint32_t worker);
+
+/* Instruction set used by the kernels that have a vector path. */
+enum { MESTK_REFERENCE = 1, MESTK_AVX2 = 2, MESTK_AVX512 = 3 };
+
+/* How one model computes: passed to every kernel. */
+typedef struct mestk_context {
+    int32_t level;   /* MESTK_REFERENCE ... */
+    int32_t threads; /* workers 0 .. threads-1; > 0 */
+    void (*parallel_for)(uint32_t count, mestk_body body, void *argument, void *user); /* or NULL */
+    void *user;
+} mestk_context;
+
+/* Runs body(argument, i, worker) for every i < count: by parallel_for when given, else OpenMP when
+ * built with it, threads > 1 and count > 1, else a plain loop.  Workers take the next chunk as they
+ * become free. */
+void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *argument);
+
+/* Cores this process may use, at least 1. */
+int32_t mestk_cores(void);
+
+/* Best level of this machine and build; honours nothing but the CPU. */
+int32_t mestk_best_level(void);
+
+/* 1 when the machine and the build can run this level. */
+int32_t mestk_has_level(int32_t level);
+#endif

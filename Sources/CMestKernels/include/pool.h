@@ -1,0 +1,20 @@
+/*
+ * Pooling windows.  Maximum: padding never wins; on equal values the first in row order takes the
+ * gradient (found again from x in backward: nothing is stored).  Average: divides by kernel_h *
+ * kernel_w, padding counts as zeros.  Global average: to 1 x 1.  Backward writes or adds to dx.
+ */
+#ifndef MESTK_POOL_H
+#define MESTK_POOL_H
+#include "conv.h"
+
+void mestk_max_pool_forward(const mestk_context *k, const mestk_conv *g, const float *x, float *y);
+void mestk_max_pool_backward(const mestk_context *k, const mestk_conv *g, const float *x,
+                             const float *dy, float *dx, int32_t accumulate);
+void mestk_avg_pool_forward(const mestk_context *k, const mestk_conv *g, const float *x, float *y);
+void mestk_avg_pool_backward(const mestk_context *k, const mestk_conv *g, const float *dy, float *dx,
+                             int32_t accumulate);
+/* s: shape of x; y: [block][channel][lane]. */
+void mestk_global_pool_forward(const mestk_context *k, mestk_shape s, const float *x, float *y);
+void mestk_global_pool_backward(const mestk_context *k, mestk_shape s, const float *dy, float *dx,
+                                int32_t accumulate);
+#endif

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the kernels share and the engine does not see: helpers, the lane tree, and the table of the
+ * functions that exist once per instruction set.
+ */
+#ifndef MESTK_INTERNAL_H
+#define MESTK_INTERNAL_H
+#include "CMestKernels.h"
+
+/* Every rounding is written down: no level, target or optimiser may fuse a*b + c on its own. */
+#pragma STDC FP_CONTRACT OFF
+
+#if __STDC_HOSTED__
+#include <string.h>
+#else
+void *memcpy(void *to, const void *from, size_t size);
+void *memset(void *to, int value, size_t size);
+#endif
+
+#if defined(__x86_64__) && !defined(MESTK_NO_SIMD)
+#define MESTK_X86 1
+#else
+#define MESTK_X86 0
+#endif
+
+#define MESTK_INLINE static inline __attribute__((always_inline, unused))
+
+/* Scratch is one block of floats; the words stored in parts of it are read and written as words. */
+typedef int32_t __attribute__((may_alias)) mestk_word;
+
+MESTK_INLINE int32_t mestk_min(int32_t a, int32_t b) { return a < b ? a : b; }
+MESTK_INLINE int32_t mestk_max(int32_t a, int32_t b) { return a > b ? a : b; }
+MESTK_INLINE int64_t mestk_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+MESTK_INLINE int32_t mestk_ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
+/* Division that rounds down, b > 0. */
+MESTK_INLINE int32_t mestk_floor_div(int32_t a, int32_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+/* Parts of scratch begin on cache lines. */
+MESTK_INLINE int64_t mestk_round16(int64_t floats) { return (floats + 15) & ~(int64_t)15; }
+
+/* 1, 4, 8, 16 lanes -> 0, 1, 2, 3. */
+MESTK_INLINE int32_t mestk_lane_index(int32_t lanes) { return lanes == 16 ? 3 : lanes == 8 ? 2 : lanes == 4 ? 1 : 0; }
+
+MESTK_INLINE void mestk_copy_line(float *to, const float *from, int32_t lanes)
+{
+    for (int32_t l = 0; l < lanes; l++) to[l] = from[l];
+}
+MESTK_INLINE void mestk_zero_line(float *to, int32_t lanes)
+{
+    for (int32_t l = 0; l < lanes; l++) to[l] = 0.0f;
+}
+
+/* The lane tree.  An octet is eight lanes: i + (i+4), then i + (i+2), then i + (i+1); four lanes begin
+ * at i + (i+2).  Sixteen lanes are two octets, which are added to a sum one after the other, so that
+ * 8-lane registers do them as two halves. */
+MESTK_INLINE float mestk_sum4(const float *v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+MESTK_INLINE float mestk_sum8(const float *v)
+{
+    float a[4];
+    for (int i = 0; i < 4; i++) a[i] = v[i] + v[i + 4];
+    return mestk_sum4(a);
+}
+MESTK_INLINE void mestk_add_line(float *sum, const float *v, int32_t lanes)
+{
+    *sum += lanes >= 8 ? mestk_sum8(v) : lanes == 4 ? mestk_sum4(v) : v[0];
+    if (lanes == 16) *sum += mestk_sum8(v + 8);
+}
+
+/* Values of an elementwise or update kernel per chunk. */
+enum { MESTK_CHUNK = 16384 };
+
+typedef struct mestk_conv_job mestk_conv_job;
+typedef struct mestk_linear_job mestk_linear_job;
+typedef struct mestk_norm_job mestk_norm_job;
+
+/* What one instruction set offers.  Arrays: by mestk_lane_index. */
+typedef struct mestk_kernels {
+    void (*conv_forward[4])(const mestk_conv_job *job, int32_t task, int32_t worker);
+    void (*conv_backward[4])(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);
+    void (*linear_forward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    void (*linear_backward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    void (*norm_statistics[4])(const mestk_norm_job *job, int32_t channel);
+    void (*norm_apply[4])(const mestk_norm_job *job, int32_t strip);
+    void (*norm_backward[4])(const mestk_norm_job *job, int32_t channel);
+    void (*relu_forward)(int64_t n, const float *x, float *y);
+    void (*relu_backward)(int64_t n, const float *y, const float *dy, float *dx, int32_t accumulate);
+    void (*add)(int64_t n, const float *a, const float *b, float *y);
+    void (*sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *m);
+    void (*gradient_average)(int64_t n, float beta, const float *g, float *a);
+    double (*sum_of_squares)(int64_t n, const float *x);
+    double (*sum_of_magnitudes)(int64_t n, const float *x);
+} mestk_kernels;
+
+extern const mestk_kernels mestk_reference_kernels;
+#if MESTK_X86
+extern const mestk_kernels mestk_avx2_kernels, mestk_avx512_kernels;
+#endif
+const mestk_kernels *mestk_kernels_of(int32_t level);
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* In and out of the compute layout.  A chunk is one tile row of one block: contiguous memory. */
+#include "internal.h"
+
+typedef struct move {
+    mestk_shape s;
+    const float *from;
+    float *to;
+    int32_t count;
+} move;
+
+
+static void gather_strip(void *argument, uint32_t index, uint32_t worker)
+{
+    const move *m = argument;
+    mestk_shape s = m->s;
+    int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), tx = mestk_tiles_x(s), ty = mestk_tiles_y(s);
+    int32_t block = (int32_t)index / ty, y0 = (int32_t)index % ty * th, L = s.lanes;
+    int32_t lanes = mestk_max(0, mestk_min(L, m->count - block * L));
+    int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels;
+    float *out = m->to + mestk_line(s, block, 0, y0, 0);
+    (void)worker;
+    for (int32_t t = 0; t < tx; t++) {
+        int32_t x0 = t * tw, w = mestk_min(tw, s.width - x0);
+        for (int32_t c = 0; c < s.channels; c++) {
+            for (int32_t r = 0; r < th; r++, out += tw * L) {
+                int32_t valid = y0 + r < s.height ? lanes : 0;
+                const float *in = m->from + block * L * sample + c * plane + (int64_t)(y0 + r) * s.width + x0;
+                if (valid < L || w < tw)
+                    for (int32_t i = 0; i < tw * L; i++) out[i] = 0.0f;
+                for (int32_t l = 0; l < valid; l++)
+                    for (int32_t x = 0; x < w; x++) out[x * L + l] = in[l * sample + x];
+            }
+        }
+    }
+}
+
+static void scatter_strip(void *argument, uint32_t index, uint32_t worker)
+{
+    const move *m = argument;
+    mestk_shape s = m->s;
+    int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), tx = mestk_tiles_x(s), ty = mestk_tiles_y(s);
+    int32_t block = (int32_t)index / ty, y0 = (int32_t)index % ty * th, L = s.lanes;
+    int32_t lanes = mestk_max(0, mestk_min(L, m->count - block * L));
+    int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels;
+    const float *in = m->from + mestk_line(s, block, 0, y0, 0);
+    (void)worker;
+    for (int32_t t = 0; t < tx; t++) {
+        int32_t x0 = t * tw, w = mestk_min(tw, s.width - x0);
+        for (int32_t c = 0; c < s.channels; c++) {
+            for (int32_t r = 0; r < th; r++, in += tw * L) {
+                if (y0 + r >= s.height) continue;
+                float *out = m->to + block * L * sample + c * plane + (int64_t)(y0 + r) * s.width + x0;
+                for (int32_t l = 0; l < lanes; l++)
+                    for (int32_t x = 0; x < w; x++) out[l * sample + x] = in[x * L + l];
+            }
+        }
+    }
+}
+
+void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t count, float *out)
+{
+    move m = {s, x, out, count};
+    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), gather_strip, &m);
+}
+
+void mestk_scatter(const mestk_context *k, mestk_shape s, const float *in, int32_t count, float *out)
+{
+    move m = {s, in, out, count};
+    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), scatter_strip, &m);
+}
+
+static int not_finite(const float *x)
+{
+    uint32_t bits;
+    memcpy(&bits, x, sizeof bits);
+    return (bits & 0x7f800000u) == 0x7f800000u;
+}
+
+int64_t mestk_first_not_finite(const float *x, int64_t count)
+{
+    /* Groups without an early exit inside vectorise; almost always nothing is found. */
+    for (int64_t i = 0; i < count; i += 256) {
+        int64_t end = mestk_min64(count, i + 256);
+        int any = 0;
+        for (int64_t j = i; j < end; j++) any |= not_finite(x + j);
+        if (any)
+            for (int64_t j = i; j < end; j++)
+                if (not_finite(x + j)) return j;
+    }
+    return -1;
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// mest_model_forgetting, mest_model_select.
+
+import CMest
+import CMestKernels
+
+@c @implementation
+public func mest_model_forgetting(
+    _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_forgetting_report>?,
+    _ out_counts: UnsafeMutablePointer<UInt8>?, _ capacity: UInt64
+) -> Int32 {
+    read(model) { (model) throws(Status) in
+        let forgetting = try counting(model)
+        if let out_report {
+            try checkSize(
+                out_report.pointee.struct_size, MemoryLayout<mest_forgetting_report>.size, "out_report", model.message)
+        }
+        if let out_counts {
+            if capacity < uint64(forgetting.samples) {
+                throw model.message.start("capacity is ").natural(capacity).text(", there are ")
+                    .integer(forgetting.samples).text(" samples").as(.argument)
+            }
+            for i in 0..<forgetting.samples { out_counts[i] = forgetting.reported(i) }
+        }
+        out_report?.pointee = model.forgettingReport(forgetting)
+    }
+}
+
+@c @implementation
+public func mest_model_select(
+    _ model: OpaquePointer?, _ selection: UnsafePointer<mest_selection>?, _ out_ids: UnsafeMutablePointer<UInt32>?,
+    _ capacity: UInt64, _ out_count: UnsafeMutablePointer<UInt64>?
+) -> Int32 {
+    read(model) { (model) throws(Status) in
+        let forgetting = try counting(model)
+        guard let rule = selection?.pointee else { throw null("selection", model.message) }
+        guard let out_count else { throw null("out_count", model.message) }
+        try checkSize(rule.struct_size, MemoryLayout<mest_selection>.size, "selection", model.message)
+        if rule.rule < 0 || int(rule.rule) > MEST_REMOVE_FRACTION {
+            throw model.message.start("selection.rule is ").integer(rule.rule).text("; use MEST_REMOVE_*").as(.argument)
+        }
+        if !(rule.remove_fraction >= 0 && rule.remove_fraction < 1) {
+            throw model.message.start("selection.remove_fraction is ").real(rule.remove_fraction).text("; use 0 to below 1")
+                .as(.argument)
+        }
+        let chosen = Selection(model, forgetting, rule)
+        var kept = 0
+        for i in 0..<forgetting.samples where chosen.keeps(i) { kept &+= 1 }
+        if let out_ids {
+            if capacity < uint64(kept) {
+                throw model.message.start("capacity is ").natural(capacity).text(", ").integer(kept).text(" samples stay")
+                    .as(.argument)
+            }
+            var n = 0
+            for i in 0..<forgetting.samples where chosen.keeps(i) {
+                out_ids[n] = uint32(i)
+                n &+= 1
+            }
+        }
+        out_count.pointee = uint64(kept)
+    }
+}
+
+private func counting(_ model: Model) throws(Status) -> Forgetting {
+    guard let forgetting = Forgetting(model) else {
+        throw model.message.start("forgetting is not counted: set config.samples").as(.state)
+    }
+    return forgetting
+}

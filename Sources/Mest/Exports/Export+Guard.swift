@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Guard: what every export does before and after: is the handle a living model, is no other call
+// running on it, and the status a thrown error becomes.
+
+import CMest
+import CMestKernels
+
+/// Messages of calls that have no model.
+var threadMessage: Message { Message(buffer: mestk_thread_message()) }
+
+private func living(_ handle: OpaquePointer?) throws(Status) -> Model {
+    guard let handle else { throw threadMessage.start("model is NULL").as(.argument) }
+    let state = UnsafeMutablePointer<ModelState>(handle)
+    if state.pointee.magic != ModelState.alive {
+        throw threadMessage.start("this is no model, or it was destroyed").as(.state)
+    }
+    return Model(state: state)
+}
+
+/// A call that changes the model: alone on it.
+func call(_ handle: OpaquePointer?, _ body: (Model) throws(Status) -> Void) -> Int32 {
+    do throws(Status) {
+        let model = try living(handle)
+        if mestk_exchange(&model.state.pointee.busy, 1) != 0 { throw busy() }
+        defer { mestk_store(&model.state.pointee.busy, 0) }
+        model.message.clear()
+        try body(model)
+        return MEST_OK_STATUS
+    } catch {
+        return error.rawValue
+    }
+}
+
+/// A call that only reads the model.
+func read(_ handle: OpaquePointer?, _ body: (Model) throws(Status) -> Void) -> Int32 {
+    do throws(Status) {
+        let model = try living(handle)
+        if mestk_load(&model.state.pointee.busy) != 0 { throw busy() }
+        model.message.clear()
+        try body(model)
+        return MEST_OK_STATUS
+    } catch {
+        return error.rawValue
+    }
+}
+
+/// Its message is the thread's: the model's belongs to the running call.
+private func busy() -> Status {
+    threadMessage.start("another call is running on this model; one model is for one thread at a time").as(.state)
+}
+
+let MEST_OK_STATUS: Int32 = 0
+
+/// Are struct_size and pointer what this library knows?
+func checkSize(_ given: UInt32, _ known: Int, _ name: StaticString, _ message: Message) throws(Status) {
+    if given != uint32(known) {
+        throw message.start(name).text(".struct_size is ").integer(given).text(", this library's has ").integer(known)
+            .text("; set it to sizeof, and use the header of this library").as(.version)
+    }
+}
+
+func null(_ name: StaticString, _ message: Message) -> Status {
+    message.start(name).text(" is NULL").as(.argument)
+}

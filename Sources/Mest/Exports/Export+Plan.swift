@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+// mest_plan and mest_model_create*: both plan on the stack; create then builds where it is told.
+
+import CMest
+import CMestKernels
+
+@c @implementation
+public func mest_plan(
+    _ config: UnsafePointer<mest_config>?, _ layers: UnsafePointer<mest_layer>?, _ count: UInt32,
+    _ out_plan: UnsafeMutablePointer<mest_plan_report>?, _ out_layers: UnsafeMutablePointer<mest_layer_plan>?
+) -> Int32 {
+    PlanCall(config: config, layers: layers, count: count, outPlan: out_plan, outLayers: out_layers).run()
+}
+
+@c @implementation
+public func mest_model_create(
+    _ config: UnsafePointer<mest_config>?, _ layers: UnsafePointer<mest_layer>?, _ count: UInt32,
+    _ env: UnsafePointer<mest_env>?, _ out_model: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+    PlanCall(
+        config: config, layers: layers, count: count, creates: true, env: env, outModel: out_model
+    ).run()
+}
+
+@c @implementation
+public func mest_model_create_in(
+    _ config: UnsafePointer<mest_config>?, _ layers: UnsafePointer<mest_layer>?, _ count: UInt32,
+    _ env: UnsafePointer<mest_env>?, _ block: UnsafeMutableRawPointer?, _ bytes: Int,
+    _ out_model: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+    PlanCall(
+        config: config, layers: layers, count: count, creates: true, env: env, inBlock: true, block: block,
+        blockBytes: bytes, outModel: out_model
+    ).run()
+}
+
+@c @implementation
+public func mest_model_destroy(_ handle: OpaquePointer?) {
+    guard let handle else { return }
+    let state = UnsafeMutablePointer<ModelState>(handle)
+    // Destroying a model from within its own callback would pull the ground from under the call.
+    if state.pointee.magic != ModelState.alive || mestk_load(&state.pointee.busy) != 0 { return }
+    state.pointee.magic = 0
+    if !state.pointee.ownsBlock { return }
+    let env = state.pointee.env
+    if let release = env.release {
+        release(UnsafeMutableRawPointer(state), int(state.pointee.plan.bytes.total), env.user)
+    } else {
+        mestk_release(UnsafeMutableRawPointer(state))
+    }
+}
+
+@c @implementation
+public func mest_model_cancel(_ handle: OpaquePointer?) {
+    guard let handle else { return }
+    let state = UnsafeMutablePointer<ModelState>(handle)
+    if state.pointee.magic == ModelState.alive { mestk_store(&state.pointee.cancelled, 1) }
+}
+
+@c @implementation
+public func mest_model_plan(
+    _ model: OpaquePointer?, _ out_plan: UnsafeMutablePointer<mest_plan_report>?,
+    _ out_layers: UnsafeMutablePointer<mest_layer_plan>?
+) -> Int32 {
+    read(model) { (model) throws(Status) in
+        try report(model.state.pointee.plan, out_plan, out_layers, model.message)
+    }
+}
+
+/// The arguments of a call that plans, carried over the stack that planning needs.
+private struct PlanCall {
+    var config: UnsafePointer<mest_config>?
+    var layers: UnsafePointer<mest_layer>?
+    var count: UInt32
+    var outPlan: UnsafeMutablePointer<mest_plan_report>? = nil
+    var outLayers: UnsafeMutablePointer<mest_layer_plan>? = nil
+    var creates = false
+    var env: UnsafePointer<mest_env>? = nil
+    var inBlock = false
+    var block: UnsafeMutableRawPointer? = nil
+    var blockBytes = 0
+    var outModel: UnsafeMutablePointer<OpaquePointer?>? = nil
+
+    func run() -> Int32 {
+        let message = threadMessage
+        message.clear()
+        if let outModel { outModel.pointee = nil }
+        do throws(Status) {
+            try check(message)
+        } catch {
+            return error.rawValue
+        }
+        var call = self
+        return mestk_with_stack(Plan.scratchBytes(int(count)), { scratch, context in
+            guard let scratch, let context else { return Status.internal.rawValue }
+            let call = context.assumingMemoryBound(to: PlanCall.self).pointee
+            do throws(Status) {
+                try call.make(scratch, threadMessage)
+                return MEST_OK_STATUS
+            } catch {
+                return error.rawValue
+            }
+        }, &call)
+    }
+
+    private func check(_ message: Message) throws(Status) {
+        guard let config else { throw null("config", message) }
+        if layers == nil { throw null("layers", message) }
+        try checkSize(config.pointee.struct_size, MemoryLayout<mest_config>.size, "config", message)
+        if config.pointee.abi_version != MEST_ABI_VERSION {
+            throw message.start("config.abi_version is ").integer(config.pointee.abi_version).text(", this library's is ")
+                .integer(MEST_ABI_VERSION).text("; compile with the header of this library").as(.version)
+        }
+        if count < 2 || int(count) > Plan.maxLayers {
+            throw message.start("count is ").integer(count).text("; use 2 to ").integer(Plan.maxLayers).text(" layers").as(.argument)
+        }
+        if creates {
+            if outModel == nil { throw null("out_model", message) }
+            if inBlock && block == nil { throw null("block", message) }
+            if inBlock && UInt(bitPattern: block) & 63 != 0 {
+                throw message.start("block is not aligned to 64 bytes").as(.argument)
+            }
+            if let env {
+                try checkSize(env.pointee.struct_size, MemoryLayout<mest_env>.size, "env", message)
+                if (env.pointee.allocate == nil) != (env.pointee.release == nil) {
+                    throw message.start("env: give both allocate and release, or neither").as(.argument)
+                }
+            }
+        } else {
+            try checkReports(outPlan, outLayers, count, message)
+        }
+    }
+
+    private func make(_ scratch: UnsafeMutableRawPointer, _ message: Message) throws(Status) {
+        guard let config, let layers else { throw Status.internal }
+        let plan = try Plan.make(config.pointee, layers, int(count), scratch: scratch, message)
+        if !creates { try report(plan, outPlan, outLayers, message) }
+        let budget = config.pointee.budget_bytes
+        if budget > 0 && uint64(plan.bytes.total) > budget {
+            throw overBudget(plan, budget, config.pointee, layers, scratch, message)
+        }
+        if creates { try create(plan, message) }
+    }
+
+    private func create(_ plan: Plan, _ message: Message) throws(Status) {
+        let bytes = int(plan.bytes.total)
+        let env = self.env.map { $0.pointee } ?? mest_env()
+        var memory = block
+        if inBlock {
+            if blockBytes < bytes {
+                throw message.start("block has ").integer(blockBytes).text(" bytes, the plan needs ").integer(bytes).as(.memory)
+            }
+        } else if let allocate = env.allocate {
+            memory = allocate(bytes, 64, env.user)
+        } else {
+            memory = mestk_allocate(bytes, 64)
+        }
+        guard let memory else {
+            throw message.start("the allocator gave no block of ").integer(bytes).text(" bytes; use a smaller batch or density")
+                .as(.memory)
+        }
+        if !inBlock && UInt(bitPattern: memory) & 63 != 0 {
+            env.release?(memory, bytes, env.user)
+            throw message.start("env.allocate returned a block that is not aligned to 64 bytes").as(.memory)
+        }
+        let model = Model.create(plan, env, block: memory, ownsBlock: !inBlock)
+        outModel?.pointee = OpaquePointer(model.state)
+    }
+
+    /// "budget 262144 B, the plan needs 301056 B, workspace 180224 of them; batch 16 needs 210944 B"
+    private func overBudget(
+        _ plan: Plan, _ budget: UInt64, _ config: mest_config, _ layers: UnsafePointer<mest_layer>,
+        _ scratch: UnsafeMutableRawPointer, _ message: Message
+    ) -> Status {
+        let total = plan.bytes.total
+        let workspace = plan.bytes.workspace
+        let share = workspace &* 100 / total
+        var smaller = config
+        var fits: (batch: UInt32, bytes: Int64)?
+        while fits == nil && smaller.batch > 1 {
+            smaller.batch /= 2
+            guard let other = try? Plan.make(smaller, layers, int(count), scratch: scratch, message) else { break }
+            if uint64(other.bytes.total) <= budget { fits = (smaller.batch, other.bytes.total) }
+        }
+        let text = message.start("budget_bytes is ").natural(budget).text(", the plan needs ").integer(total)
+            .text(": workspace ").integer(workspace).text(" (").integer(share).text(" %), weights ").integer(plan.bytes.weights)
+            .text(", index ").integer(plan.bytes.index).text(". ")
+        if let fits {
+            return text.text("batch ").integer(fits.batch).text(" needs ").integer(fits.bytes).as(.budget)
+        }
+        return text.text("A smaller batch does not fit either: lower the density or use fewer channels").as(.budget)
+    }
+}

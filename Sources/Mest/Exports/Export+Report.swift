@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// The plan as the caller sees it.
+
+import CMest
+import CMestKernels
+
+func checkReports(
+    _ outPlan: UnsafeMutablePointer<mest_plan_report>?, _ outLayers: UnsafeMutablePointer<mest_layer_plan>?,
+    _ count: UInt32, _ message: Message
+) throws(Status) {
+    guard let outPlan else { throw null("out_plan", message) }
+    try checkSize(outPlan.pointee.struct_size, MemoryLayout<mest_plan_report>.size, "out_plan", message)
+    guard let outLayers else { return }
+    for i in 0..<int(count) {
+        try checkSize(outLayers[i].struct_size, MemoryLayout<mest_layer_plan>.size, "out_layers", message)
+    }
+}
+
+func report(
+    _ plan: Plan, _ outPlan: UnsafeMutablePointer<mest_plan_report>?,
+    _ outLayers: UnsafeMutablePointer<mest_layer_plan>?, _ message: Message
+) throws(Status) {
+    try checkReports(outPlan, outLayers, uint32(plan.count), message)
+    outPlan?.pointee = plan.report()
+    guard let outLayers else { return }
+    for i in 0..<plan.count { outLayers[i] = plan.report(plan.nodes[i]) }
+}
+
+extension Plan {
+    func report() -> mest_plan_report {
+        var r = mest_plan_report()
+        r.struct_size = uint32(MemoryLayout<mest_plan_report>.size)
+        r.alignment = 64
+        r.total_bytes = uint64(bytes.total)
+        r.table_bytes = uint64(bytes.table)
+        r.weight_bytes = uint64(bytes.weights)
+        r.index_bytes = uint64(bytes.index)
+        r.gradient_bytes = uint64(bytes.gradients)
+        r.state_bytes = uint64(bytes.state)
+        r.forgetting_bytes = uint64(bytes.forgetting)
+        r.batch_bytes = uint64(bytes.batch)
+        r.workspace_bytes = uint64(bytes.workspace)
+        r.activation_bytes = uint64(bytes.activations)
+        r.mutation_bytes = uint64(bytes.mutation)
+        for i in 0..<count {
+            let n = nodes[i]
+            let others = (n.hasMatrix ? 0 : n.weight.capacity) &+ n.bias.capacity
+            r.parameters &+= uint64(n.positions &+ others)
+            r.active &+= uint64((n.hasMatrix ? target(n) : 0) &+ others)
+            r.active_peak &+= uint64((n.hasMatrix ? n.weight.capacity : 0) &+ others)
+            r.macs &+= uint64(macs(n, target(n)))
+            r.dense_macs &+= uint64(macs(n, n.positions))
+            r.dense_bytes &+= uint64(int64(n.statistics) &* 8)
+        }
+        r.dense_bytes &+= r.parameters &* (training ? 12 : 4)
+        r.layers = uint32(count)
+        r.inputs = uint32(nodes[0].elements)
+        r.outputs = uint32(last.pointee.channels)
+        r.lanes = uint32(lanes)
+        r.steps_per_epoch = config.steps_per_epoch
+        r.threads = uint32(threads)
+        return r
+    }
+
+    /// Connections at the target density.
+    private func target(_ n: Node) -> Int64 { n.sparse ? Plan.rounded(n.positions, n.density) : n.positions }
+
+    private func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
+
+    func report(_ n: Node) -> mest_layer_plan {
+        var r = mest_layer_plan()
+        r.struct_size = uint32(MemoryLayout<mest_layer_plan>.size)
+        r.kind = n.kind.rawValue
+        r.from = n.from
+        r.with = n.with
+        r.channels = uint32(n.channels)
+        r.height = uint32(n.height)
+        r.width = uint32(n.width)
+        withUnsafeMutableBytes(of: &r.name) { to in
+            withUnsafeBytes(of: n.name) { from in
+                for i in 0..<to.count { to[i] = from[i] }
+            }
+        }
+        let trained = n.weight.capacity &+ n.bias.capacity
+        r.weight_bytes = uint64(trained &* 4 &+ int64(n.statistics) &* 8)
+        if training {
+            r.gradient_bytes = uint64(trained &* 4)
+            r.state_bytes = uint64((trained &+ (n.weight.average.exists ? n.weight.capacity : 0)) &* 4)
+        }
+        if !n.inPlace { r.activation_bytes = uint64(mestk_floats(n.shape(lanes: lanes, blocks: blocks)) &* 4) }
+        if !n.hasMatrix { return r }
+        r.rows = uint32(n.rows)
+        r.columns = uint32(n.columns)
+        r.density = n.density.float
+        r.active = uint64(target(n))
+        r.capacity = uint64(n.weight.capacity)
+        r.macs = uint64(macs(n, target(n)))
+        if n.sparse {
+            let offsets = int64(n.rows) &+ 1 &+ (training ? int64(n.columns / n.taps) &+ 1 : 0)
+            r.index_bytes = uint64(n.weight.capacity &* (training ? 8 : 2) &+ offsets &* 4)
+        }
+        return r
+    }
+}

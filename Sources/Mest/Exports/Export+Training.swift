@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// mest_model_step, _begin_epoch, _mutate, _mutation, _predict, _evaluate.
+
+import CMest
+import CMestKernels
+
+@c @implementation
+public func mest_model_step(
+    _ model: OpaquePointer?, _ batch: UnsafePointer<mest_batch>?, _ out_report: UnsafeMutablePointer<mest_step_report>?
+) -> Int32 {
+    call(model) { (model) throws(Status) in
+        guard let batch else { throw null("batch", model.message) }
+        try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
+        if let out_report {
+            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
+        }
+        try model.requireTraining()
+        let report = try model.step(batch.pointee)
+        out_report?.pointee = report
+    }
+}
+
+@c @implementation
+public func mest_model_begin_epoch(
+    _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_epoch_report>?
+) -> Int32 {
+    call(model) { (model) throws(Status) in
+        if let out_report {
+            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_epoch_report>.size, "out_report", model.message)
+        }
+        try model.requireTraining()
+        let report = try model.beginEpoch()
+        out_report?.pointee = report
+    }
+}
+
+@c @implementation
+public func mest_model_mutate(
+    _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_mutation_report>?
+) -> Int32 {
+    call(model) { (model) throws(Status) in
+        if let out_report {
+            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
+        }
+        try model.requireTraining()
+        if model.config.mutation == MEST_MUTATION_NONE {
+            throw model.message.start("config.mutation is NONE: the connections are fixed").as(.argument)
+        }
+        try model.requireNoGathering()
+        try model.mutate(epoch: model.state.pointee.epoch)
+        out_report?.pointee = model.mutationReport()
+    }
+}
+
+@c @implementation
+public func mest_model_mutation(
+    _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_mutation_report>?,
+    _ out_layers: UnsafeMutablePointer<mest_mutation_layer>?, _ capacity: UInt32
+) -> Int32 {
+    read(model) { (model) throws(Status) in
+        if let out_report {
+            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
+        }
+        if let out_layers {
+            if int(capacity) < model.sparseLayers {
+                throw model.message.start("capacity is ").integer(capacity).text(", there are ").integer(model.sparseLayers)
+                    .text(" sparse layers").as(.argument)
+            }
+            for i in 0..<model.sparseLayers {
+                try checkSize(out_layers[i].struct_size, MemoryLayout<mest_mutation_layer>.size, "out_layers", model.message)
+            }
+            var n = 0
+            for i in 0..<model.count where model.nodes[i].sparse {
+                out_layers[n] = model.mutationReport(model.nodes[i])
+                n &+= 1
+            }
+        }
+        out_report?.pointee = model.mutationReport()
+    }
+}
+
+@c @implementation
+public func mest_model_predict(
+    _ model: OpaquePointer?, _ x: UnsafePointer<Float>?, _ count: UInt64, _ flags: UInt32,
+    _ out: UnsafeMutablePointer<Float>?, _ capacity: UInt64
+) -> Int32 {
+    call(model) { (model) throws(Status) in
+        guard let x else { throw null("x", model.message) }
+        guard let out else { throw null("out", model.message) }
+        if flags & ~UInt32(MEST_PREDICT_PROBABILITIES) != 0 {
+            throw model.message.start("flags ").integer(flags).text(" are unknown; use MEST_PREDICT_*").as(.argument)
+        }
+        let outputs = uint64(model.state.pointee.plan.last.pointee.channels)
+        let inputs = uint64(model.nodes[0].elements)
+        let (needed, overflow) = count.multipliedReportingOverflow(by: outputs)
+        if overflow || needed > capacity {
+            throw model.message.start("capacity is ").natural(capacity).text(", ").natural(count).text(" samples need ")
+                .natural(outputs).text(" floats each").as(.argument)
+        }
+        let most = uint64(Int.max) / 4
+        if count > most / inputs || needed > most {
+            throw model.message.start("count ").natural(count).text(" is more than memory can hold").as(.argument)
+        }
+        try model.predict(x, count: count, probabilities: flags & UInt32(MEST_PREDICT_PROBABILITIES) != 0, out: out)
+    }
+}
+
+@c @implementation
+public func mest_model_evaluate(
+    _ model: OpaquePointer?, _ batch: UnsafePointer<mest_batch>?,
+    _ out_evaluation: UnsafeMutablePointer<mest_evaluation>?
+) -> Int32 {
+    call(model) { (model) throws(Status) in
+        guard let batch else { throw null("batch", model.message) }
+        guard let out_evaluation else { throw null("out_evaluation", model.message) }
+        try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
+        try checkSize(
+            out_evaluation.pointee.struct_size, MemoryLayout<mest_evaluation>.size, "out_evaluation", model.message)
+        out_evaluation.pointee = try model.evaluate(batch.pointee)
+    }
+}
+
+extension Model {
+    func requireTraining() throws(Status) {
+        if config.inference_only != 0 {
+            throw message.start("config.inference_only is 1: this model cannot train").as(.state)
+        }
+    }
+}

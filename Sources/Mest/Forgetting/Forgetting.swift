@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forgetting (Toneva et al. 2019, used by MEST section 4): a sample is forgotten when it is answered
+// correctly at one presentation and wrongly at the next. Per sample one byte (count, at most 254) and
+// three or four bits, inside the planned block.
+
+import CMest
+import CMestKernels
+
+struct ForgettingPlaces {
+    var count = Place.none      // u8 a sample
+    var previous = Place.none   // bit: the last answer was correct
+    var learned = Place.none    // bit: correct at least once
+    var seen = Place.none       // bit: presented at least once
+    var removed = Place.none    // bit: left the training set; only for two phases
+
+    init() {}
+
+    init(_ cursor: inout Cursor, _ config: mest_config) {
+        let samples = int64(config.samples)
+        let bits = (samples &+ 7) / 8
+        count = cursor.take(samples)
+        previous = cursor.take(bits)
+        learned = cursor.take(bits)
+        seen = cursor.take(bits)
+        removed = cursor.take(bits, if: config.phase1_epochs > 0)
+    }
+}
+
+/// One bit a sample.
+struct Bits {
+    let bytes: UnsafeMutablePointer<UInt8>
+    subscript(_ i: Int) -> Bool {
+        get { bytes[i &>> 3] & (1 &<< uint8(i & 7)) != 0 }
+        nonmutating set {
+            let bit: UInt8 = 1 &<< uint8(i & 7)
+            if newValue { bytes[i &>> 3] |= bit } else { bytes[i &>> 3] &= ~bit }
+        }
+    }
+}
+
+struct Forgetting {
+    static let most: UInt8 = 254
+
+    let samples: Int
+    let count: UnsafeMutablePointer<UInt8>
+    let previous: Bits
+    let learned: Bits
+    let seen: Bits
+    let removed: Bits?
+
+    init?(_ model: Model) {
+        let places = model.state.pointee.plan.counts
+        if !places.count.exists { return nil }
+        samples = int(model.config.samples)
+        count = model.at(places.count, UInt8.self)
+        previous = Bits(bytes: model.at(places.previous, UInt8.self))
+        learned = Bits(bytes: model.at(places.learned, UInt8.self))
+        seen = Bits(bytes: model.at(places.seen, UInt8.self))
+        removed = places.removed.exists ? Bits(bytes: model.at(places.removed, UInt8.self)) : nil
+    }
+
+    /// One answer of one sample. Returns whether it was forgotten: correct before, wrong now.
+    func observe(_ i: Int, correct: Bool) -> Bool {
+        let forgotten = previous[i] && !correct
+        if forgotten && count[i] < Forgetting.most { count[i] &+= 1 }
+        if correct { learned[i] = true }
+        seen[i] = true
+        previous[i] = correct
+        return forgotten
+    }
+
+    /// What the API tells of a sample: 255 when seen and never correct.
+    func reported(_ i: Int) -> UInt8 {
+        seen[i] && !learned[i] ? UInt8(MEST_NEVER_LEARNED) : count[i]
+    }
+
+    func inTraining(_ i: Int) -> Bool { !(removed?[i] ?? false) }
+
+    var training: Int {
+        guard removed != nil else { return samples }
+        var n = 0
+        for i in 0..<samples where inTraining(i) { n &+= 1 }
+        return n
+    }
+
+    /// Forgets all answers, keeps who has left.
+    func clear() {
+        for i in 0..<samples { count[i] = 0 }
+        for i in 0..<((samples &+ 7) / 8) {
+            previous.bytes[i] = 0
+            learned.bytes[i] = 0
+            seen.bytes[i] = 0
+        }
+    }
+}
+
+extension Model {
+    func forgettingReport(_ forgetting: Forgetting) -> mest_forgetting_report {
+        var report = mest_forgetting_report()
+        report.struct_size = uint32(MemoryLayout<mest_forgetting_report>.size)
+        report.samples = config.samples
+        withUnsafeMutablePointer(to: &report.histogram) { tuple in
+            let histogram = UnsafeMutableRawPointer(tuple).assumingMemoryBound(to: UInt32.self)
+            for i in 0..<forgetting.samples where forgetting.learned[i] {
+                histogram[min(int(forgetting.count[i]), MEST_FORGETTING_BINS_LAST)] &+= 1
+            }
+        }
+        for i in 0..<forgetting.samples {
+            if forgetting.seen[i] { report.seen &+= 1 }
+            if !forgetting.learned[i] { continue }
+            report.learned &+= 1
+            if forgetting.count[i] == 0 { report.unforgettable &+= 1 }
+        }
+        report.never_learned = report.seen &- report.learned
+        report.training = uint32(forgetting.training)
+        report.phase = state.pointee.phase
+        report.events = state.pointee.forgotten
+        report.events_epoch = state.pointee.forgottenInEpoch
+        return report
+    }
+}
+
+private let MEST_FORGETTING_BINS_LAST = int(MEST_FORGETTING_BINS) - 1

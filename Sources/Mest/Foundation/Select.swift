@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The k-th smallest key by radix: one pass over the keys for every byte, no storage but a
+// histogram, the same answer whatever the order of equal keys. This is how mutation finds its
+// threshold and forgetting its cut in O(n) without a copy.
+
+/// The (rank+1)-th smallest of key(0) ..< key(n), rank < n.  `bits`: of the keys, a multiple of 8.
+/// Returns the key and how many keys are smaller.
+func select(rank: Int, of n: Int, bits: Int, key: (Int) -> UInt64) -> (key: UInt64, smaller: Int) {
+    var prefix: UInt64 = 0
+    var mask: UInt64 = 0
+    var wanted = rank
+    var shift = bits &- 8
+    while shift >= 0 {
+        var histogram = InlineArray<256, Int32>(repeating: 0)
+        for i in 0..<n {
+            let k = key(i)
+            if k & mask == prefix {
+                let byte = int((k &>> uint64(shift)) & 255)
+                histogram[byte] &+= 1
+            }
+        }
+        var byte = 0
+        while byte < 255 && wanted >= int(histogram[byte]) {
+            wanted &-= int(histogram[byte])
+            byte &+= 1
+        }
+        prefix |= uint64(byte) &<< uint64(shift)
+        mask |= 255 &<< uint64(shift)
+        shift &-= 8
+    }
+    return (prefix, rank &- wanted)
+}
+
+/// Sorts in place, ascending: heapsort, no recursion, no storage.
+func sort(_ a: UnsafeMutablePointer<UInt32>, _ n: Int) {
+    func sift(_ start: Int, _ end: Int) {
+        var root = start
+        while 2 &* root &+ 1 < end {
+            var child = 2 &* root &+ 1
+            if child &+ 1 < end && a[child] < a[child &+ 1] { child &+= 1 }
+            if a[root] >= a[child] { return }
+            (a[root], a[child]) = (a[child], a[root])
+            root = child
+        }
+    }
+    var start = n / 2
+    while start > 0 {
+        start &-= 1
+        sift(start, n)
+    }
+    var end = n
+    while end > 1 {
+        end &-= 1
+        (a[0], a[end]) = (a[end], a[0])
+        sift(0, end)
+    }
+}

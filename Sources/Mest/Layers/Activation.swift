@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// ReLU and Dropout: value by value, in place where nobody else needs their input.
+
+import CMest
+import CMestKernels
+
+/// y = max(x, 0). Backward reads the sign of y, so x need not be kept.
+enum ReLU: Layer {
+    static let traits = LayerTraits(inPlace: true, inPlaceBackward: true, backwardReadsOutput: true)
+
+    static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
+        let input = plan.nodes[int(node.from)]
+        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
+    }
+
+    static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        mestk_relu_forward(
+            model.kernels, mestk_floats(model.shape(node)), model.input(node), model.floats(node.pointee.output))
+    }
+
+    static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        guard let dx = model.inputGradient(node) else { return }
+        mestk_relu_backward(
+            model.kernels, mestk_floats(model.shape(node)), model.floats(node.pointee.output),
+            model.floats(node.pointee.gradient), dx, model.adds(node.pointee.accumulatesFrom))
+    }
+}
+
+/// Training: zeroes each value with probability `rate` and divides the others by 1 - rate. The mask is
+/// a pure function of (seed, layer, training pass, position) and drawn again in backward.
+enum Dropout: Layer {
+    static let traits = LayerTraits(inPlace: true, inPlaceBackward: true)
+
+    static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
+        if !(layer.rate >= 0 && layer.rate < 1) {
+            throw plan.layer(int(node.index), message).text(": rate is ").real(layer.rate).text("; use 0 to below 1").as(.argument)
+        }
+        let input = plan.nodes[int(node.from)]
+        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
+        node.rate = layer.rate
+    }
+
+    private static func key(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) -> UInt64 {
+        streamKey(model.config.seed, .dropout, layer: int(node.pointee.index), number: pass.number)
+    }
+
+    static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        let n = node.pointee
+        let x = model.input(node)
+        let y = model.floats(n.output)
+        if pass.training && n.rate > 0 {
+            mestk_dropout(model.kernels, model.shape(node), key(model, node, pass), n.rate, x, y, 0)
+        } else if !n.inPlace {
+            mestk_copy(model.kernels, mestk_floats(model.shape(node)), x, y, 0)
+        }
+    }
+
+    static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        guard let dx = model.inputGradient(node) else { return }
+        let n = node.pointee
+        let dy = model.floats(n.gradient)
+        if n.rate > 0 {
+            mestk_dropout(
+                model.kernels, model.shape(node), key(model, node, pass), n.rate, dy, dx, model.adds(n.accumulatesFrom))
+        } else if !n.gradientInPlace {
+            mestk_copy(model.kernels, mestk_floats(model.shape(node)), dy, dx, model.adds(n.accumulatesFrom))
+        }
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// BatchNorm: per channel over samples and pixels (Ioffe & Szegedy 2015). Training uses the batch's
+// statistics and leaves them in batchMean and batchVariance; commit() moves the running ones towards
+// them once the step is known to succeed.
+
+import CMest
+import CMestKernels
+
+enum BatchNorm: Layer {
+    static let traits = LayerTraits(inPlaceBackward: true, backwardReadsInput: true)
+
+    static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
+        let input = plan.nodes[int(node.from)]
+        if !(layer.momentum >= 0 && layer.momentum <= 1) || !(layer.epsilon >= 0 && layer.epsilon.isFinite) {
+            throw plan.layer(int(node.index), message).text(": use momentum 0 to 1 and epsilon above 0").as(.argument)
+        }
+        if layer.flags & ~UInt32(MEST_FLAG_NO_AFFINE) != 0 {
+            throw plan.layer(int(node.index), message).text(": flags ").integer(layer.flags).text(" do not fit this kind").as(.argument)
+        }
+        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
+        node.statistics = input.channels
+        node.momentum = layer.momentum == 0 ? 0.1 : layer.momentum
+        node.epsilon = layer.epsilon == 0 ? 1e-5 : layer.epsilon
+        node.flags = layer.flags
+        if layer.flags & UInt32(MEST_FLAG_NO_AFFINE) == 0 {
+            node.weight.capacity = int64(node.channels)
+            node.bias.capacity = int64(node.channels)
+        }
+    }
+
+    static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        let n = node.pointee
+        let x = model.input(node)
+        var mean = model.floats(n.runningMean)
+        var variance = model.floats(n.runningVariance)
+        if pass.training {
+            let pivot = mean
+            mean = model.floats(n.batchMean)
+            variance = model.floats(n.batchVariance)
+            mestk_norm_statistics(model.kernels, model.shape(node), pass.count, x, pivot, mean, variance)
+        }
+        mestk_norm_apply(
+            model.kernels, model.shape(node), x, mean, variance, n.epsilon,
+            model.optional(n.weight.value), model.optional(n.bias.value), model.floats(n.output))
+    }
+
+    static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        let n = node.pointee
+        let dy = model.floats(n.gradient)
+        let dx = model.inputGradient(node)
+        mestk_norm_backward(
+            model.kernels, model.shape(node), pass.count, model.input(node),
+            model.floats(n.batchMean), model.floats(n.batchVariance), n.epsilon,
+            model.optional(n.weight.value), dy, dx ?? dy, dx == nil ? 0 : model.adds(n.accumulatesFrom),
+            model.optional(n.weight.gradient), model.optional(n.bias.gradient))
+    }
+
+    /// running = (1 - momentum) * running + momentum * batch; the variance unbiased, n / (n - 1).
+    static func commit(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        let n = node.pointee
+        let samples = int64(pass.count) &* n.pixels
+        let unbiased = samples > 1 ? Float(int(samples)) / Float(int(samples &- 1)) : 1
+        let mean = model.floats(n.runningMean), batchMean = model.floats(n.batchMean)
+        let variance = model.floats(n.runningVariance), batchVariance = model.floats(n.batchVariance)
+        for c in 0..<int(n.statistics) {
+            mean[c] = (1 - n.momentum) * mean[c] + n.momentum * batchMean[c]
+            variance[c] = (1 - n.momentum) * variance[c] + n.momentum * (batchVariance[c] * unbiased)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Conv2D: cross-correlation with zero padding; weights [outputs][inputs][kernel_h][kernel_w], sparse
+// or dense, as a matrix of outputs x (inputs * kernel).
+
+import CMest
+import CMestKernels
+
+enum Conv2D: Layer {
+    static let traits = LayerTraits(backwardReadsInput: true)
+
+    static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
+        try describeWindow(&node, layer, strideDefault: 1, plan, message)
+        if layer.dilation_h > 1 || layer.dilation_w > 1 || layer.groups > 1 {
+            throw plan.layer(int(node.index), message)
+                .text(": dilation and groups above 1 are not in this version").as(.unsupported)
+        }
+        let inputs = plan.nodes[int(node.from)].channels
+        let taps = node.geometry.kernel_h &* node.geometry.kernel_w
+        try plan.describeMatrix(&node, layer, inputs: inputs, taps: taps, message)
+        node.geometry.out.channels = node.channels
+    }
+
+    static func scratch(_ node: Node, _ plan: Plan) -> Int64 {
+        var geometry = node.geometry
+        return mestk_conv_forward_scratch(&geometry, plan.threads) &* 4
+    }
+
+    static func backwardScratch(_ node: Node, _ plan: Plan) -> Int64 {
+        var geometry = node.geometry
+        let chunks = int32(plan.config.gradient_chunks)
+        return mestk_conv_backward_scratch(&geometry, plan.threads, chunks, node.weight.capacity) &* 4
+    }
+
+    static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        withScheme(node.pointee, ConvForward(model: model, node: node))
+    }
+
+    static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        withScheme(node.pointee, ConvBackward(model: model, node: node))
+    }
+}
+
+/// Kernel, stride, padding and the output's size: shared by convolution and pools.
+func describeWindow(
+    _ node: inout Node, _ layer: mest_layer, strideDefault: UInt32, _ plan: Plan, _ message: Message
+) throws(Status) {
+    let i = int(node.index)
+    let input = plan.nodes[int(node.from)]
+    let kernelH = layer.kernel_h
+    let kernelW = layer.kernel_w == 0 ? kernelH : layer.kernel_w
+    let strideH = layer.stride_h == 0 ? (strideDefault == 0 ? kernelH : strideDefault) : layer.stride_h
+    let strideW = layer.stride_w == 0 ? (layer.stride_h == 0 ? (strideDefault == 0 ? kernelW : strideDefault) : strideH) : layer.stride_w
+    if kernelH == 0 || kernelH > 255 || kernelW > 255 || strideH > 255 || strideW > 255 {
+        throw plan.layer(i, message).text(": use kernel and stride from 1 to 255").as(.argument)
+    }
+    if layer.pad_h >= kernelH || layer.pad_w >= kernelW {
+        throw plan.layer(i, message).text(": padding ").integer(layer.pad_h).text(" x ").integer(layer.pad_w)
+            .text(" must be smaller than the kernel ").integer(kernelH).text(" x ").integer(kernelW).as(.argument)
+    }
+    let spanH = input.height &+ 2 &* int32(layer.pad_h) &- int32(kernelH)
+    let spanW = input.width &+ 2 &* int32(layer.pad_w) &- int32(kernelW)
+    if spanH < 0 || spanW < 0 {
+        throw plan.layer(i, message).text(": kernel ").integer(kernelH).text(" x ").integer(kernelW)
+            .text(" is larger than its padded input ").integer(input.height).text(" x ").integer(input.width).as(.shape)
+    }
+    node.channels = input.channels
+    node.height = spanH / int32(strideH) &+ 1
+    node.width = spanW / int32(strideW) &+ 1
+    node.geometry = mestk_conv(
+        in: input.shape(lanes: plan.lanes, blocks: plan.blocks),
+        out: node.shape(lanes: plan.lanes, blocks: plan.blocks),
+        kernel_h: int32(kernelH), kernel_w: int32(kernelW),
+        stride_h: int32(strideH), stride_w: int32(strideW),
+        pad_h: int32(layer.pad_h), pad_w: int32(layer.pad_w))
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Model: a view of the one block. ModelState lies at its head, then the message, then the nodes, then
+// what the plan placed. A Model is one pointer and costs nothing to pass on.
+
+import CMest
+import CMestKernels
+
+struct ModelState {
+    static let alive: UInt64 = 0x6d65_7374_6d6f_6431  // "mestmod1"
+
+    var magic: UInt64 = ModelState.alive
+    var busy: Int32 = 0         // a call is running
+    var cancelled: Int32 = 0    // set from anywhere, used up by the call that stops
+    var plan: Plan
+    var env: mest_env
+    var kernels: mestk_context
+    var ownsBlock: Bool         // asked from the allocator, to be given back
+
+    // Where training stands.
+    var began = false           // an epoch has begun
+    var epoch: UInt32 = 0
+    var stepsInEpoch: UInt32 = 0
+    var stepsPerEpoch: UInt32   // of this epoch; 0: unknown
+    var updates: UInt64 = 0
+    var passes: UInt64 = 0      // training passes, successful ones: keys dropout
+    var gathered: UInt32 = 0    // micro-batches in the gradient
+    var lastLoss: Float = 0
+
+    var mutations: UInt32 = 0
+    var mutationEpoch: UInt32 = 0
+
+    var phase: UInt32 = 1
+    var forgotten: UInt64 = 0
+    var forgottenInEpoch: UInt64 = 0
+
+    /// The caller's samples during a pass.
+    var batchInput: UnsafePointer<Float>?
+}
+
+struct Model {
+    let state: UnsafeMutablePointer<ModelState>
+
+    var base: UnsafeMutableRawPointer { UnsafeMutableRawPointer(state) }
+    var config: mest_config { state.pointee.plan.config }
+    var nodes: UnsafeMutablePointer<Node> { state.pointee.plan.nodes }
+    var count: Int { state.pointee.plan.count }
+    var lanes: Int32 { state.pointee.plan.lanes }
+    var blocks: Int32 { state.pointee.plan.blocks }
+
+    var message: Message {
+        Message(buffer: (base + Model.messageOffset).assumingMemoryBound(to: CChar.self))
+    }
+    static var messageOffset: Int { int(aligned(int64(MemoryLayout<ModelState>.stride))) }
+    static var nodesOffset: Int { messageOffset &+ Message.bytes }
+
+    /// Fields of ModelState and Node lie in the block and never move, so their address may be kept.
+    var kernels: UnsafePointer<mestk_context> {
+        UnsafePointer(withUnsafeMutablePointer(to: &state.pointee.kernels) { $0 })
+    }
+
+    // MARK: Places
+
+    func at<T>(_ place: Place, _: T.Type) -> UnsafeMutablePointer<T> {
+        (base + int(place.offset)).assumingMemoryBound(to: T.self)
+    }
+
+    func floats(_ place: Place) -> UnsafeMutablePointer<Float> { at(place, Float.self) }
+
+    func optional(_ place: Place) -> UnsafeMutablePointer<Float>? { place.exists ? floats(place) : nil }
+
+    // MARK: What layers ask
+
+    func input(_ node: UnsafeMutablePointer<Node>) -> UnsafeMutablePointer<Float> {
+        floats(nodes[int(node.pointee.from)].output)
+    }
+
+    /// Where the gradient of the layer's input goes; nil when nothing before it trains.
+    func inputGradient(_ node: UnsafeMutablePointer<Node>) -> UnsafeMutablePointer<Float>? {
+        optional(nodes[int(node.pointee.from)].gradient)
+    }
+
+    func shape(_ node: UnsafeMutablePointer<Node>) -> mestk_shape { node.pointee.shape(lanes: lanes, blocks: blocks) }
+    func inputShape(_ node: UnsafeMutablePointer<Node>) -> mestk_shape { shape(nodes + int(node.pointee.from)) }
+
+    func geometry(_ node: UnsafeMutablePointer<Node>) -> UnsafePointer<mestk_conv> {
+        UnsafePointer(withUnsafeMutablePointer(to: &node.pointee.geometry) { $0 })
+    }
+
+    @inline(__always) func adds(_ accumulates: Bool) -> Int32 { accumulates ? 1 : 0 }
+
+    /// Values of the weight in use: connections of a sparse layer, everything of a dense one.
+    func weightCount(_ n: Node) -> Int64 { n.sparse ? int64(n.active) : n.weight.capacity }
+}
+
+// MARK: - Create
+
+extension Model {
+    /// Builds the model in a block of plan.bytes.total bytes, 64-byte aligned.
+    static func create(
+        _ plan: Plan, _ env: mest_env, block: UnsafeMutableRawPointer, ownsBlock: Bool
+    ) -> Model {
+        let nodes = (block + nodesOffset).assumingMemoryBound(to: Node.self)
+        var own = plan
+        own.nodes = nodes
+        for i in 0..<plan.count { (nodes + i).initialize(to: plan.nodes[i]) }
+
+        let level = plan.config.simd == MEST_SIMD_AUTO ? mestk_best_level() : plan.config.simd
+        let kernels = mestk_context(level: level, threads: plan.threads, parallel_for: env.parallel_for, user: env.user)
+        let state = block.assumingMemoryBound(to: ModelState.self)
+        state.initialize(
+            to: ModelState(
+                plan: own, env: env, kernels: kernels, ownsBlock: ownsBlock, stepsPerEpoch: plan.config.steps_per_epoch))
+        let model = Model(state: state)
+        model.message.clear()
+        model.initialise()
+        return model
+    }
+
+    private func initialise() {
+        // Everything that is not set below starts at zero.
+        let start = state.pointee.plan.bytes.table
+        zero(Place(offset: start), to: state.pointee.plan.workspace)
+        for i in 0..<count {
+            let n = nodes[i]
+            if n.hasMatrix {
+                withScheme(n, Initialise(model: self, node: nodes + i))
+                nodes[i].unexplored = 1 - Float(int(n.active)) / Float(int(n.positions))
+            }
+            for c in 0..<int(n.statistics) {
+                if n.weight.exists { floats(n.weight.value)[c] = 1 }
+                floats(n.runningVariance)[c] = 1
+            }
+        }
+    }
+
+    /// Zeroes the block from one place up to another.
+    func zero(_ from: Place, to: Place) {
+        let bytes = int(to.offset &- from.offset)
+        (base + int(from.offset)).initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+    }
+}

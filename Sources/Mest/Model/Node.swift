@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Node: one layer as the plan resolved it: shapes, geometry, and where its tensors lie in the block.
+// Places are byte offsets from the block's start, so a plan is the same table as a model's and can be
+// made before there is memory.
+
+import CMest
+import CMestKernels
+
+enum Kind: Int32 {
+    case input = 1, linear, conv2D, batchNorm, relu, maxPool, avgPool, globalAvgPool, add, flatten, dropout
+}
+
+/// A place in the block; `none` where a tensor does not exist.
+struct Place {
+    static let none = Place(offset: -1)
+    var offset: Int64
+    var exists: Bool { offset >= 0 }
+}
+
+/// A trained tensor: value, gradient, momentum and, for GRADIENT_EMA, the running mean of |gradient|.
+/// `capacity` elements are reserved; how many are in use is `Node.active` for sparse weights.
+struct Parameter {
+    var capacity: Int64 = 0
+    var value = Place.none
+    var gradient = Place.none
+    var momentum = Place.none
+    var average = Place.none
+    var exists: Bool { capacity > 0 }
+}
+
+struct Node {
+    var kind: Kind
+    var index: Int32
+    var from: Int32 = -1          // producing nodes; -1 for the input layer
+    var with: Int32 = -1          // ADD only
+    var flags: UInt32 = 0
+    var name: (UInt64, UInt64, UInt64) = (0, 0, 0)  // MEST_NAME_BYTES
+
+    // Output, without padding.
+    var channels: Int32 = 0
+    var height: Int32 = 1
+    var width: Int32 = 1
+
+    // CONV2D and pools: kernel, stride and padding; in and out filled for the current lanes.
+    var geometry = mestk_conv()
+
+    // LINEAR, CONV2D: the weight matrix.
+    var rows: Int32 = 0
+    var columns: Int32 = 0
+    var taps: Int32 = 1
+    var scheme: Int32 = 0
+    var density = Ratio.one       // target
+    var sparse = false
+    var distributedDense = false  // dense because the distribution says so
+    var active: UInt32 = 0        // connections that exist now (plan: at the start)
+    var mostGrown: Int64 = 0      // by one mutation
+    var weight = Parameter()      // BATCH_NORM: scale
+    var bias = Parameter()        // BATCH_NORM: shift
+    var connections = IndexPlaces()
+
+    // BATCH_NORM: statistics of this many channels
+    var statistics: Int32 = 0
+    var momentum: Float = 0
+    var epsilon: Float = 0
+    var runningMean = Place.none
+    var runningVariance = Place.none
+    var batchMean = Place.none
+    var batchVariance = Place.none
+
+    // DROPOUT
+    var rate: Float = 0
+
+    // Activations. A node computed in place shares its producer's buffer.
+    var output = Place.none
+    var gradient = Place.none     // of the output
+    var scratch = Place.none      // forward, kernels' packing buffers
+    var backwardScratch = Place.none
+    var consumers: Int32 = 0
+    var inPlace = false           // output shares the buffer of `from`'s output
+    var gradientInPlace = false   // gradient of `from`'s output shares the buffer of ours
+    var trains = false            // it, or something before it, has parameters
+    var accumulatesFrom = false   // gradient of `from` already holds a later consumer's share
+    var accumulatesWith = false
+
+    // Mutation, as the report tells it.
+    var dropped: UInt32 = 0
+    var grown: UInt32 = 0
+    var unexplored: Float = 1     // expected share of positions that were never active
+
+    init(kind: Kind, index: Int32) {
+        self.kind = kind
+        self.index = index
+    }
+
+    var positions: Int64 { int64(rows) &* int64(columns) }
+    var pixels: Int64 { int64(height) &* int64(width) }
+    var elements: Int64 { pixels &* int64(channels) }
+    var hasMatrix: Bool { kind == .linear || kind == .conv2D }
+
+    func shape(lanes: Int32, blocks: Int32) -> mestk_shape {
+        mestk_shape(blocks: blocks, lanes: lanes, channels: channels, height: height, width: width)
+    }
+}
+
+/// Where a sparse layer keeps its connections: both orders of CMestKernels/include/weights.h.
+struct IndexPlaces {
+    var rowStart = Place.none
+    var column = Place.none
+    var channelStart = Place.none
+    var key = Place.none
+    var position = Place.none
+}

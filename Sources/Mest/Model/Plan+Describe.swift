@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Describe: mest_layer[] to nodes: who feeds whom, shapes, weight matrices, densities.
+
+import CMest
+import CMestKernels
+
+extension Plan {
+    /// Most values of one sample in one layer; keeps every later size below 2^63.
+    static let maxElements: Int64 = 268_435_456  // 2^28
+
+    mutating func describe(_ layers: UnsafePointer<mest_layer>, _ message: Message) throws(Status) {
+        for i in 0..<count {
+            try describe(layers[i], i, message)
+        }
+        for i in 0..<(count &- 1) where nodes[i].consumers == 0 {
+            throw layer(i, message).text(" leads nowhere: no later layer takes its output").as(.shape)
+        }
+        if last.pointee.pixels != 1 {
+            throw layer(count &- 1, message).text(" is the output and has ").integer(last.pointee.height).text(" x ")
+                .integer(last.pointee.width).text(" pixels; end with GLOBAL_AVG_POOL or FLATTEN, then LINEAR").as(.shape)
+        }
+        if !last.pointee.trains && training {
+            throw message.start("no layer has weights: add LINEAR or CONV2D").as(.shape)
+        }
+    }
+
+    private mutating func describe(_ layer: mest_layer, _ i: Int, _ message: Message) throws(Status) {
+        (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))
+        if layer.struct_size != uint32(MemoryLayout<mest_layer>.size) {
+            throw self.layer(i, message).text(": struct_size is ").integer(layer.struct_size).text(", this library's mest_layer has ")
+                .integer(MemoryLayout<mest_layer>.size).as(.version)
+        }
+        guard let kind = Kind(rawValue: layer.kind) else {
+            throw self.layer(i, message).text(": kind ").integer(layer.kind).text(" is unknown").as(.argument)
+        }
+        if (i == 0) != (kind == .input) {
+            throw self.layer(i, message).text(": the first layer, and no other, is INPUT").as(.shape)
+        }
+        nodes[i].name = layerName(layer, i)
+        nodes[i].kind = kind
+        var node = nodes[i]
+        if i > 0 {
+            node.from = try producer(layer.from, of: i, message)
+            node.trains = nodes[int(node.from)].trains
+            if kind == .add {
+                if layer.with == 0 {
+                    throw self.layer(i, message).text(": ADD needs `with`, the second operand").as(.argument)
+                }
+                node.with = try producer(layer.with, of: i, message)
+                node.trains = node.trains || nodes[int(node.with)].trains
+            }
+        }
+        nodes[i] = node
+        try withLayer(kind, Describe(plan: self, node: nodes + i, layer: layer, message: message))
+
+        if nodes[i].elements > Plan.maxElements || nodes[i].elements <= 0 {
+            throw self.layer(i, message).text(": output ").integer(nodes[i].channels).text(" x ").integer(nodes[i].height)
+                .text(" x ").integer(nodes[i].width).text(" is larger than 2^28 values a sample").as(.shape)
+        }
+        if nodes[i].weight.exists || nodes[i].bias.exists { nodes[i].trains = true }
+        if node.from >= 0 { nodes[int(node.from)].consumers &+= 1 }
+        if node.with >= 0 { nodes[int(node.with)].consumers &+= 1 }
+    }
+
+    private func producer(_ given: Int32, of i: Int, _ message: Message) throws(Status) -> Int32 {
+        if given == 0 { return int32(i &- 1) }
+        if given == MEST_FROM_INPUT { return 0 }
+        if given < 0 || int(given) >= i {
+            throw layer(i, message).text(" takes the output of layer ").integer(given)
+                .text("; use an earlier layer").as(.shape)
+        }
+        return given
+    }
+
+    /// Matrix of a weighted layer: shared by LINEAR and CONV2D.
+    func describeMatrix(
+        _ node: inout Node, _ layer: mest_layer, inputs: Int32, taps: Int32, _ message: Message
+    ) throws(Status) {
+        let i = int(node.index)
+        if layer.channels == 0 || layer.channels > 65536 {
+            throw self.layer(i, message).text(": channels is ").integer(layer.channels).text("; use 1 to 65536").as(.argument)
+        }
+        if layer.scheme != MEST_SCHEME_UNSTRUCTURED {
+            throw self.layer(i, message).text(": scheme ").integer(layer.scheme).text(" is not in this version").as(.unsupported)
+        }
+        if layer.density != 0 && !validDensity(layer.density) {
+            throw self.layer(i, message).text(": density is ").real(layer.density).text("; use 0.000001 to 1, or 0 for the config's").as(.argument)
+        }
+        if layer.flags & ~UInt32(MEST_FLAG_NO_BIAS) != 0 {
+            throw self.layer(i, message).text(": flags ").integer(layer.flags).text(" do not fit this kind").as(.argument)
+        }
+        node.channels = int32(layer.channels)
+        node.rows = node.channels
+        node.taps = taps
+        node.columns = inputs &* taps
+        if int64(inputs) &* int64(taps) > 65536 || int64(node.rows) &* int64(taps) > 65536 {
+            throw self.layer(i, message).text(": a weight matrix of ").integer(node.rows).text(" x ")
+                .integer(int64(inputs) &* int64(taps)).text(" is wider than 65536 (inputs * kernel, outputs * kernel)").as(.unsupported)
+        }
+        node.flags = layer.flags
+        node.scheme = layer.scheme
+        // Millionths; zero stands for "as distributed" until distributeDensity().
+        node.density = layer.density == 0 ? .zero : Ratio(layer.density)
+        node.weight.capacity = node.positions
+        if layer.flags & UInt32(MEST_FLAG_NO_BIAS) == 0 { node.bias.capacity = int64(node.rows) }
+    }
+
+    /// "layer 3 (conv1)", the beginning of every message about a layer.
+    func layer(_ i: Int, _ message: Message) -> Message {
+        let text = message.start("layer ").integer(i)
+        return withUnsafeBytes(of: nodes[i].name) { name in
+            guard let start = name.baseAddress, start.load(as: UInt8.self) != 0 else { return text }
+            return text.text(" (").text(start, limit: name.count).text(")")
+        }
+    }
+
+    /// The given name, or the kind in lower case and the index: "conv2d3".
+    private func layerName(_ layer: mest_layer, _ i: Int) -> (UInt64, UInt64, UInt64) {
+        var name: (UInt64, UInt64, UInt64) = (0, 0, 0)
+        var given = layer.name
+        withUnsafeMutableBytes(of: &name) { to in
+            withUnsafeBytes(of: &given) { from in
+                var n = 0
+                while n < to.count &- 1 && from[n] != 0 {
+                    to[n] = from[n]
+                    n &+= 1
+                }
+                if n > 0 { return }
+                let kind = kindName(layer.kind)
+                for j in 0..<kind.utf8CodeUnitCount { to[j] = kind.utf8Start[j] }
+                var digits = 1
+                var rest = i
+                while rest >= 10 {
+                    digits &+= 1
+                    rest /= 10
+                }
+                rest = i
+                for d in 0..<digits {
+                    to[kind.utf8CodeUnitCount &+ digits &- 1 &- d] = uint8(48 &+ rest % 10)
+                    rest /= 10
+                }
+            }
+        }
+        return name
+    }
+
+    private func kindName(_ kind: Int32) -> StaticString {
+        switch Kind(rawValue: kind) {
+        case .input: return "input"
+        case .linear: return "linear"
+        case .conv2D: return "conv"
+        case .batchNorm: return "norm"
+        case .relu: return "relu"
+        case .maxPool: return "maxpool"
+        case .avgPool: return "avgpool"
+        case .globalAvgPool: return "globalpool"
+        case .add: return "add"
+        case .flatten: return "flatten"
+        case .dropout: return "dropout"
+        case nil: return "layer"
+        }
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// Workspace: places activations, their gradients and scratch by life-time, greedy best fit by size
+// (largest first, into the tightest gap that is free during the tensor's life).
+//
+// Time: node i computes forward at i, the loss at n, node i backward at 2n - i.
+
+import CMest
+import CMestKernels
+
+enum Use: Int32 { case output, gradient, scratch, backwardScratch }
+
+struct Tensor {
+    var bytes: Int64
+    var first: Int32    // life, both ends included
+    var last: Int32
+    var node: Int32
+    var use: Use
+    var offset: Int64 = -1
+    var next: Int32 = -1  // of the placed ones, by ascending offset
+}
+
+enum Workspace {
+    static let tensorsPerNode = 4
+}
+
+extension Plan {
+    mutating func placeWorkspace(_ tensors: UnsafeMutablePointer<Tensor>) {
+        shareBuffers()
+        let n = listTensors(tensors)
+        let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
+        bytes.activations = activations
+        resolveShared()
+        bytes.mutation = training ? mutationScratch() : 0
+        bytes.workspace = all > bytes.mutation ? all : bytes.mutation
+    }
+
+    /// Decides who computes in place and who adds to a gradient that a later consumer has begun.
+    private mutating func shareBuffers() {
+        for i in 1..<count {
+            let from = int(nodes[i].from)
+            let alone = nodes[from].consumers == 1
+            let traits = traits(of: nodes[i])
+            let keepsOutput = Plan.keepsOutput(nodes[from]) && training
+            nodes[i].inPlace = traits.inPlace && alone && from > 0 && !keepsOutput
+            nodes[i].gradientInPlace = traits.inPlaceBackward && alone && from > 0
+            nodes[i].accumulatesFrom = laterConsumer(of: from, than: i)
+            if nodes[i].with >= 0 {
+                nodes[i].accumulatesWith = nodes[i].with == nodes[i].from || laterConsumer(of: int(nodes[i].with), than: i)
+            }
+        }
+    }
+
+    private static func keepsOutput(_ node: Node) -> Bool { layerTraits(node).backwardReadsOutput }
+    private func traits(of node: Node) -> LayerTraits { layerTraits(node) }
+
+    private func laterConsumer(of producer: Int, than i: Int) -> Bool {
+        var j = i &+ 1
+        while j < count {
+            if int(nodes[j].from) == producer || int(nodes[j].with) == producer { return true }
+            j &+= 1
+        }
+        return false
+    }
+
+    /// The node that owns the buffer in which `i` puts its output (gradient: takes its gradient).
+    private func outputRoot(_ i: Int) -> Int {
+        var root = i
+        while nodes[root].inPlace { root = int(nodes[root].from) }
+        return root
+    }
+
+    /// Gradients are shared the other way: the producer's gradient lies in its consumer's buffer.
+    private func gradientRoot(_ i: Int) -> Int {
+        var root = i
+        while let consumer = soleConsumerInPlace(of: root) { root = consumer }
+        return root
+    }
+
+    private func soleConsumerInPlace(of i: Int) -> Int? {
+        if nodes[i].consumers != 1 { return nil }
+        var j = i &+ 1
+        while j < count {
+            if int(nodes[j].from) == i { return nodes[j].gradientInPlace ? j : nil }
+            j &+= 1
+        }
+        return nil
+    }
+
+    private func listTensors(_ tensors: UnsafeMutablePointer<Tensor>) -> Int {
+        var n = 0
+        func add(_ bytes: Int64, _ first: Int, _ last: Int, _ node: Int, _ use: Use) {
+            if bytes == 0 { return }
+            (tensors + n).initialize(
+                to: Tensor(bytes: aligned(bytes), first: int32(first), last: int32(last), node: int32(node), use: use))
+            n &+= 1
+        }
+        let loss = count
+        for i in 0..<count {
+            if !nodes[i].inPlace {
+                // Lives until its last reader, the readers of everything computed in its place included.
+                var end = i
+                for j in i..<count where outputRoot(j) == i { end = max(end, lastRead(j)) }
+                add(mestk_floats(nodes[i].shape(lanes: lanes, blocks: blocks)) &* 4, i, end, i, .output)
+            }
+            add(layerScratch(nodes[i], self), i, i, i, .scratch)
+            if !training || !nodes[i].trains { continue }
+            add(layerBackwardScratch(nodes[i], self), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
+            if gradientRoot(i) == i {
+                var first = firstGradient(i)
+                var end = 2 &* loss &- i
+                for j in 0..<i where gradientRoot(j) == i {
+                    first = min(first, firstGradient(j))
+                    end = max(end, 2 &* loss &- j)
+                }
+                add(mestk_floats(nodes[i].shape(lanes: lanes, blocks: blocks)) &* 4, first, end, i, .gradient)
+            }
+        }
+        return n
+    }
+
+    /// When the output of node i is read for the last time.
+    private func lastRead(_ i: Int) -> Int {
+        let loss = count
+        var end = i == count &- 1 ? loss : i
+        if training && nodes[i].trains && layerTraits(nodes[i]).backwardReadsOutput { end = 2 &* loss &- i }
+        var j = i &+ 1
+        while j < count {
+            if int(nodes[j].from) == i || int(nodes[j].with) == i {
+                end = max(end, j)
+                if training && nodes[j].trains && layerTraits(nodes[j]).backwardReadsInput { end = max(end, 2 &* loss &- j) }
+            }
+            j &+= 1
+        }
+        return end
+    }
+
+    /// When the gradient of node i's output is written first: by its last consumer, or the loss.
+    private func firstGradient(_ i: Int) -> Int {
+        var first = count
+        var j = i &+ 1
+        while j < count {
+            if int(nodes[j].from) == i || int(nodes[j].with) == i { first = 2 &* count &- j }
+            j &+= 1
+        }
+        return first
+    }
+
+    /// Gives every tensor its place from `base` on. Returns the bytes in use at the fullest, with
+    /// kernels' scratch and without.
+    private static func bestFit(
+        _ tensors: UnsafeMutablePointer<Tensor>, _ n: Int, in base: Int64, _ nodes: UnsafeMutablePointer<Node>
+    ) -> (all: Int64, activations: Int64) {
+        var head: Int32 = -1
+        var all: Int64 = 0
+        var activations: Int64 = 0
+        for _ in 0..<n {
+            var big = -1
+            for i in 0..<n where tensors[i].offset < 0 && (big < 0 || tensors[i].bytes > tensors[big].bytes) { big = i }
+            let t = tensors[big]
+
+            var best: Int64 = -1
+            var bestGap = Int64.max
+            var end: Int64 = 0
+            var at = head
+            while at >= 0 {
+                let placed = tensors[int(at)]
+                if placed.first <= t.last && t.first <= placed.last {
+                    let gap = placed.offset &- end
+                    if gap >= t.bytes && gap < bestGap { (best, bestGap) = (end, gap) }
+                    end = max(end, placed.offset &+ placed.bytes)
+                }
+                at = placed.next
+            }
+            let offset = best >= 0 ? best : end
+            tensors[big].offset = offset
+
+            // Into the list, which is kept by ascending offset.
+            if head < 0 || tensors[int(head)].offset >= offset {
+                tensors[big].next = head
+                head = int32(big)
+            } else {
+                var before = int(head)
+                while tensors[before].next >= 0 && tensors[int(tensors[before].next)].offset < offset {
+                    before = int(tensors[before].next)
+                }
+                tensors[big].next = tensors[before].next
+                tensors[before].next = int32(big)
+            }
+
+            all = max(all, offset &+ t.bytes)
+            let node = nodes + int(t.node)
+            let place = Place(offset: base &+ offset)
+            switch t.use {
+            case .output: node.pointee.output = place
+            case .gradient: node.pointee.gradient = place
+            case .scratch: node.pointee.scratch = place
+            case .backwardScratch: node.pointee.backwardScratch = place
+            }
+        }
+        // Fullest moment of activations and gradients alone.
+        for i in 0..<n {
+            var sum: Int64 = 0
+            for j in 0..<n where tensors[j].use == .output || tensors[j].use == .gradient {
+                if tensors[j].first <= tensors[i].first && tensors[i].first <= tensors[j].last { sum &+= tensors[j].bytes }
+            }
+            activations = max(activations, sum)
+        }
+        return (all, activations)
+    }
+
+    private mutating func resolveShared() {
+        for i in 0..<count where nodes[i].inPlace { nodes[i].output = nodes[outputRoot(i)].output }
+        if !training { return }
+        var i = count &- 1
+        while i >= 0 {
+            if nodes[i].trains { nodes[i].gradient = nodes[gradientRoot(i)].gradient }
+            i &-= 1
+        }
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plan: from a description to shapes, counts and places of every tensor: pure arithmetic.
+//
+// The block, each part and each tensor in it aligned to 64 bytes:
+//
+//   table       ModelState, message, nodes
+//   weights     values of weights, biases, scales; running statistics
+//   index       connections of sparse layers, both orders
+//   gradients   one for every trained value: a step is applied whole or not at all
+//   state       momentum, averages of |gradient|
+//   forgetting  counts and bits per sample
+//   batch       losses and answers per sample, statistics of the batch
+//   workspace   activations, their gradients, kernels' scratch; overlapping by life-time. Mutation's
+//               scratch lies over all of it: activations are dead then.
+
+import CMest
+import CMestKernels
+
+/// Bytes of each part of the block.
+struct PartBytes {
+    var table: Int64 = 0
+    var weights: Int64 = 0
+    var index: Int64 = 0
+    var gradients: Int64 = 0
+    var state: Int64 = 0
+    var forgetting: Int64 = 0
+    var batch: Int64 = 0
+    var workspace: Int64 = 0
+    var activations: Int64 = 0  // peak inside workspace
+    var mutation: Int64 = 0     // inside workspace
+
+    var total: Int64 {
+        table &+ weights &+ index &+ gradients &+ state &+ forgetting &+ batch &+ workspace
+    }
+}
+
+struct Plan {
+    static let maxLayers = 1024
+
+    var nodes: UnsafeMutablePointer<Node>
+    let count: Int
+    var config: mest_config     // every default resolved
+    var lanes: Int32 = 1
+    var blocks: Int32 = 1       // lane blocks of a full batch
+    var threads: Int32 = 1
+    var bytes = PartBytes()
+    var gradients = Place.none  // start of the part, to zero it at once
+    var sampleLoss = Place.none
+    var sampleCorrect = Place.none
+    var counts = ForgettingPlaces()
+    var workspace = Place.none
+
+    init(nodes: UnsafeMutablePointer<Node>, count: Int, config: mest_config) {
+        self.nodes = nodes
+        self.count = count
+        self.config = config
+    }
+
+    var last: UnsafeMutablePointer<Node> { nodes + (count &- 1) }
+    var training: Bool { config.inference_only == 0 }
+}
+
+/// Hands out places one after the other.
+struct Cursor {
+    var offset: Int64
+    mutating func take(_ bytes: Int64) -> Place {
+        let place = Place(offset: offset)
+        offset &+= aligned(bytes)
+        return place
+    }
+
+    mutating func take(_ bytes: Int64, if wanted: Bool) -> Place { wanted ? take(bytes) : .none }
+}
+
+extension Plan {
+    /// Stack that planning `count` layers needs.
+    static func scratchBytes(_ count: Int) -> Int {
+        count &* (MemoryLayout<Node>.stride &+ Workspace.tensorsPerNode &* MemoryLayout<Tensor>.stride) &+ 64
+    }
+
+    /// Plans in `scratch` (scratchBytes(count) bytes).  The plan's nodes lie there too.
+    static func make(
+        _ config: mest_config, _ layers: UnsafePointer<mest_layer>, _ count: Int,
+        scratch: UnsafeMutableRawPointer, _ message: Message
+    ) throws(Status) -> Plan {
+        let nodes = scratch.assumingMemoryBound(to: Node.self)
+        let tensors = UnsafeMutableRawPointer(nodes + count).assumingMemoryBound(to: Tensor.self)
+        var plan = Plan(nodes: nodes, count: count, config: try resolve(config, message))
+        plan.chooseLanes()
+        try plan.chooseThreads(message)
+        try plan.describe(layers, message)
+        plan.distributeDensity()
+        try plan.countConnections(message)
+        plan.placeParameters()
+        plan.placeWorkspace(tensors)
+        if uint64(plan.bytes.total) > uint64(int64(Int.max)) {
+            throw message.start("the plan needs ").integer(plan.bytes.total)
+                .text(" bytes, more than this machine can address; use a smaller batch").as(.memory)
+        }
+        return plan
+    }
+
+    /// L = 16 for batches above 8; below, the smallest of 1, 4, 8 that holds the batch. By the
+    /// shape alone, never by the CPU: the lanes are part of the bits.
+    private mutating func chooseLanes() {
+        let batch = int32(config.batch)
+        lanes = batch > 8 ? 16 : batch > 4 ? 8 : batch > 1 ? 4 : 1
+        blocks = (batch &+ lanes &- 1) / lanes
+    }
+
+    private mutating func chooseThreads(_ message: Message) throws(Status) {
+        let cores = mestk_cores()
+        threads = config.threads > 0 ? int32(config.threads) : (cores < 4 ? cores : 4)
+        if config.simd != MEST_SIMD_AUTO && mestk_has_level(config.simd) == 0 {
+            throw message.start("simd ").integer(config.simd)
+                .text(" is not available on this machine; use MEST_SIMD_AUTO").as(.unsupported)
+        }
+    }
+
+    /// Weight, gradient and state of parameters, batch statistics: all that lives as long as the model.
+    private mutating func placeParameters() {
+        bytes.table = aligned(int64(MemoryLayout<ModelState>.stride)) &+ aligned(int64(Message.bytes))
+            &+ aligned(int64(count &* MemoryLayout<Node>.stride))
+        var cursor = Cursor(offset: bytes.table)
+
+        for i in 0..<count {
+            nodes[i].weight.value = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
+            nodes[i].bias.value = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
+            let statistics = int64(nodes[i].statistics) &* 4
+            nodes[i].runningMean = cursor.take(statistics, if: statistics > 0)
+            nodes[i].runningVariance = cursor.take(statistics, if: statistics > 0)
+        }
+        bytes.weights = cursor.offset &- bytes.table
+
+        var start = cursor.offset
+        withUnsafeMutablePointer(to: &cursor) { cursor in
+            for i in 0..<count where nodes[i].hasMatrix {
+                withScheme(nodes[i], ReserveIndex(node: nodes + i, training: training, cursor: cursor))
+            }
+        }
+        bytes.index = cursor.offset &- start
+
+        start = cursor.offset
+        gradients = Place(offset: start)
+        if training {
+            for i in 0..<count {
+                nodes[i].weight.gradient = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
+                nodes[i].bias.gradient = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
+            }
+        }
+        bytes.gradients = cursor.offset &- start
+
+        start = cursor.offset
+        if training {
+            let averages = config.importance_gradient == MEST_GRADIENT_EMA && config.mutation != MEST_MUTATION_NONE
+            for i in 0..<count {
+                nodes[i].weight.momentum = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
+                nodes[i].bias.momentum = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
+                nodes[i].weight.average = cursor.take(nodes[i].weight.capacity &* 4, if: averages && nodes[i].sparse)
+            }
+        }
+        bytes.state = cursor.offset &- start
+
+        start = cursor.offset
+        if training && config.samples > 0 { counts = ForgettingPlaces(&cursor, config) }
+        bytes.forgetting = cursor.offset &- start
+
+        start = cursor.offset
+        sampleLoss = cursor.take(int64(config.batch) &* 4)
+        sampleCorrect = cursor.take(int64(config.batch))
+        for i in 0..<count {
+            let statistics = int64(nodes[i].statistics) &* 4
+            nodes[i].batchMean = cursor.take(statistics, if: statistics > 0 && training)
+            nodes[i].batchVariance = cursor.take(statistics, if: statistics > 0 && training)
+        }
+        bytes.batch = cursor.offset &- start
+        workspace = Place(offset: cursor.offset)
+    }
+}

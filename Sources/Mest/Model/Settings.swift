@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// Settings: checks a mest_config and replaces every zero that means a default by the default.
+
+import CMest
+
+/// The config with its defaults resolved.
+func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_config {
+    var config = given
+    let check = ConfigCheck(message: message)
+    try check.range(config.batch, 1, 65536, "batch")
+    try check.range(config.micro_batches, 0, 65536, "micro_batches")
+    try check.range(config.threads, 0, 256, "threads")
+    try check.range(config.gradient_chunks, 0, 64, "gradient_chunks")
+    try check.range(config.inference_only, 0, 1, "inference_only")
+    try check.range(config.allow_empty_rows, 0, 1, "allow_empty_rows")
+    try check.choice(config.simd, MEST_SIMD_AVX512, "simd")
+    try check.choice(config.loss, MEST_LOSS_MSE, "loss")
+    try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule")
+    try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution")
+    try check.choice(config.mutation, MEST_MUTATION_EMS, "mutation")
+    try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay")
+    try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient")
+    try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule")
+    try check.bits(config.optimizer_flags, 7, "optimizer_flags")
+    try check.bits(config.schedule_flags, 1, "schedule_flags")
+    try check.bits(config.mutation_flags, 7, "mutation_flags")
+
+    try check.share(config.label_smoothing, "label_smoothing")
+    try check.share(config.momentum, "momentum")
+    try check.notNegative(config.learning_rate, "learning_rate")
+    try check.notNegative(config.learning_rate_min, "learning_rate_min")
+    try check.notNegative(config.weight_decay, "weight_decay")
+    try check.notNegative(config.clip_norm, "clip_norm")
+    try check.notNegative(config.schedule_gamma, "schedule_gamma")
+    try check.notNegative(config.importance_lambda, "importance_lambda")
+    try check.share(config.importance_beta, "importance_beta")
+    try check.share(config.mutation_rate, "mutation_rate")
+    try check.share(config.mutation_extra, "mutation_extra")
+    try check.share(config.remove_fraction, "remove_fraction")
+    try check.density(config.density, "density")
+
+    if config.micro_batches == 0 { config.micro_batches = 1 }
+    if config.gradient_chunks == 0 { config.gradient_chunks = 16 }
+    if config.density == 0 { config.density = 1 }
+    if config.schedule_gamma == 0 { config.schedule_gamma = 0.1 }
+    if config.mutation_every == 0 { config.mutation_every = 5 }
+    if config.mutation_rate == 0 { config.mutation_rate = 0.2 }
+    if config.importance_beta == 0 { config.importance_beta = 0.9 }
+    if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
+
+    try resolveTime(&config, message)
+    try resolveRemoval(config, message)
+    return config
+}
+
+/// Updates that `samples` samples take: ceil(samples / (batch * micro_batches)).
+func updates(for samples: UInt32, _ config: mest_config) -> UInt32 {
+    let perUpdate = int64(config.batch) &* int64(config.micro_batches)
+    return uint32((int64(samples) &+ perUpdate &- 1) / perUpdate)
+}
+
+private func resolveTime(_ config: inout mest_config, _ message: Message) throws(Status) {
+    if config.schedule == MEST_SCHEDULE_STEP && config.schedule_every == 0 {
+        throw message.start("schedule is STEP: set schedule_every, in epochs").as(.argument)
+    }
+    if config.schedule == MEST_SCHEDULE_COSINE && config.epochs <= config.warmup_epochs {
+        throw message.start("schedule is COSINE: set epochs above warmup_epochs (").integer(config.warmup_epochs)
+            .text(")").as(.argument)
+    }
+    if config.schedule_flags & UInt32(MEST_SCHEDULE_BY_UPDATE) != 0 && config.steps_per_epoch == 0 {
+        throw message.start("MEST_SCHEDULE_BY_UPDATE: set steps_per_epoch or samples").as(.argument)
+    }
+    if config.mutation_epochs.0 == 0 { config.mutation_epochs.0 = uint32(int64(config.epochs) &* 9 / 16) }
+    if config.mutation_epochs.1 == 0 { config.mutation_epochs.1 = uint32(int64(config.epochs) &* 3 / 4) }
+    let decays = config.mutation == MEST_MUTATION_EM || config.mutation == MEST_MUTATION_EMS
+    if decays && config.mutation_epochs.1 == 0 {
+        throw message.start("mutation decays: set epochs (at least 2) or mutation_epochs").as(.argument)
+    }
+    if config.mutation_epochs.0 > config.mutation_epochs.1 {
+        throw message.start("mutation_epochs must not fall: ").integer(config.mutation_epochs.0).text(", ")
+            .integer(config.mutation_epochs.1).as(.argument)
+    }
+}
+
+private func resolveRemoval(_ config: mest_config, _ message: Message) throws(Status) {
+    if config.phase1_epochs > 0 {
+        if config.samples == 0 {
+            throw message.start("phase1_epochs: set samples, the size of the training set").as(.argument)
+        }
+        if config.remove_rule == MEST_REMOVE_NONE {
+            throw message.start("phase1_epochs: set remove_rule, which samples leave").as(.argument)
+        }
+        if config.loss != MEST_LOSS_CROSS_ENTROPY {
+            throw message.start("phase1_epochs: forgetting needs labels, loss CROSS_ENTROPY").as(.argument)
+        }
+    }
+}
+
+/// Range checks with one wording.
+private struct ConfigCheck {
+    let message: Message
+
+    func range(_ value: UInt32, _ low: UInt32, _ high: UInt32, _ field: StaticString) throws(Status) {
+        if value < low || value > high {
+            throw message.start("config.").text(field).text(" is ").integer(value).text("; use ").integer(low)
+                .text(" to ").integer(high).as(.argument)
+        }
+    }
+
+    func choice(_ value: Int32, _ high: Int, _ field: StaticString) throws(Status) {
+        if value < 0 || int(value) > high { throw unknown(int64(value), field) }
+    }
+
+    func bits(_ value: UInt32, _ known: UInt32, _ field: StaticString) throws(Status) {
+        if value & ~known != 0 { throw unknown(int64(value), field) }
+    }
+
+    private func unknown(_ value: Int64, _ field: StaticString) -> Status {
+        message.start("config.").text(field).text(" is ").integer(value)
+            .text(", which this version does not know; use the constants of mest.h").as(.argument)
+    }
+
+    func share(_ value: Float, _ field: StaticString) throws(Status) {
+        if !(value >= 0 && value < 1) { throw wrong(value, field, "; use 0 to below 1") }
+    }
+
+    func notNegative(_ value: Float, _ field: StaticString) throws(Status) {
+        if !(value >= 0 && value.isFinite) { throw wrong(value, field, "; use a number from 0 on") }
+    }
+
+    func density(_ value: Float, _ field: StaticString) throws(Status) {
+        if value != 0 && !validDensity(value) { throw wrong(value, field, "; use 0.000001 to 1") }
+    }
+
+    private func wrong(_ value: Float, _ field: StaticString, _ advice: StaticString) -> Status {
+        message.start("config.").text(field).text(" is ").real(value).text(advice).as(.argument)
+    }
+}
+
+/// In (0, 1], to the millionth.
+func validDensity(_ value: Float) -> Bool { value >= 0.000001 && value <= 1 }

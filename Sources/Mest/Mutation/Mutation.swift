@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mutation: every sparse layer drops and grows, in place; and what the report tells of it.
+
+import CMest
+import CMestKernels
+
+extension Model {
+    /// Moves connections now, at the phase of `epoch`. The workspace is overwritten.
+    func mutate(epoch: UInt32) throws(Status) {
+        try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers))
+        let plan = state.pointee.plan
+        let number = state.pointee.mutations &+ 1
+        for i in 0..<plan.count where nodes[i].sparse {
+            let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
+            let amount = plan.amount(nodes[i], epoch: epoch, active: int64(nodes[i].active))
+            withScheme(nodes[i], Mutate(model: self, node: nodes + i, amount: amount, key: key))
+        }
+        state.pointee.mutations = number
+        state.pointee.mutationEpoch = epoch
+    }
+
+    var sparseLayers: Int {
+        var n = 0
+        for i in 0..<state.pointee.plan.count where nodes[i].sparse { n &+= 1 }
+        return n
+    }
+
+    func mutationReport() -> mest_mutation_report {
+        var report = mest_mutation_report()
+        report.struct_size = uint32(MemoryLayout<mest_mutation_report>.size)
+        report.mutations = state.pointee.mutations
+        report.epoch = state.pointee.mutationEpoch
+        var explored = 0.0
+        for i in 0..<state.pointee.plan.count where nodes[i].sparse {
+            report.layers &+= 1
+            report.dropped &+= uint64(nodes[i].dropped)
+            report.grown &+= uint64(nodes[i].grown)
+            report.active &+= uint64(nodes[i].active)
+            report.positions &+= uint64(nodes[i].positions)
+            explored += Double(1 - nodes[i].unexplored) * mestk_double_u64(uint64(nodes[i].positions))
+        }
+        if report.positions > 0 {
+            let positions = mestk_double_u64(report.positions)
+            report.density = mestk_float_double(mestk_double_u64(report.active) / positions)
+            report.explored = mestk_float_double(explored / positions)
+        }
+        return report
+    }
+
+    func mutationReport(_ n: Node) -> mest_mutation_layer {
+        let positions = mestk_double_u64(uint64(n.positions))
+        return mest_mutation_layer(
+            struct_size: uint32(MemoryLayout<mest_mutation_layer>.size), layer: uint32(n.index),
+            dropped: uint64(n.dropped), grown: uint64(n.grown), active: uint64(n.active), positions: uint64(n.positions),
+            density: mestk_float_double(mestk_double_u64(uint64(n.active)) / positions), explored: 1 - n.unexplored)
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// When connections move and how many: vanilla, Elastic Mutation (EM), Soft memory-bound EM (EM&S),
+// decaying by staircase or cosine; counts rounded exactly or as the authors' code does.
+
+import CMest
+import CMestKernels
+
+/// Densities that a mutation drops to and grows to.
+struct MutationLevels {
+    var low: Ratio
+    var high: Ratio
+}
+
+extension Plan {
+    /// Whether connections move at the start of this epoch: every mutation_every epochs, epoch 0
+    /// included.
+    func mutates(at epoch: UInt32) -> Bool {
+        config.mutation != MEST_MUTATION_NONE && epoch % config.mutation_every == 0
+    }
+
+    /// 1 at the start, 0 when the topology has settled.
+    func mutationDecay(_ epoch: UInt32) -> Ratio {
+        if config.mutation == MEST_MUTATION_VANILLA { return .one }
+        let (first, last) = config.mutation_epochs
+        if epoch >= last { return .zero }
+        if config.mutation_decay == MEST_DECAY_COSINE {
+            let position = Double(int(epoch)) / Double(int(last))
+            return Ratio(mestk_float_double(0.5 * (1 + mestk_cos_double(Double.pi * position))))
+        }
+        return epoch >= first ? Ratio(millionths: 500_000) : .one
+    }
+
+    /// EM: drop below the target, grow back to it. EM&S: grow beyond the target, drop back to it.
+    func levels(_ node: Node, epoch: UInt32) -> MutationLevels {
+        let target = node.density
+        let decay = mutationDecay(epoch)
+        if config.mutation == MEST_MUTATION_EMS {
+            return MutationLevels(low: target, high: target + extra(target) * decay)
+        }
+        return MutationLevels(low: target - Ratio(config.mutation_rate) * decay * target, high: target)
+    }
+
+    /// Density above the target: 0.05, at most half the target; the config's if it says so.
+    private func extra(_ target: Ratio) -> Ratio {
+        let room = (Ratio.one - target).millionths
+        if config.mutation_extra > 0 {
+            return Ratio(millionths: min(room, Ratio(config.mutation_extra).millionths))
+        }
+        return Ratio(millionths: min(room, min(50_000, target.millionths / 2)))
+    }
+
+    /// What a mutation at this epoch does to a layer with `active` connections.
+    func amount(_ node: Node, epoch: UInt32, active: Int64) -> Amount {
+        let levels = levels(node, epoch: epoch)
+        let n = node.positions
+        let compat = config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0
+        let keep = compat ? Plan.keptCompat(n, levels.low) : Plan.rounded(n, levels.low)
+        let survivors = min(active, keep)
+        if levels.low == levels.high { return Amount(keep: keep, after: survivors) }
+        let after = compat
+            ? survivors &+ Plan.grownCompat(n, levels.high, zeros: n &- survivors) : Plan.rounded(n, levels.high)
+        return Amount(keep: keep, after: max(survivors, after))
+    }
+
+    /// Connections at density d: at least 1.
+    static func rounded(_ n: Int64, _ density: Ratio) -> Int64 { max(1, density.round(of: n)) }
+
+    /// The authors' code: "strictly above the percentile", N - floor(s * (N - 1)) - 1.
+    static func keptCompat(_ n: Int64, _ density: Ratio) -> Int64 {
+        n &- (Ratio.one - density).floor(of: n &- 1) &- 1
+    }
+
+    /// The authors' code: trunc(zeros - s * N).
+    static func grownCompat(_ n: Int64, _ density: Ratio, zeros: Int64) -> Int64 {
+        let millionths = zeros &* 1_000_000 &- (Ratio.one - density).millionths &* n
+        return max(0, millionths / 1_000_000)
+    }
+
+    func initialConnections(_ node: Node) -> Int64 {
+        if !node.sparse { return node.positions }
+        let compat = config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0
+        return compat ? max(1, Plan.keptCompat(node.positions, node.density)) : Plan.rounded(node.positions, node.density)
+    }
+
+    /// Most connections the layer will ever have: growth is largest at epoch 0.
+    func mostConnections(_ node: Node) -> Int64 {
+        let start = initialConnections(node)
+        if !node.sparse || config.mutation == MEST_MUTATION_NONE { return start }
+        let high = Plan.rounded(node.positions, levels(node, epoch: 0).high)
+        return max(max(start, high), amount(node, epoch: 0, active: start).after)
+    }
+
+    /// Most connections one mutation grows. A layer that was set to fewer than its target needs several
+    /// mutations to reach it.
+    func mostGrown(_ node: Node) -> Int64 {
+        if !node.sparse || config.mutation == MEST_MUTATION_NONE { return 0 }
+        let start = initialConnections(node)
+        let capacity = node.weight.capacity
+        let first = amount(node, epoch: 0, active: start)
+        let full = amount(node, epoch: 0, active: capacity)
+        return max(first.after &- min(start, first.keep), full.after &- min(capacity, full.keep))
+    }
+
+    /// Workspace that the largest mutation of the largest layer needs.
+    func mutationScratch() -> Int64 {
+        if config.mutation == MEST_MUTATION_NONE { return 0 }
+        let excludes = config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
+        var most: Int64 = 0
+        for i in 0..<count where nodes[i].sparse {
+            let capacity = nodes[i].weight.capacity
+            let dropped = capacity &- amount(nodes[i], epoch: 0, active: capacity).keep
+            most = max(most, withScheme(
+                nodes[i], MutationScratch(
+                    node: nodes[i], dropped: max(0, dropped), grown: nodes[i].mostGrown, excludeDropped: excludes)))
+        }
+        return aligned(most)
+    }
+}

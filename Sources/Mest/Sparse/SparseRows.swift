@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+// SparseRows: compressed sparse rows that connections leave and join in place, O(connections), with
+// everything that moves with a connection. Invariants: start[0] == 0, start ascending, columns
+// strictly ascending in a row.
+
+import CMestKernels
+
+struct SparseRows {
+    let rows: Int
+    let columns: Int
+    let start: UnsafeMutablePointer<UInt32>    // rows + 1
+    let column: UnsafeMutablePointer<UInt16>
+    let value: UnsafeMutablePointer<Float>
+    let gradient: UnsafeMutablePointer<Float>?
+    let momentum: UnsafeMutablePointer<Float>?
+    let average: UnsafeMutablePointer<Float>?
+
+    var count: Int { int(start[rows]) }
+
+    @inline(__always)
+    private func move(_ from: Int, to: Int) {
+        column[to] = column[from]
+        value[to] = value[from]
+        if let gradient { gradient[to] = gradient[from] }
+        if let momentum { momentum[to] = momentum[from] }
+        if let average { average[to] = average[from] }
+    }
+
+    @inline(__always)
+    private func put(_ c: Int, at: Int) {
+        column[at] = UInt16(truncatingIfNeeded: c)
+        value[at] = 0
+        if let gradient { gradient[at] = 0 }
+        if let momentum { momentum[at] = 0 }
+        if let average { average[at] = 0 }
+    }
+
+    // MARK: Drop
+
+    /// Removes the `drop` least important of `active` connections; equal importance: the lower index
+    /// goes first. recordTo: linear positions of the dropped, ascending.
+    func drop(
+        _ drop: Int, of active: Int, recordTo record: UnsafeMutablePointer<UInt32>?, importance: (Int) -> Float
+    ) {
+        // Importance is >= 0, so its bits order as it does.
+        let (threshold, smaller) = select(rank: drop &- 1, of: active, bits: 32) { uint64(importance($0).bitPattern) }
+        var ties = drop &- smaller  // of the connections at the threshold, how many go
+        var recorded = 0
+        var to = 0
+        var from = 0
+        for r in 0..<rows {
+            let end = int(start[r &+ 1])
+            start[r] = uint32(to)
+            while from < end {
+                let bits = uint64(importance(from).bitPattern)
+                let goes: Bool
+                if bits == threshold && ties > 0 {
+                    ties &-= 1
+                    goes = true
+                } else {
+                    goes = bits < threshold
+                }
+                if goes {
+                    if let record {
+                        record[recorded] = position(r, int(column[from]))
+                        recorded &+= 1
+                    }
+                } else {
+                    move(from, to: to)
+                    to &+= 1
+                }
+                from &+= 1
+            }
+        }
+        start[rows] = uint32(to)
+    }
+
+    // MARK: Grow
+
+    /// Adds connections at value 0. ranks: `count` ascending ranks among the positions that are
+    /// neither active nor in avoiding[0 ..< avoided] (ascending linear positions). Overwrites ranks.
+    func grow(
+        _ ranks: UnsafeMutablePointer<UInt32>, _ count: Int, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int
+    ) {
+        // Ranks to linear positions: walk rows and their occupied columns once.
+        var next = 0             // rank in work
+        var freeBefore: Int64 = 0  // free positions in earlier rows
+        var a = 0                // into avoiding
+        for r in 0..<rows {
+            if next == count { break }
+            let end = int(start[r &+ 1])
+            var j = int(start[r])
+            let rowFirst = int64(r) &* int64(columns)
+            let rowEnd = rowFirst &+ int64(columns)
+            var lastAvoided = a
+            while lastAvoided < avoided && int64(avoiding[lastAvoided]) < rowEnd { lastAvoided &+= 1 }
+            let free = int64(columns &- (end &- j) &- (lastAvoided &- a))
+            var taken: Int64 = 0  // occupied or avoided columns passed so far
+            while next < count && int64(ranks[next]) &- freeBefore < free {
+                let rank = int64(ranks[next]) &- freeBefore
+                // The rank-th free column: step over every taken column at or before it.
+                while true {
+                    let here = rank &+ taken
+                    if j < end && int64(int(column[j])) <= here {
+                        j &+= 1
+                    } else if a < lastAvoided && int64(avoiding[a]) &- rowFirst <= here {
+                        a &+= 1
+                    } else {
+                        break
+                    }
+                    taken &+= 1
+                }
+                ranks[next] = uint32(rowFirst &+ rank &+ taken)
+                next &+= 1
+            }
+            a = lastAvoided
+            freeBefore &+= free
+        }
+        insert(ranks, count)
+    }
+
+    /// Merges ascending linear positions into the rows, from the end backwards so that nothing is
+    /// overwritten before it has moved.
+    private func insert(_ positions: UnsafeMutablePointer<UInt32>, _ count: Int) {
+        var from = self.count &- 1
+        var new = count &- 1
+        var to = from &+ count
+        var r = rows &- 1
+        while r >= 0 && new >= 0 {
+            let first = int(start[r])
+            let rowFirst = int64(r) &* int64(columns)
+            start[r &+ 1] = uint32(to &+ 1)
+            while from >= first || (new >= 0 && int64(positions[new]) >= rowFirst) {
+                let grown = new >= 0 && int64(positions[new]) >= rowFirst
+                    ? int(int64(positions[new]) &- rowFirst) : -1
+                if from >= first && int(column[from]) > grown {
+                    move(from, to: to)
+                    from &-= 1
+                } else {
+                    put(grown, at: to)
+                    new &-= 1
+                }
+                to &-= 1
+            }
+            r &-= 1
+        }
+    }
+
+    private func position(_ r: Int, _ c: Int) -> UInt32 {
+        uint32(int64(r) &* int64(columns) &+ int64(c))
+    }
+
+    // MARK: Initial connections
+
+    /// `count` positions uniformly without replacement, in order, with no storage: Knuth's selection
+    /// sampling (TAOCP 2, algorithm S). O(positions) once in a model's life.
+    func drawUniform(count: Int, _ random: inout SplitMix64) {
+        var wanted = uint64(count)
+        var left = uint64(int64(rows) &* int64(columns))
+        var n = 0
+        for r in 0..<rows {
+            start[r] = uint32(n)
+            for c in 0..<columns {
+                if random.below(left) < wanted {
+                    column[n] = UInt16(truncatingIfNeeded: c)
+                    n &+= 1
+                    wanted &-= 1
+                }
+                left &-= 1
+            }
+        }
+        start[rows] = uint32(n)
+    }
+
+    /// Gives every empty row one connection, taken from the end of the fullest row; the lower row on
+    /// equal counts. Needs count >= rows. Values are not moved: they do not exist yet.
+    func fillEmptyRows(_ random: inout SplitMix64) {
+        for r in 0..<rows where start[r &+ 1] == start[r] {
+            var donor = 0
+            for q in 0..<rows where start[q &+ 1] &- start[q] > start[donor &+ 1] &- start[donor] { donor = q }
+            let hole = int(start[donor &+ 1]) &- 1
+            if donor < r {
+                for j in hole..<(int(start[r]) &- 1) { column[j] = column[j &+ 1] }
+                for q in (donor &+ 1)...r { start[q] &-= 1 }
+            } else {
+                var j = hole
+                while j > int(start[r]) {
+                    column[j] = column[j &- 1]
+                    j &-= 1
+                }
+                for q in (r &+ 1)...donor { start[q] &+= 1 }
+            }
+            column[int(start[r])] = UInt16(truncatingIfNeeded: random.below(uint64(columns)))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Step: one training pass and, when its micro-batches are complete, one update. Everything that can
+// fail comes first; what changes the model (update, running statistics, counts) comes last and cannot.
+
+import CMest
+import CMestKernels
+
+extension Model {
+    func step(_ batch: mest_batch) throws(Status) -> mest_step_report {
+        try check(batch, limit: config.batch, training: true)
+        var events: UInt32 = 0
+        let s = state
+        let epochOver = s.pointee.stepsPerEpoch > 0 && s.pointee.stepsInEpoch >= s.pointee.stepsPerEpoch
+        if s.pointee.gathered == 0 && (!s.pointee.began || epochOver) { events = try beginEpoch().events }
+
+        let pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
+        let result: (loss: Float, correct: UInt32)
+        do throws(Status) {
+            result = try gather(batch, pass)
+        } catch {
+            s.pointee.gathered = 0  // a torn sum of gradients is no gradient
+            throw error
+        }
+
+        var report = mest_step_report()
+        let complete = s.pointee.gathered &+ 1 == config.micro_batches
+        report.learning_rate = s.pointee.plan.learningRate(
+            epoch: s.pointee.epoch, update: s.pointee.stepsInEpoch, steps: s.pointee.stepsPerEpoch)
+        if complete {
+            report.gradient_norm = gradientNorm()
+            if !report.gradient_norm.isFinite {
+                s.pointee.gathered = 0
+                throw message.start("the gradient is not finite; the update was not applied. Lower learning_rate or set clip_norm")
+                    .as(.diverged)
+            }
+        }
+
+        // From here on nothing fails.
+        if complete {
+            update(learningRate: report.learning_rate, gradientNorm: report.gradient_norm)
+            events |= UInt32(MEST_EVENT_UPDATED)
+            s.pointee.updates &+= 1
+            s.pointee.stepsInEpoch &+= 1
+            s.pointee.gathered = 0
+        } else {
+            s.pointee.gathered &+= 1
+        }
+        for i in 0..<count where nodes[i].kind == .batchNorm { BatchNorm.commit(self, nodes + i, pass) }
+        observe(batch)
+        s.pointee.passes &+= 1
+        s.pointee.lastLoss = result.loss
+
+        report.struct_size = uint32(MemoryLayout<mest_step_report>.size)
+        report.events = events
+        report.update = s.pointee.updates
+        report.epoch = s.pointee.epoch
+        report.step_in_epoch = s.pointee.stepsInEpoch
+        report.loss = result.loss
+        report.correct = result.correct
+        report.count = batch.count
+        return report
+    }
+
+    /// Forward, loss, backward: adds this micro-batch to the gradient.
+    private func gather(_ batch: mest_batch, _ pass: Pass) throws(Status) -> (loss: Float, correct: UInt32) {
+        let s = state
+        try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
+        if s.pointee.gathered == 0 { zero(s.pointee.plan.gradients, to: gradientsEnd) }
+
+        try forward(batch.x, pass)
+        let result = loss(batch, pass, smoothing: config.label_smoothing)
+        if !result.loss.isFinite {
+            throw message.start("the loss is not finite; the update was not applied. Lower learning_rate or set clip_norm")
+                .as(.diverged)
+        }
+        var i = count &- 1
+        while i > 0 {
+            try stopIfCancelled()
+            if nodes[i].trains { layerBackward(self, nodes + i, pass) }
+            i &-= 1
+        }
+        return result
+    }
+
+    private var gradientsEnd: Place {
+        Place(offset: state.pointee.plan.gradients.offset &+ state.pointee.plan.bytes.gradients)
+    }
+
+    /// Runs the network on pass.count samples.
+    func forward(_ x: UnsafePointer<Float>, _ pass: Pass) throws(Status) {
+        state.pointee.batchInput = x
+        defer { state.pointee.batchInput = nil }
+        for i in 0..<count {
+            try stopIfCancelled()
+            layerForward(self, nodes + i, pass)
+        }
+    }
+
+    /// Loss over the outputs of the last forward pass; in training also its gradient, divided by the
+    /// number of micro-batches so that they average.
+    func loss(_ batch: mest_batch, _ pass: Pass, smoothing: Float) -> (loss: Float, correct: UInt32) {
+        let plan = state.pointee.plan
+        let outputs = outputs(pass)
+        let y = floats(plan.last.pointee.output)
+        let dy = pass.training ? floats(plan.last.pointee.gradient) : nil
+        let scale = 1 / Float(int(config.micro_batches))
+        let sampleLoss = floats(plan.sampleLoss)
+        let correct = at(plan.sampleCorrect, UInt8.self)
+        let sum: Double
+        if config.loss == MEST_LOSS_CROSS_ENTROPY {
+            sum = mestk_cross_entropy(outputs, y, batch.labels, smoothing, scale, sampleLoss, correct, dy)
+        } else {
+            sum = mestk_mean_squared_error(outputs, y, batch.targets, scale, sampleLoss, dy)
+            for i in 0..<int(pass.count) { correct[i] = 0 }
+        }
+        var right: UInt32 = 0
+        for i in 0..<int(pass.count) { right &+= uint32(correct[i]) }
+        return (mestk_float_double(sum / Double(int(pass.count))), right)
+    }
+
+    func outputs(_ pass: Pass) -> mestk_outputs {
+        mestk_outputs(
+            blocks: blocks, lanes: lanes, outputs: state.pointee.plan.last.pointee.channels, count: pass.count)
+    }
+
+    /// The answers of a training pass to the forgetting counts.
+    private func observe(_ batch: mest_batch) {
+        guard let ids = batch.ids, let forgetting = Forgetting(self) else { return }
+        let correct = at(state.pointee.plan.sampleCorrect, UInt8.self)
+        for i in 0..<int(batch.count) where forgetting.observe(int(ids[i]), correct: correct[i] != 0) {
+            state.pointee.forgotten &+= 1
+            state.pointee.forgottenInEpoch &+= 1
+        }
+    }
+}

@@ -1,0 +1,703 @@
+/*
+ * mest.h - the public C API of libmest: sparse training on edge devices.
+ *
+ * libmest trains neural networks whose weights, gradients and optimizer state exist only where a
+ * connection exists.  Connections move while the network trains (MEST, NeurIPS 2021, arXiv
+ * 2110.14032).  This header is the manual: what is not declared here is not published API.
+ *
+ *     mest_config config = MEST_CONFIG_INIT;
+ *     config.batch = 32;  config.samples = 1797;  config.epochs = 20;
+ *     config.density = 0.1f;  config.mutation = MEST_MUTATION_EMS;
+ *
+ *     const mest_layer layers[] = {
+ *         { MEST_LAYER_HEAD(MEST_LAYER_INPUT),   .channels = 64 },
+ *         { MEST_LAYER_HEAD(MEST_LAYER_LINEAR),  .channels = 128 },
+ *         { MEST_LAYER_HEAD(MEST_LAYER_RELU) },
+ *         { MEST_LAYER_HEAD(MEST_LAYER_LINEAR),  .channels = 10, .density = 1.0f },
+ *     };
+ *     mest_plan_report plan = { .struct_size = sizeof plan };
+ *     mest_plan(&config, layers, 4, &plan, NULL);            // plan.total_bytes: known beforehand
+ *     mest_model *model;
+ *     mest_model_create(&config, layers, 4, NULL, &model);
+ *     mest_model_step(model, &batch, &report);               // forward, backward, update
+ *     mest_model_destroy(model);
+ *
+ * Rules that hold for every function
+ * ----------------------------------
+ * Errors    A function that can fail returns a mest_status: 0, or a negative code of this header.
+ *           mest_last_error() says what to change.  A call that failed left the model as it was.
+ *           Nothing in this library aborts, exits, prints or throws.
+ * Memory    mest_plan() is arithmetic and tells every byte; mest_model_create() asks once for
+ *           exactly that many bytes; no later call allocates.
+ * Threads   Different models may be used at the same time from different threads.  One model is
+ *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
+ *           mest_model_cancel() alone may be called at any time from any thread.
+ * Bits      The same seed, description and calls give the same bits for every number of threads
+ *           and every instruction set.
+ * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
+ *           zero in any other field means the default, so `= { sizeof(struct) }` is a valid start.
+ * Tensors   float32 in the caller's usual order: [sample][channel][row][column], contiguous.
+ * Pointers  Those marked "or NULL" may be NULL.  Others may not (checked: MEST_ERR_ARGUMENT).
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef MEST_H
+#define MEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ================================================================ version and ABI handshake === */
+
+#define MEST_VERSION_MAJOR 0
+#define MEST_VERSION_MINOR 1
+#define MEST_VERSION_PATCH 0
+
+/* Raised by one whenever a compiled caller could notice a change.  mest_config carries the number
+ * the caller was compiled with; another number gives MEST_ERR_VERSION. */
+#define MEST_ABI_VERSION 1u
+
+#if defined(__GNUC__) || defined(__clang__)
+#  define MEST_NODISCARD __attribute__((warn_unused_result))
+#  define MEST_API __attribute__((visibility("default")))
+#else
+#  define MEST_NODISCARD
+#  define MEST_API
+#endif
+
+/* Version of the library in use: major * 1000000 + minor * 1000 + patch. */
+MEST_API uint32_t mest_version(void);
+
+/* "0.1.0".  Static storage. */
+MEST_API const char *mest_version_string(void);
+
+/* The MEST_ABI_VERSION that the library in use was built with. */
+MEST_API uint32_t mest_abi_version(void);
+
+/* One line about the build: engine, OpenMP or not, vector paths compiled in, the path this machine
+ * would use.  Static storage. */
+MEST_API const char *mest_build_info(void);
+
+/* ================================================================================ statuses === */
+
+typedef int32_t mest_status;
+
+enum {
+    MEST_OK              = 0,
+    MEST_ERR_ARGUMENT    = -10, /* a value passed in is wrong: pointer, size, range, NaN        */
+    MEST_ERR_SHAPE       = -11, /* layers do not fit together                                   */
+    MEST_ERR_UNSUPPORTED = -12, /* valid, but this version cannot do it                         */
+    MEST_ERR_VERSION     = -13, /* struct_size or ABI version is not one this library knows     */
+    MEST_ERR_STATE       = -20, /* not now: model destroyed, in use by another call, or mid-way */
+    MEST_ERR_CANCELLED   = -21, /* mest_model_cancel() was called                               */
+    MEST_ERR_CALLBACK    = -22, /* a callback of the caller returned non-zero                   */
+    MEST_ERR_DIVERGED    = -23, /* loss or gradient is not finite; the update was not applied   */
+    MEST_ERR_MEMORY      = -30, /* the allocator gave nothing, or the given block is too small  */
+    MEST_ERR_BUDGET      = -31, /* the plan needs more than config.budget_bytes                 */
+    MEST_ERR_INTERNAL    = -90  /* a defect of the library: please report it                    */
+};
+
+/* The name of a status, "MEST_ERR_SHAPE" say; never NULL.  Static storage. */
+MEST_API const char *mest_status_string(mest_status status);
+
+/* =============================================================================== the model === */
+
+typedef struct mest_model mest_model; /* opaque */
+
+/* What went wrong in the last failed call, one line, at most 255 bytes, never NULL; "" if none.
+ * model: the model of that call, or NULL for calls that had none (plan, create), whose message is
+ * kept per thread.  Valid until the next call on that model (that thread). */
+MEST_API const char *mest_last_error(const mest_model *model);
+
+/* ---------------------------------------------------------------------------------- layers --- */
+
+enum { /* mest_layer.kind */
+    MEST_LAYER_INPUT           = 1,  /* channels, height, width; exactly one, the first          */
+    MEST_LAYER_LINEAR          = 2,  /* channels = output features; input must be 1 x 1 pixels   */
+    MEST_LAYER_CONV2D          = 3,  /* channels, kernel, stride, padding                        */
+    MEST_LAYER_BATCH_NORM      = 4,  /* momentum, epsilon                                        */
+    MEST_LAYER_RELU            = 5,
+    MEST_LAYER_MAX_POOL        = 6,  /* kernel, stride (0: the kernel), padding                  */
+    MEST_LAYER_AVG_POOL        = 7,  /* the same; padding counts as zeros                        */
+    MEST_LAYER_GLOBAL_AVG_POOL = 8,  /* to 1 x 1 pixels                                          */
+    MEST_LAYER_ADD             = 9,  /* from + with, equal shapes: the residual connection       */
+    MEST_LAYER_FLATTEN         = 10, /* to channels*height*width features, in that order         */
+    MEST_LAYER_DROPOUT         = 11  /* rate: probability that a value is zeroed                 */
+};
+
+enum { /* mest_layer.scheme: which connections may exist */
+    MEST_SCHEME_UNSTRUCTURED = 0 /* any single weight */
+};
+
+enum { /* mest_layer.flags, bits */
+    MEST_FLAG_NO_BIAS   = 1, /* LINEAR, CONV2D: no bias                                          */
+    MEST_FLAG_NO_AFFINE = 2  /* BATCH_NORM: no scale and shift                                   */
+};
+
+#define MEST_FROM_INPUT (-1) /* mest_layer.from, .with: layer 0 */
+#define MEST_NAME_BYTES 24
+
+/*
+ * One layer of the description: an array of these is the network.  The array is the caller's; it
+ * is read during the call and may be constant (flash).  The last layer's output is what the loss
+ * sees: it must have 1 x 1 pixels.  Every layer must lead to it, or the description is refused.
+ */
+typedef struct mest_layer {
+    uint32_t struct_size;
+    int32_t  kind;       /* MEST_LAYER_*                                                         */
+    int32_t  from;       /* 0: the layer before; n > 0: layer n; MEST_FROM_INPUT: layer 0        */
+    int32_t  with;       /* ADD: the second operand, counted the same way (0 is refused)         */
+    uint32_t channels;   /* INPUT, LINEAR, CONV2D                                                */
+    uint32_t height;     /* INPUT; 0 means 1                                                     */
+    uint32_t width;      /* INPUT; 0 means 1                                                     */
+    uint32_t kernel_h;   /* CONV2D, pools; kernel_h 0 is refused                                 */
+    uint32_t kernel_w;   /* 0: kernel_h                                                          */
+    uint32_t stride_h;   /* 0: 1 for CONV2D, the kernel for pools                                */
+    uint32_t stride_w;   /* 0: stride_h                                                          */
+    uint32_t pad_h;      /* zeros added above and below                                          */
+    uint32_t pad_w;      /* ... left and right (not inherited from pad_h)                        */
+    uint32_t dilation_h; /* 0 or 1; more is MEST_ERR_UNSUPPORTED in this version                 */
+    uint32_t dilation_w;
+    uint32_t groups;     /* 0 or 1; more is MEST_ERR_UNSUPPORTED in this version                 */
+    uint32_t flags;      /* MEST_FLAG_*                                                          */
+    int32_t  scheme;     /* MEST_SCHEME_*                                                        */
+    float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
+                            0: what config.density and config.distribution give; 1: dense        */
+    float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics; 0: 0.1    */
+    float    epsilon;    /* BATCH_NORM: added to the variance; 0: 1e-5                           */
+    float    rate;       /* DROPOUT: in [0, 1)                                                   */
+    char     name[MEST_NAME_BYTES]; /* for reports, UTF-8, zero-terminated; "": made from kind   */
+} mest_layer;
+
+/* First two fields of a mest_layer initializer:  { MEST_LAYER_HEAD(MEST_LAYER_RELU) } */
+#define MEST_LAYER_HEAD(kind_) (uint32_t)sizeof(mest_layer), (kind_)
+
+/* ---------------------------------------------------------------------------------- config --- */
+
+enum { /* mest_config.loss */
+    MEST_LOSS_CROSS_ENTROPY = 0, /* softmax cross-entropy over the outputs; labels               */
+    MEST_LOSS_MSE           = 1  /* mean of squared differences over outputs; targets            */
+};
+
+enum { /* mest_config.simd */
+    MEST_SIMD_AUTO      = 0, /* the best this machine has                                        */
+    MEST_SIMD_REFERENCE = 1, /* plain C                                                          */
+    MEST_SIMD_AVX2      = 2, /* 256-bit with FMA; MEST_ERR_UNSUPPORTED where absent              */
+    MEST_SIMD_AVX512    = 3  /* 512-bit;          MEST_ERR_UNSUPPORTED where absent              */
+};
+
+enum { /* mest_config.optimizer_flags, bits */
+    MEST_SGD_NESTEROV      = 1,
+    MEST_NO_DECAY_BIAS     = 2, /* weight_decay leaves biases alone                              */
+    MEST_NO_DECAY_NORM     = 4  /* weight_decay leaves batch-norm scale and shift alone          */
+};
+
+enum { /* mest_config.schedule: learning rate as a pure function of the position in training */
+    MEST_SCHEDULE_CONSTANT = 0,
+    MEST_SCHEDULE_STEP     = 1, /* times schedule_gamma every schedule_every epochs              */
+    MEST_SCHEDULE_COSINE   = 2  /* from learning_rate to learning_rate_min over config.epochs    */
+};
+
+enum { /* mest_config.schedule_flags, bits */
+    MEST_SCHEDULE_BY_UPDATE = 1 /* moves with every update; default: once per epoch              */
+};
+
+enum { /* mest_config.distribution of the density over layers with mest_layer.density == 0 */
+    MEST_DISTRIBUTION_UNIFORM = 0,
+    MEST_DISTRIBUTION_ERK     = 1 /* Erdos-Renyi-Kernel: small layers get more                   */
+};
+
+enum { /* mest_config.mutation: how connections move (paper section 3) */
+    MEST_MUTATION_NONE    = 0, /* static random mask                                             */
+    MEST_MUTATION_VANILLA = 1, /* drop mutation_rate of the connections, grow as many, always    */
+    MEST_MUTATION_EM      = 2, /* Elastic Mutation: the rate decays to zero                      */
+    MEST_MUTATION_EMS     = 3  /* Soft memory-bound EM: grows mutation_extra beyond the target,
+                                  drops from old and new together; extra decays to zero          */
+};
+
+enum { /* mest_config.mutation_decay */
+    MEST_DECAY_STAIRCASE = 0, /* 1, 1/2, 0 of the rate, changing at mutation_epochs              */
+    MEST_DECAY_COSINE    = 1  /* half a cosine from 1 to 0, reached at mutation_epochs[1]        */
+};
+
+enum { /* mest_config.mutation_flags, bits */
+    MEST_MUTATION_EXCLUDE_DROPPED = 1, /* a connection just dropped is not grown at once         */
+    MEST_MUTATION_ROUND_COMPAT    = 2, /* counts as the authors' published code rounds them      */
+    MEST_MUTATION_NORMALISED      = 4  /* |w|/mean|w| + lambda * g/mean g                        */
+};
+
+enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */
+    MEST_GRADIENT_LAST     = 0, /* |gradient| of the last update                                 */
+    MEST_GRADIENT_EMA      = 1, /* running mean of |gradient|; 4 bytes more a connection         */
+    MEST_GRADIENT_MOMENTUM = 2  /* (1 - momentum) * |momentum buffer|                            */
+};
+
+enum { /* mest_selection.rule and mest_config.remove_rule: which samples leave the training set */
+    MEST_REMOVE_NONE     = 0,
+    MEST_REMOVE_COUNT    = 1, /* all that were forgotten at most remove_count times              */
+    MEST_REMOVE_NUMBER   = 2, /* the remove_number least forgotten                               */
+    MEST_REMOVE_FRACTION = 3  /* the remove_fraction least forgotten                             */
+};
+
+/*
+ * How to train.  Start from MEST_CONFIG_INIT or mest_config_init(): they fill the first two
+ * fields; every other zero is the default named beside the field.
+ */
+typedef struct mest_config {
+    uint32_t struct_size;
+    uint32_t abi_version;       /* MEST_ABI_VERSION of the caller's header                       */
+    uint64_t seed;              /* of everything random: initial connections, growth, dropout    */
+
+    /* Work and memory */
+    uint32_t batch;             /* most samples in one step; required, 1 .. 65536                */
+    uint32_t micro_batches;     /* steps whose gradients are averaged for one update; 0: 1       */
+    uint32_t threads;           /* 0: one a core, at most 4; results do not depend on it         */
+    int32_t  simd;              /* MEST_SIMD_*; results do not depend on it                      */
+    uint64_t budget_bytes;      /* refuse a plan above it; 0: no limit                           */
+    uint32_t gradient_chunks;   /* partial sums of a convolution's weight gradient: more for more
+                                   threads, 1 for least memory; part of the bits; 0: 16; <= 64   */
+    uint32_t inference_only;    /* 1: no gradients, no state; only predict and evaluate          */
+
+    /* Loss */
+    int32_t  loss;              /* MEST_LOSS_*                                                   */
+    float    label_smoothing;   /* in [0, 1): 1-s on the label, s/(K-1) on each other class      */
+
+    /* Stochastic gradient descent */
+    float    learning_rate;     /* >= 0; 0 trains nothing                                        */
+    float    momentum;          /* in [0, 1)                                                     */
+    float    weight_decay;      /* L2, added to the gradient                                     */
+    float    clip_norm;         /* largest Euclidean norm of the whole gradient; 0: no clipping  */
+    uint32_t optimizer_flags;   /* MEST_SGD_*, MEST_NO_DECAY_*                                   */
+
+    /* Time */
+    uint32_t epochs;            /* length of the training; needed by COSINE and mutation decay   */
+    uint32_t steps_per_epoch;   /* updates in an epoch; 0: ceil(samples / (batch * micro_batches))
+                                   when samples is known, else only mest_model_begin_epoch()
+                                   starts epochs                                                 */
+    int32_t  schedule;          /* MEST_SCHEDULE_*                                               */
+    uint32_t schedule_flags;    /* MEST_SCHEDULE_BY_UPDATE                                       */
+    uint32_t schedule_every;    /* STEP: epochs                                                  */
+    float    schedule_gamma;    /* STEP: factor; 0: 0.1                                          */
+    float    learning_rate_min; /* COSINE: final rate                                            */
+    uint32_t warmup_epochs;     /* rate rises linearly over these, then the schedule takes over  */
+
+    /* Sparsity */
+    float    density;           /* of layers that name none, in (0, 1]; 0: 1, dense              */
+    int32_t  distribution;      /* MEST_DISTRIBUTION_*                                           */
+    uint32_t allow_empty_rows;  /* 0: every output starts with at least one connection where
+                                   there are enough; 1: outputs may start with none              */
+
+    /* Mutation */
+    int32_t  mutation;          /* MEST_MUTATION_*                                               */
+    int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5                                */
+    uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs            */
+    float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2         */
+    float    mutation_extra;    /* EMS: density above the target; 0: 0.05, at most half target   */
+    uint32_t mutation_flags;    /* MEST_MUTATION_*                                               */
+    int32_t  importance_gradient; /* MEST_GRADIENT_*                                             */
+    float    importance_lambda; /* 0: magnitude only; the paper: 0.01                            */
+    float    importance_beta;   /* EMA; 0: 0.9                                                   */
+
+    /* Forgetting and two-phase training */
+    uint32_t samples;           /* size of the training set; ids are below it; 0: do not count   */
+    uint32_t phase1_epochs;     /* 0: one phase; else samples leave at the start of this epoch   */
+    int32_t  remove_rule;       /* MEST_REMOVE_*                                                 */
+    uint32_t remove_count;
+    uint32_t remove_number;
+    float    remove_fraction;   /* in [0, 1)                                                     */
+    uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
+} mest_config;
+
+#define MEST_CONFIG_INIT { (uint32_t)sizeof(mest_config), MEST_ABI_VERSION }
+
+/* Fills config with the defaults, for callers who cannot use the macro.  size: the caller's
+ * sizeof(mest_config).  Errors: ARGUMENT (NULL), VERSION (a size this library does not know). */
+MEST_API MEST_NODISCARD mest_status mest_config_init(mest_config *config, uint32_t size);
+
+/* ------------------------------------------------------------------------------------ plan --- */
+
+/* What a model will need, all in bytes, before it exists. */
+typedef struct mest_plan_report {
+    uint32_t struct_size;
+    uint32_t alignment;         /* of the block given to mest_model_create_in()                  */
+    uint64_t total_bytes;       /* the whole block: the sum of the eight below                   */
+    uint64_t table_bytes;       /* model header and layer table                                  */
+    uint64_t weight_bytes;      /* weights, biases, scales, running statistics                   */
+    uint64_t index_bytes;       /* where the connections are, in both orders                     */
+    uint64_t gradient_bytes;
+    uint64_t state_bytes;       /* momentum, gradient averages                                   */
+    uint64_t forgetting_bytes;  /* counts per sample                                             */
+    uint64_t batch_bytes;       /* per-batch bookkeeping: labels, losses, batch statistics       */
+    uint64_t workspace_bytes;   /* activations, their gradients, thread buffers and the scratch
+                                   of mutation, sharing one place by life-time                   */
+    uint64_t activation_bytes;  /* peak of activations and their gradients inside workspace      */
+    uint64_t mutation_bytes;    /* scratch of mutation inside workspace                          */
+    uint64_t dense_bytes;       /* weight + gradient + state bytes of the same network, dense    */
+    uint64_t parameters;        /* of the dense network                                          */
+    uint64_t active;            /* that exist at the target density                              */
+    uint64_t active_peak;       /* that exist at most (EMS grows above its target)               */
+    uint64_t macs;              /* multiply-adds of one sample forward at the target density     */
+    uint64_t dense_macs;        /* ... of the dense network                                      */
+    uint32_t layers;
+    uint32_t inputs;            /* floats in one sample                                          */
+    uint32_t outputs;           /* floats the network returns for it                             */
+    uint32_t lanes;             /* samples computed side by side: 1, 4, 8 or 16                  */
+    uint32_t steps_per_epoch;   /* as config gives it; 0: unknown                                */
+    uint32_t threads;           /* that will be used                                             */
+} mest_plan_report;
+
+/* One layer of the plan. */
+typedef struct mest_layer_plan {
+    uint32_t struct_size;
+    int32_t  kind;
+    int32_t  from;              /* index of the producing layer, -1 for the input layer          */
+    int32_t  with;              /* ADD: index of the second operand, else -1                     */
+    uint32_t channels;          /* of the output                                                 */
+    uint32_t height;
+    uint32_t width;
+    uint32_t rows;              /* LINEAR, CONV2D: weight matrix, outputs x (inputs * kernel)    */
+    uint32_t columns;
+    float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
+    uint64_t active;            /* connections at the target                                     */
+    uint64_t capacity;          /* connections there is room for                                 */
+    uint64_t weight_bytes;      /* as in the plan, this layer's share                            */
+    uint64_t index_bytes;
+    uint64_t gradient_bytes;
+    uint64_t state_bytes;
+    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0 when in place        */
+    uint64_t macs;              /* one sample forward at the target density                      */
+    char     name[MEST_NAME_BYTES];
+} mest_layer_plan;
+
+/*
+ * Plans a model: checks config and layers and counts every byte.  Pure arithmetic: allocates
+ * nothing; needs stack, about 1 KB a layer.
+ * out_plan: filled on MEST_OK and on MEST_ERR_BUDGET.
+ * out_layers: `count` entries, or NULL; each struct_size set by the caller.
+ * Errors: ARGUMENT, SHAPE, UNSUPPORTED, VERSION, BUDGET (the message proposes what would fit).
+ */
+MEST_API MEST_NODISCARD mest_status mest_plan(const mest_config *config, const mest_layer *layers,
+                                              uint32_t count, mest_plan_report *out_plan,
+                                              mest_layer_plan *out_layers);
+
+/* ----------------------------------------------------------------- life: create and destroy --- */
+
+enum { /* mest_env.log level */
+    MEST_LOG_INFO = 1, MEST_LOG_WARNING = 2
+};
+
+enum { /* mest_progress.stage */
+    MEST_STAGE_STEP     = 1, /* done, total: updates of this epoch (total 0: unknown)            */
+    MEST_STAGE_MUTATE   = 2, /* done, total: layers                                              */
+    MEST_STAGE_PREDICT  = 3, /* done, total: samples                                             */
+    MEST_STAGE_EVALUATE = 4  /* done, total: samples                                             */
+};
+
+typedef struct mest_progress {
+    uint32_t struct_size;
+    int32_t  stage;
+    uint64_t done;
+    uint64_t total;
+    uint32_t epoch;
+    float    loss;  /* of the last step; 0 before it */
+} mest_progress;
+
+/* What the model's surroundings provide; every field may be 0.  The functions are called only
+ * during a call on the model, on the caller's thread, with `user` as the last argument.  A
+ * callback that returns int32_t stops the call by returning non-zero: MEST_ERR_CALLBACK. */
+typedef struct mest_env {
+    uint32_t struct_size;
+    uint32_t reserved;
+    void *user;
+    /* size bytes aligned to alignment (a power of two), or NULL.  Default: posix_memalign. */
+    void *(*allocate)(size_t size, size_t alignment, void *user);
+    void (*release)(void *block, size_t size, void *user);
+    void (*log)(int32_t level, const char *message, void *user);
+    int32_t (*progress)(const mest_progress *progress, void *user);
+    /* Calls body(argument, i, worker) once for every i below count, in any order, at the same
+     * time if wanted, and returns when all are done.  worker: below mest_plan_report.threads and
+     * not shared by two calls that run at the same time.  Default: OpenMP, or a plain loop. */
+    void (*parallel_for)(uint32_t count,
+                         void (*body)(void *argument, uint32_t index, uint32_t worker),
+                         void *argument, void *user);
+} mest_env;
+
+/*
+ * Creates a model in one block of exactly mest_plan_report.total_bytes, asked from env->allocate
+ * (env NULL: posix_memalign).  Connections are drawn at random straight into sparse storage.
+ * Errors: those of mest_plan, MEMORY.  *out_model is NULL on failure.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_create(const mest_config *config,
+                                                      const mest_layer *layers, uint32_t count,
+                                                      const mest_env *env, mest_model **out_model);
+
+/*
+ * The same inside the caller's block, with no allocation at all.  block: at least total_bytes,
+ * aligned to mest_plan_report.alignment; the caller's again after mest_model_destroy().
+ * Errors: those of mest_plan, ARGUMENT (alignment), MEMORY (block too small).
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_create_in(const mest_config *config,
+                                                         const mest_layer *layers, uint32_t count,
+                                                         const mest_env *env, void *block,
+                                                         size_t bytes, mest_model **out_model);
+
+/* Ends a model and gives its block back.  NULL is fine. */
+MEST_API void mest_model_destroy(mest_model *model);
+
+/* The plan of an existing model; out_layers as in mest_plan.  Errors: ARGUMENT, STATE, VERSION. */
+MEST_API MEST_NODISCARD mest_status mest_model_plan(const mest_model *model,
+                                                    mest_plan_report *out_plan,
+                                                    mest_layer_plan *out_layers);
+
+/* -------------------------------------------------------------------------------- training --- */
+
+typedef struct mest_batch {
+    uint32_t struct_size;
+    uint32_t count;          /* samples, 1 .. config.batch (evaluate: any number)                */
+    const float    *x;       /* count * inputs floats, all finite                                */
+    const int32_t  *labels;  /* CROSS_ENTROPY: count classes in 0 .. outputs-1                   */
+    const float    *targets; /* MSE: count * outputs floats                                      */
+    const uint32_t *ids;     /* count sample ids below config.samples for the forgetting counts,
+                                or NULL: not counted                                             */
+} mest_batch;
+
+enum { /* mest_step_report.events, bits */
+    MEST_EVENT_UPDATED = 1, /* weights changed (not set while micro-batches gather)              */
+    MEST_EVENT_EPOCH   = 2, /* an epoch began before this step                                   */
+    MEST_EVENT_MUTATED = 4, /* connections moved at its beginning                                */
+    MEST_EVENT_REMOVED = 8  /* samples left the training set: phase 2 begins                     */
+};
+
+typedef struct mest_step_report {
+    uint32_t struct_size;
+    uint32_t events;         /* MEST_EVENT_*                                                     */
+    uint64_t update;         /* updates applied so far                                           */
+    uint32_t epoch;          /* from 0                                                           */
+    uint32_t step_in_epoch;  /* updates applied in this epoch                                    */
+    float    loss;           /* mean over the samples of this call                               */
+    float    learning_rate;  /* used for this update                                             */
+    float    gradient_norm;  /* Euclidean, before clipping; 0 when no update was applied         */
+    uint32_t correct;        /* CROSS_ENTROPY: samples whose largest output is their label       */
+    uint32_t count;          /* samples of this call                                             */
+} mest_step_report;
+
+/*
+ * One training step: forward, backward and, when micro_batches are complete, the update.  Starts
+ * the next epoch by itself (see mest_model_begin_epoch) when steps_per_epoch is known and over.
+ * out_report: or NULL.
+ * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
+ * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before; gradients
+ * already gathered for an unfinished update are dropped.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
+                                                    mest_step_report *out_report);
+
+typedef struct mest_epoch_report {
+    uint32_t struct_size;
+    uint32_t events;         /* MEST_EVENT_EPOCH, _MUTATED, _REMOVED                             */
+    uint32_t epoch;
+    uint32_t steps;          /* updates this epoch will have; 0: unknown                         */
+    uint32_t samples;        /* in the training set now                                          */
+    uint32_t dropped;        /* connections, all layers, when mutated                            */
+    uint32_t grown;
+    float    learning_rate;  /* of its first update                                              */
+} mest_epoch_report;
+
+/*
+ * Begins the next epoch now: the first call begins epoch 0.  Mutates when
+ * epoch % mutation_every == 0, then, at epoch phase1_epochs, takes samples out of the training
+ * set; ask mest_model_select(MEST_REMOVE_NONE) which ids remain.  Callers who never call this get
+ * the same from mest_model_step(), but see a removal only after the first batch of that epoch.
+ * out_report: or NULL.  Errors: STATE (micro-batches unfinished), CANCELLED, CALLBACK.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_begin_epoch(mest_model *model,
+                                                           mest_epoch_report *out_report);
+
+typedef struct mest_mutation_report {
+    uint32_t struct_size;
+    uint32_t mutations;      /* done so far, this one included                                   */
+    uint32_t epoch;
+    uint32_t layers;         /* sparse layers                                                    */
+    uint64_t dropped;
+    uint64_t grown;
+    uint64_t active;         /* connections in sparse layers afterwards                          */
+    uint64_t positions;      /* that they could take                                             */
+    float    density;        /* active / positions                                               */
+    float    explored;       /* expected share of positions that have ever been active           */
+} mest_mutation_report;
+
+typedef struct mest_mutation_layer {
+    uint32_t struct_size;
+    uint32_t layer;          /* index in the description                                         */
+    uint64_t dropped;
+    uint64_t grown;
+    uint64_t active;
+    uint64_t positions;
+    float    density;
+    float    explored;
+} mest_mutation_layer;
+
+/*
+ * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
+ * time proportional to the connections.  Grown weights and their momentum start at 0.
+ * out_report: or NULL.  Errors: ARGUMENT (mutation is NONE), STATE (micro-batches unfinished),
+ * CANCELLED and CALLBACK (before the first layer is touched).
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_mutate(mest_model *model,
+                                                      mest_mutation_report *out_report);
+
+/* What the last mutation did (zeros before the first), over all and by sparse layer.
+ * out_report: or NULL.  out_layers: `capacity` entries, each struct_size set, or NULL. */
+MEST_API MEST_NODISCARD mest_status mest_model_mutation(const mest_model *model,
+                                                        mest_mutation_report *out_report,
+                                                        mest_mutation_layer *out_layers,
+                                                        uint32_t capacity);
+
+/* ------------------------------------------------------------------------------ forgetting --- */
+
+#define MEST_FORGETTING_BINS 64
+#define MEST_NEVER_LEARNED 255u /* in counts: seen, and never answered correctly */
+
+/* A sample is forgotten when it is answered correctly at one presentation and wrongly at the
+ * next.  Counted from the training forward pass, before the update. */
+typedef struct mest_forgetting_report {
+    uint32_t struct_size;
+    uint32_t samples;        /* config.samples                                                   */
+    uint32_t seen;           /* presented at least once                                          */
+    uint32_t learned;        /* correct at least once                                            */
+    uint32_t never_learned;  /* seen - learned                                                   */
+    uint32_t unforgettable;  /* learned and never forgotten                                      */
+    uint32_t training;       /* still in the training set                                        */
+    uint32_t phase;          /* 1 or 2                                                           */
+    uint64_t events;         /* forgettings since counting began                                 */
+    uint64_t events_epoch;   /* in the current epoch                                             */
+    uint32_t histogram[MEST_FORGETTING_BINS]; /* learned samples by count; last bin: that or more */
+} mest_forgetting_report;
+
+/* out_report: or NULL.  out_counts: `capacity` >= samples bytes, or NULL: forgettings of each
+ * sample (at most 254), MEST_NEVER_LEARNED for those seen and never correct; 0 for those not seen.
+ * Errors: STATE (config.samples is 0), ARGUMENT. */
+MEST_API MEST_NODISCARD mest_status mest_model_forgetting(const mest_model *model,
+                                                          mest_forgetting_report *out_report,
+                                                          uint8_t *out_counts, uint64_t capacity);
+
+typedef struct mest_selection {
+    uint32_t struct_size;
+    int32_t  rule;           /* MEST_REMOVE_*; NONE: the training set as it is now               */
+    uint32_t remove_count;
+    uint32_t remove_number;
+    float    remove_fraction;
+    uint32_t keep_lowest;
+} mest_selection;
+
+/*
+ * Which samples a rule would keep, ids ascending; changes nothing.  Samples are ordered by
+ * (forgettings, seeded hash of the id); never learned come last and so stay longest.
+ * out_ids: `capacity` ids, or NULL to get only the number.  Errors: STATE, ARGUMENT.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_select(const mest_model *model,
+                                                      const mest_selection *selection,
+                                                      uint32_t *out_ids, uint64_t capacity,
+                                                      uint64_t *out_count);
+
+/* -------------------------------------------------------------------------------- use it --- */
+
+enum { /* mest_model_predict flags, bits */
+    MEST_PREDICT_PROBABILITIES = 1 /* softmax of the outputs */
+};
+
+/*
+ * Outputs for `count` samples, any number, in inference mode (running statistics, no dropout).
+ * x: count * inputs floats.  out: capacity >= count * outputs floats.
+ * Errors: ARGUMENT, CANCELLED, CALLBACK, STATE; on error `out` may hold a part.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_predict(mest_model *model, const float *x,
+                                                       uint64_t count, uint32_t flags, float *out,
+                                                       uint64_t capacity);
+
+typedef struct mest_evaluation {
+    uint32_t struct_size;
+    uint32_t count;
+    float    loss;           /* mean over samples, without label smoothing                       */
+    uint32_t correct;        /* CROSS_ENTROPY                                                    */
+} mest_evaluation;
+
+/* Loss and correct answers over batch->count samples, any number, in inference mode. */
+MEST_API MEST_NODISCARD mest_status mest_model_evaluate(mest_model *model, const mest_batch *batch,
+                                                        mest_evaluation *out_evaluation);
+
+/* --------------------------------------------------------------------------------- tensors --- */
+
+enum { /* which tensor of a layer; n floats as mest_model_tensor_size says */
+    MEST_TENSOR_WEIGHT          = 1, /* connections in CSR order, or dense [rows][columns]       */
+    MEST_TENSOR_WEIGHT_GRADIENT = 2, /* of the last step; read only                              */
+    MEST_TENSOR_WEIGHT_MOMENTUM = 3,
+    MEST_TENSOR_BIAS            = 4, /* LINEAR, CONV2D; for BATCH_NORM the shift                 */
+    MEST_TENSOR_BIAS_GRADIENT   = 5, /* read only                                                */
+    MEST_TENSOR_BIAS_MOMENTUM   = 6,
+    MEST_TENSOR_SCALE           = 7, /* BATCH_NORM                                               */
+    MEST_TENSOR_SCALE_GRADIENT  = 8, /* read only                                                */
+    MEST_TENSOR_SCALE_MOMENTUM  = 9,
+    MEST_TENSOR_RUNNING_MEAN    = 10,
+    MEST_TENSOR_RUNNING_VAR     = 11
+};
+
+/* Floats in a tensor; ARGUMENT when the layer has no such tensor. */
+MEST_API MEST_NODISCARD mest_status mest_model_tensor_size(const mest_model *model, uint32_t layer,
+                                                           int32_t tensor, uint64_t *out_count);
+
+/* Copies a tensor out.  count: exactly its size. */
+MEST_API MEST_NODISCARD mest_status mest_model_tensor_get(const mest_model *model, uint32_t layer,
+                                                          int32_t tensor, float *out,
+                                                          uint64_t count);
+
+/* Copies values, all finite, into a tensor.  Gradients cannot be set. */
+MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uint32_t layer,
+                                                          int32_t tensor, const float *values,
+                                                          uint64_t count);
+
+/*
+ * The weights of a sparse layer as they lie in memory: compressed sparse rows of the matrix
+ * [rows = output channels][columns = input channel * kernel_h * kernel_w + row * kernel_w + column].
+ * The pointers belong to the model and are valid until it mutates, is set or is destroyed; values
+ * change with every update.
+ */
+typedef struct mest_csr {
+    uint32_t struct_size;
+    uint32_t rows;
+    uint32_t columns;
+    uint32_t count;               /* connections                                                 */
+    uint32_t capacity;            /* room for connections (set: ignored)                         */
+    uint32_t reserved;
+    const uint32_t *row_start;    /* rows + 1                                                    */
+    const uint16_t *column;       /* count, ascending inside a row                               */
+    const float    *value;        /* count                                                       */
+    const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
+} mest_csr;
+
+/* Errors: ARGUMENT (layer is dense or has no weights), STATE. */
+MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, uint32_t layer,
+                                                       mest_csr *out_csr);
+
+/* Replaces connections and values.  count may be anything up to capacity; the next mutation brings
+ * it to its target.  Errors: ARGUMENT (shape, order, range, not finite, more than capacity). */
+MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32_t layer,
+                                                       const mest_csr *csr);
+
+/* ---------------------------------------------------------------------------------- cancel --- */
+
+/* Asks the call that is running, or the next one that can be long, to stop with
+ * MEST_ERR_CANCELLED; the request is then used up.  From any thread or signal handler.  NULL is
+ * fine.  The model stays usable. */
+MEST_API void mest_model_cancel(mest_model *model);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* MEST_H */
