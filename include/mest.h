@@ -297,7 +297,8 @@ typedef struct mest_config {
     uint32_t mutation_every;    /* epochs between mutations; 0: 5                                */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs            */
     float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2         */
-    float    mutation_extra;    /* EMS: density above the target; 0: 0.05, at most half target   */
+    float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
+                                   half the target                                               */
     uint32_t mutation_flags;    /* MEST_MUTATION_*                                               */
     int32_t  importance_gradient; /* MEST_GRADIENT_*                                             */
     float    importance_lambda; /* 0: magnitude only; the paper: 0.01                            */
