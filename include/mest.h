@@ -145,6 +145,9 @@ enum { /* mest_layer.flags, bits */
  * One layer of the description: an array of these is the network.  The array is the caller's; it
  * is read during the call and may be constant (flash).  The last layer's output is what the loss
  * sees: it must have 1 x 1 pixels.  Every layer must lead to it, or the description is refused.
+ * Limits: 1024 layers; 2^28 values a sample in one layer; inputs * kernel and outputs * kernel of a
+ * weight matrix at most 65536 (connections are stored with 16-bit columns), else
+ * MEST_ERR_UNSUPPORTED.
  */
 typedef struct mest_layer {
     uint32_t struct_size;
@@ -492,8 +495,9 @@ typedef struct mest_step_report {
  * the next epoch by itself (see mest_model_begin_epoch) when steps_per_epoch is known and over.
  * out_report: or NULL.
  * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
- * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before; gradients
- * already gathered for an unfinished update are dropped.
+ * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before, but
+ * gradients already gathered for an unfinished update are dropped, and an epoch that this call began
+ * has begun (not after ARGUMENT or STATE: they are found before anything happens).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);

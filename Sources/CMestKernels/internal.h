@@ -25,6 +25,9 @@ void *memset(void *to, int value, size_t size);
 
 #define MESTK_INLINE static inline __attribute__((always_inline, unused))
 
+/* Before a loop whose bounds are constants once inlined: arrays that it indexes become registers. */
+#define UNROLL _Pragma("clang loop unroll(full)")
+
 /* Scratch is one block of floats; the words stored in parts of it are read and written as words. */
 typedef int32_t __attribute__((may_alias)) mestk_word;
 

@@ -24,11 +24,12 @@ extension Model {
         throw message.start("cancelled by mest_model_cancel").as(.cancelled)
     }
 
-    /// text: ends in a zero byte.
-    func log(_ level: Int, _ text: StaticString) {
+    /// Hands a line to the caller's log. The model's message buffer carries it and is empty afterwards.
+    func log(_ level: Int, _ line: (Message) -> Message) {
         guard let log = state.pointee.env.log else { return }
-        text.utf8Start.withMemoryRebound(to: CChar.self, capacity: text.utf8CodeUnitCount) {
-            log(int32(level), $0, state.pointee.env.user)
-        }
+        message.clear()
+        _ = line(message)
+        log(int32(level), UnsafePointer(message.buffer), state.pointee.env.user)
+        message.clear()
     }
 }

@@ -17,6 +17,11 @@ extension Model {
         }
         state.pointee.mutations = number
         state.pointee.mutationEpoch = epoch
+        let report = mutationReport()
+        log(MEST_LOG_INFO) {
+            $0.text("epoch ").integer(epoch).text(": dropped ").natural(report.dropped).text(", grown ")
+                .natural(report.grown).text(", active ").natural(report.active).text(" of ").natural(report.positions)
+        }
     }
 
     var sparseLayers: Int {

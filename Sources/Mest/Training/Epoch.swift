@@ -51,7 +51,9 @@ extension Model {
         var left: UInt32 = 0
         for i in 0..<forgetting.samples where selection.keeps(i) { left &+= 1 }
         if left == 0 {
-            log(MEST_LOG_WARNING, "remove_rule would take every sample out: all stay. Lower remove_count, remove_number or remove_fraction\0")
+            log(MEST_LOG_WARNING) {
+                $0.text("remove_rule would take every sample out: all stay; lower remove_count, remove_number or remove_fraction")
+            }
             return false
         }
         // keeps() looks at the bit of its own sample only, so they may change on the way.
@@ -60,6 +62,10 @@ extension Model {
         state.pointee.phase = 2
         let wasDerived = config.steps_per_epoch == updates(for: config.samples, config)
         if wasDerived { state.pointee.stepsPerEpoch = updates(for: left, config) }
+        log(MEST_LOG_INFO) {
+            $0.text("epoch ").integer(state.pointee.epoch).text(": phase 2, ").integer(left).text(" of ")
+                .integer(config.samples).text(" samples stay")
+        }
         return true
     }
 }
