@@ -78,6 +78,8 @@ struct Node {
     var consumers: Int32 = 0
     var inPlace = false           // output shares the buffer of `from`'s output
     var gradientInPlace = false   // gradient of `from`'s output shares the buffer of ours
+    var outputOwner: Int32 = -1   // node whose buffer holds the output
+    var gradientOwner: Int32 = -1 // node whose buffer holds the gradient of the output
     var trains = false            // it, or something before it, has parameters
     var accumulatesFrom = false   // gradient of `from` already holds a later consumer's share
     var accumulatesWith = false

@@ -27,6 +27,7 @@ extension Plan {
     mutating func placeWorkspace(_ tensors: UnsafeMutablePointer<Tensor>) {
         shareBuffers()
         let n = listTensors(tensors)
+        tensorCount = n
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
         bytes.activations = activations
         resolveShared()
@@ -34,24 +35,33 @@ extension Plan {
         bytes.workspace = all > bytes.mutation ? all : bytes.mutation
     }
 
-    /// Decides who computes in place and who adds to a gradient that a later consumer has begun.
-    private mutating func shareBuffers() {
+    /// Decides who computes in place, who owns which buffer, and who adds to a gradient that a later
+    /// consumer has begun.
+    private func shareBuffers() {
+        nodes[0].outputOwner = 0
+        nodes[0].gradientOwner = 0
         for i in 1..<count {
             let from = int(nodes[i].from)
-            let alone = nodes[from].consumers == 1
-            let traits = traits(of: nodes[i])
-            let keepsOutput = Plan.keepsOutput(nodes[from]) && training
-            nodes[i].inPlace = traits.inPlace && alone && from > 0 && !keepsOutput
-            nodes[i].gradientInPlace = traits.inPlaceBackward && alone && from > 0
+            let traits = layerTraits(nodes[i])
+            let alone = nodes[from].consumers == 1 && from > 0
+            let kept = training && layerTraits(nodes[from]).backwardReadsOutput
+            nodes[i].inPlace = traits.inPlace && alone && !kept
+            nodes[i].gradientInPlace = traits.inPlaceBackward && alone
+            nodes[i].outputOwner = nodes[i].inPlace ? nodes[from].outputOwner : int32(i)
+            nodes[i].gradientOwner = int32(i)
             nodes[i].accumulatesFrom = laterConsumer(of: from, than: i)
             if nodes[i].with >= 0 {
-                nodes[i].accumulatesWith = nodes[i].with == nodes[i].from || laterConsumer(of: int(nodes[i].with), than: i)
+                nodes[i].accumulatesWith =
+                    nodes[i].with == nodes[i].from || laterConsumer(of: int(nodes[i].with), than: i)
             }
         }
+        // Gradients are shared the other way: a producer's lies in its only consumer's buffer.
+        var i = count &- 1
+        while i > 0 {
+            if nodes[i].gradientInPlace { nodes[int(nodes[i].from)].gradientOwner = nodes[i].gradientOwner }
+            i &-= 1
+        }
     }
-
-    private static func keepsOutput(_ node: Node) -> Bool { layerTraits(node).backwardReadsOutput }
-    private func traits(of node: Node) -> LayerTraits { layerTraits(node) }
 
     private func laterConsumer(of producer: Int, than i: Int) -> Bool {
         var j = i &+ 1
@@ -60,30 +70,6 @@ extension Plan {
             j &+= 1
         }
         return false
-    }
-
-    /// The node that owns the buffer in which `i` puts its output (gradient: takes its gradient).
-    private func outputRoot(_ i: Int) -> Int {
-        var root = i
-        while nodes[root].inPlace { root = int(nodes[root].from) }
-        return root
-    }
-
-    /// Gradients are shared the other way: the producer's gradient lies in its consumer's buffer.
-    private func gradientRoot(_ i: Int) -> Int {
-        var root = i
-        while let consumer = soleConsumerInPlace(of: root) { root = consumer }
-        return root
-    }
-
-    private func soleConsumerInPlace(of i: Int) -> Int? {
-        if nodes[i].consumers != 1 { return nil }
-        var j = i &+ 1
-        while j < count {
-            if int(nodes[j].from) == i { return nodes[j].gradientInPlace ? j : nil }
-            j &+= 1
-        }
-        return nil
     }
 
     private func listTensors(_ tensors: UnsafeMutablePointer<Tensor>) -> Int {
@@ -99,16 +85,16 @@ extension Plan {
             if !nodes[i].inPlace {
                 // Lives until its last reader, the readers of everything computed in its place included.
                 var end = i
-                for j in i..<count where outputRoot(j) == i { end = max(end, lastRead(j)) }
+                for j in i..<count where int(nodes[j].outputOwner) == i { end = max(end, lastRead(j)) }
                 add(mestk_floats(nodes[i].shape(lanes: lanes, blocks: blocks)) &* 4, i, end, i, .output)
             }
             add(layerScratch(nodes[i], self), i, i, i, .scratch)
             if !training || !nodes[i].trains { continue }
             add(layerBackwardScratch(nodes[i], self), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
-            if gradientRoot(i) == i {
+            if int(nodes[i].gradientOwner) == i {
                 var first = firstGradient(i)
                 var end = 2 &* loss &- i
-                for j in 0..<i where gradientRoot(j) == i {
+                for j in 0..<i where int(nodes[j].gradientOwner) == i {
                     first = min(first, firstGradient(j))
                     end = max(end, 2 &* loss &- j)
                 }
@@ -208,13 +194,12 @@ extension Plan {
         return (all, activations)
     }
 
-    private mutating func resolveShared() {
-        for i in 0..<count where nodes[i].inPlace { nodes[i].output = nodes[outputRoot(i)].output }
+    /// Those who share a buffer get its place.
+    private func resolveShared() {
+        for i in 0..<count { nodes[i].output = nodes[int(nodes[i].outputOwner)].output }
         if !training { return }
-        var i = count &- 1
-        while i >= 0 {
-            if nodes[i].trains { nodes[i].gradient = nodes[gradientRoot(i)].gradient }
-            i &-= 1
+        for i in 0..<count where nodes[i].trains {
+            nodes[i].gradient = nodes[int(nodes[i].gradientOwner)].gradient
         }
     }
 }

@@ -49,6 +49,7 @@ struct Plan {
     var sampleCorrect = Place.none
     var counts = ForgettingPlaces()
     var workspace = Place.none
+    var tensorCount = 0         // of the workspace
 
     init(nodes: UnsafeMutablePointer<Node>, count: Int, config: mest_config) {
         self.nodes = nodes
