@@ -369,7 +369,7 @@ typedef struct mest_layer_plan {
     float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
     uint64_t active;            /* connections at the target                                     */
     uint64_t capacity;          /* connections there is room for                                 */
-    uint64_t weight_bytes;      /* as in the plan, this layer's share                            */
+    uint64_t weight_bytes;      /* as in the plan, this layer's share, alignment included        */
     uint64_t index_bytes;
     uint64_t gradient_bytes;
     uint64_t state_bytes;

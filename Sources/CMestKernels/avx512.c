@@ -15,6 +15,6 @@
 #define LEVEL_ROWS 4
 #define LEVEL_DOTS 4
 #define LEVEL_REFERENCE 0
-#include "level.inc"
+#include "level.h"
 #pragma clang attribute pop
 #endif

@@ -2,8 +2,10 @@
 /* Convolution, what all levels share: geometry, scratch, the index of one call, tasks and groups. */
 #include "conv_job.h"
 
-/* Bytes of slab that the filters pass over at a time; the rest of L1 is for weights and outputs. */
-enum { FORWARD_L1 = 24 << 10, BACKWARD_L1 = 24 << 10 };
+/* The channels of a slab are gone through in blocks that stay in L1 while all filters (forward) or all
+ * input channels (backward) pass over them: L1_BYTES of slab.  But every pass loads and stores its
+ * accumulators, so a pass gets at least so many connections on average, even if that takes L2. */
+enum { L1_BYTES = 24 << 10, FORWARD_PASS = 12, BACKWARD_PASS = 24 };
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
@@ -14,11 +16,19 @@ static conv_slab finish(conv_slab s)
     return s;
 }
 
-/* Channels whose lines under one tile (or unit) fill the budget. */
-static int32_t channels_in(int64_t bytes, int64_t lines, mestk_shape s)
+/* Channels whose lines under one tile (or unit) fill L1_BYTES. */
+static int32_t channels_in_l1(int64_t lines, mestk_shape s)
 {
-    int64_t n = bytes / (lines * s.lanes * 4);
+    int64_t n = L1_BYTES / (lines * s.lanes * 4);
     return (int32_t)(n < 1 ? 1 : n < s.channels ? n : s.channels);
+}
+
+/* The block for `pass` connections per filter and channel block, and class. */
+static int32_t block_for(int32_t l1_block, int64_t pass, const mestk_weights *w, int32_t limit)
+{
+    int64_t count = mestk_weight_count(w), pairs = (int64_t)w->rows * w->channels;
+    int64_t n = count > 0 ? (pass * pairs + count - 1) / count : limit;
+    return (int32_t)(n < l1_block ? l1_block : n < limit ? n : limit);
 }
 
 static conv_slab forward_slab(const mestk_conv *g)
@@ -30,10 +40,10 @@ static conv_slab forward_slab(const mestk_conv *g)
     return finish(s);
 }
 
-static int32_t forward_block(const mestk_conv *g)
+static int32_t forward_l1_block(const mestk_conv *g)
 {
     conv_slab s = forward_slab(g);
-    return channels_in(FORWARD_L1, (int64_t)s.rows * s.phases * (4 + (g->kernel_w - 1) / g->stride_w), g->in);
+    return channels_in_l1((int64_t)s.rows * s.phases * (4 + (g->kernel_w - 1) / g->stride_w), g->in);
 }
 
 static conv_slab backward_slab(const mestk_conv *g)
@@ -46,10 +56,10 @@ static conv_slab backward_slab(const mestk_conv *g)
     return finish(s);
 }
 
-static int32_t backward_block(const mestk_conv *g)
+static int32_t backward_l1_block(const mestk_conv *g)
 {
     int64_t lines = (int64_t)(2 + (g->kernel_h - 1) / g->stride_h) * (4 + (g->kernel_w - 1) / g->stride_w);
-    return channels_in(BACKWARD_L1, lines, g->out);
+    return channels_in_l1(lines, g->out);
 }
 
 /* dx of the unit that a task has in the making. */
@@ -67,7 +77,7 @@ static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)
 int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads)
 {
     int64_t columns = (int64_t)g->in.channels * g->kernel_h * g->kernel_w;
-    int64_t blocks = mestk_ceil_div(g->in.channels, forward_block(g));
+    int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
     return words16(columns) + words16((columns + 1) / 2) + words16(g->out.channels * (blocks + 1))
            + threads * forward_slab(g).floats;
 }
@@ -75,7 +85,7 @@ int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads)
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
                                     int64_t capacity)
 {
-    int64_t blocks = mestk_ceil_div(g->out.channels, backward_block(g));
+    int64_t blocks = mestk_ceil_div(g->out.channels, backward_l1_block(g));
     int64_t segments = g->in.channels * (blocks * g->stride_h * g->stride_w + 1);
     return 3 * words16(capacity) + words16(segments) + threads * (backward_slab(g).floats + backward_chains(g))
            + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
@@ -142,7 +152,7 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
 {
     mestk_conv_job job = {.g = g, .w = w, .bias = bias, .x = x, .y = y, .slab = forward_slab(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[mestk_lane_index(g->in.lanes)], 0};
-    job.block_channels = forward_block(g);
+    job.block_channels = block_for(forward_l1_block(g), FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
     if (k->level != MESTK_REFERENCE) index_forward(&job, scratch);
     mestk_run(k, (uint32_t)(g->out.blocks * mestk_tiles_y(g->out)), forward_chunk, &run);
@@ -245,9 +255,9 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .dx = dx, .accumulate = accumulate,
                           .slab = backward_slab(g), .dw = dw, .db = db};
     conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[mestk_lane_index(g->in.lanes)]};
-    job.block_channels = backward_block(g);
-    job.blocks = mestk_ceil_div(w->rows, job.block_channels);
     job.classes = g->stride_h * g->stride_w;
+    job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * job.classes, w, w->rows);
+    job.blocks = mestk_ceil_div(w->rows, job.block_channels);
     job.connections = mestk_weight_count(w);
     job.tasks = g->in.blocks * mestk_tiles_y(g->in);
     job.groups = backward_groups(g, gradient_chunks);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Value by value: chunks.  The arithmetic of ReLU and addition is in flat.inc. */
+/* Value by value: chunks.  The arithmetic of ReLU and addition is in flat.h. */
 #include "internal.h"
 
 typedef struct flat {

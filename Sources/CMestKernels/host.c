@@ -39,6 +39,8 @@ char *mestk_thread_message(void) { return thread_message; }
 #endif
 #if MESTK_X86
 #define LEVELS ", avx512 avx2 reference, here: "
+#elif MESTK_HAS_PORTABLE
+#define LEVELS ", portable reference, here: "
 #else
 #define LEVELS ", reference, here: "
 #endif
@@ -48,6 +50,7 @@ const char *mestk_build_info(void)
     switch (mestk_best_level()) {
     case MESTK_AVX512: return RUNTIME LEVELS "avx512";
     case MESTK_AVX2: return RUNTIME LEVELS "avx2";
+    case MESTK_PORTABLE: return RUNTIME LEVELS "portable";
     default: return RUNTIME LEVELS "reference";
     }
 }

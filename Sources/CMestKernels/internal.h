@@ -23,10 +23,20 @@ void *memset(void *to, int value, size_t size);
 #define MESTK_X86 0
 #endif
 
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__) \
+    || (defined(__riscv_flen) && __riscv_flen >= 32)
+#define MESTK_HARDWARE_FMA 1 /* of the build's own target */
+#else
+#define MESTK_HARDWARE_FMA 0
+#endif
+#define MESTK_HAS_PORTABLE (MESTK_HARDWARE_FMA && !MESTK_X86)
+
 #define MESTK_INLINE static inline __attribute__((always_inline, unused))
 
 /* Before a loop whose bounds are constants once inlined: arrays that it indexes become registers. */
 #define UNROLL _Pragma("clang loop unroll(full)")
+/* Before a loop whose body is long already: copies of it would only take space. */
+#define ROLLED _Pragma("clang loop unroll(disable)")
 
 /* Scratch is one block of floats; the words stored in parts of it are read and written as words. */
 typedef int32_t __attribute__((may_alias)) mestk_word;
@@ -96,6 +106,9 @@ typedef struct mestk_kernels {
 extern const mestk_kernels mestk_reference_kernels;
 #if MESTK_X86
 extern const mestk_kernels mestk_avx2_kernels, mestk_avx512_kernels;
+#endif
+#if MESTK_HAS_PORTABLE
+extern const mestk_kernels mestk_portable_kernels;
 #endif
 const mestk_kernels *mestk_kernels_of(int32_t level);
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Batch normalisation: chunks.  The arithmetic, forward and backward, is in norm_vector.inc. */
+/* Batch normalisation: chunks.  The arithmetic, forward and backward, is in norm_vector.h. */
 #include "norm_job.h"
 
 static void chunk(void *argument, uint32_t index, uint32_t worker)

@@ -9,4 +9,4 @@
 #define LEVEL_WIDTH 4
 #define LEVEL_FMA MESTK_HARDWARE_FMA
 #define LEVEL_REFERENCE 1
-#include "level.inc"
+#include "level.h"

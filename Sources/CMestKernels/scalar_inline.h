@@ -4,12 +4,6 @@
 #define MESTK_SCALAR_INLINE_H
 #include "internal.h"
 
-#if defined(MESTK_TARGET_FMA) || defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__aarch64__) || (defined(__riscv_flen) && __riscv_flen >= 32)
-#define MESTK_HARDWARE_FMA 1
-#else
-#define MESTK_HARDWARE_FMA 0
-#endif
-
 /* Bit 2 of __ARM_FP: single precision, bit 3: double. */
 #if defined(__x86_64__) || defined(__aarch64__) || defined(__wasm__)
 #define MESTK_SQRT_FLOAT 1
@@ -27,7 +21,7 @@
 
 MESTK_INLINE float mestk_fma_inline(float a, float b, float c)
 {
-#if MESTK_HARDWARE_FMA
+#if MESTK_HARDWARE_FMA || defined(MESTK_TARGET_FMA)
     return __builtin_elementwise_fma(a, b, c);
 #else
     /* The product of two floats is exact in double; sum + error is the exact result (two-sum).  Rounding

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packed parameters: chunks.  The arithmetic is in flat.inc. */
+/* Packed parameters: chunks.  The arithmetic is in flat.h. */
 #include "internal.h"
 
 typedef struct update {

@@ -9,8 +9,9 @@
 
 typedef void (*mestk_body)(void *argument, uint32_t index, uint32_t worker);
 
-/* Instruction set used by the kernels that have a vector path. */
-enum { MESTK_REFERENCE = 1, MESTK_AVX2 = 2, MESTK_AVX512 = 3 };
+/* Instruction set used by the kernels that have a vector path.  Portable: that of the build's own target,
+ * where it is not x86-64 and has fused multiply-add (NEON, the FPU of a Cortex-M4F). */
+enum { MESTK_REFERENCE = 1, MESTK_AVX2 = 2, MESTK_AVX512 = 3, MESTK_PORTABLE = 4 };
 
 /* How one model computes: passed to every kernel. */
 typedef struct mestk_context {

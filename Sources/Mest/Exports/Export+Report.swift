@@ -81,11 +81,13 @@ extension Plan {
                 for i in 0..<to.count { to[i] = from[i] }
             }
         }
-        let trained = n.weight.capacity &+ n.bias.capacity
-        r.weight_bytes = uint64(trained &* 4 &+ int64(n.statistics) &* 8)
+        // As placed: every tensor begins on its own 64 bytes.
+        let weight = aligned(n.weight.capacity &* 4)
+        let trained = weight &+ aligned(n.bias.capacity &* 4)
+        r.weight_bytes = uint64(trained &+ 2 &* aligned(int64(n.statistics) &* 4))
         if training {
-            r.gradient_bytes = uint64(trained &* 4)
-            r.state_bytes = uint64((trained &+ (n.weight.average.exists ? n.weight.capacity : 0)) &* 4)
+            r.gradient_bytes = uint64(trained)
+            r.state_bytes = uint64(trained &+ (n.weight.average.exists ? weight : 0))
         }
         if !n.inPlace { r.activation_bytes = uint64(mestk_floats(n.shape(lanes: lanes, blocks: blocks)) &* 4) }
         if !n.hasMatrix { return r }
@@ -95,10 +97,14 @@ extension Plan {
         r.active = uint64(target(n))
         r.capacity = uint64(n.weight.capacity)
         r.macs = uint64(macs(n, target(n)))
-        if n.sparse {
-            let offsets = int64(n.rows) &+ 1 &+ (training ? int64(n.columns / n.taps) &+ 1 : 0)
-            r.index_bytes = uint64(n.weight.capacity &* (training ? 8 : 2) &+ offsets &* 4)
+        var cursor = Cursor(offset: 0)
+        var copy = n
+        withUnsafeMutablePointer(to: &cursor) { cursor in
+            withUnsafeMutablePointer(to: &copy) {
+                withScheme(n, ReserveIndex(node: $0, training: training, cursor: cursor))
+            }
         }
+        r.index_bytes = uint64(cursor.offset)
         return r
     }
 }

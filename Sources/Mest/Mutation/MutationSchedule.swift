@@ -91,15 +91,15 @@ extension Plan {
         return max(max(start, high), amount(node, epoch: 0, active: start).after)
     }
 
-    /// Most connections one mutation grows. A layer that was set to fewer than its target needs several
-    /// mutations to reach it.
+    /// Most connections grown at once; what a mutation within the schedule grows. A layer that was set to
+    /// fewer connections grows in several rounds of this size.
     func mostGrown(_ node: Node) -> Int64 {
         if !node.sparse || config.mutation == MEST_MUTATION_NONE { return 0 }
         let start = initialConnections(node)
         let capacity = node.weight.capacity
         let first = amount(node, epoch: 0, active: start)
         let full = amount(node, epoch: 0, active: capacity)
-        return max(first.after &- min(start, first.keep), full.after &- min(capacity, full.keep))
+        return max(max(first.after &- min(start, first.keep), full.after &- min(capacity, full.keep)), 1)
     }
 
     /// Workspace that the largest mutation of the largest layer needs.

@@ -107,19 +107,22 @@ enum Unstructured: Scheme {
             rows.drop(drop, of: active, recordTo: excludes ? scratch : nil) { importance[$0] }
         }
         let excluded = excludes ? drop : 0
-        let free = int64(rows.rows) &* int64(rows.columns) &- int64(active &- drop &+ excluded)
-        let missing = max(0, amount.after &- int64(active &- drop))
-        let grow = int(min(min(missing, free), node.pointee.mostGrown))
-        if grow > 0 {
-            var random = SplitMix64(key)
-            let drawn = scratch + excluded
+        let drawn = scratch + excluded
+        var random = SplitMix64(key)
+        var now = active &- drop
+        // One round, but for a layer that was set to fewer connections than a mutation leaves.
+        while int64(now) < amount.after {
+            let free = int64(rows.rows) &* int64(rows.columns) &- int64(now &+ excluded)
+            let grow = int(min(min(amount.after &- int64(now), free), node.pointee.mostGrown))
+            if grow == 0 { break }
             Floyd.draw(grow, below: uint64(free), &random, table: drawn)
             rows.grow(drawn, grow, avoiding: scratch, excluded)
+            node.pointee.unexplored *= 1 - Float(grow) / Float(int(free))
+            now &+= grow
         }
-        node.pointee.active = uint32(active &- drop &+ grow)
+        node.pointee.active = uint32(now)
         node.pointee.dropped = uint32(drop)
-        node.pointee.grown = uint32(grow)
-        if free > 0 { node.pointee.unexplored *= 1 - Float(grow) / Float(int(free)) }
+        node.pointee.grown = uint32(now &- (active &- drop))
         refresh(model, node)
     }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Convolution of one lane count on one instruction set: see vector.inc for the parameters,
+ * Convolution of one lane count on one instruction set: see vector.h for the parameters,
  * conv_job.h for the slab, conv_reference.c for the order of roundings, which is kept.
  * LEVEL_ROWS: rows of 4 accumulators that fit the registers; LEVEL_DOTS: dot products that fit beside a
  * unit's dx.
@@ -92,7 +92,7 @@ VEC_INLINE void V(conv_filters)(const mestk_conv_job *job, const V(window) *a, i
                 sum[i] = i / 4 < a->rows && i % 4 < a->columns ? vec_load(y + i / 4 * a->y_step + i % 4 * LANES)
                                                                : vec_zero();
         }
-        for (int32_t j = 0; j < count; j++) {
+        ROLLED for (int32_t j = 0; j < count; j++) {
             const float *x = a->slab + offset[column[j]];
             vec weight = (vec)(value[j]);
             UNROLL for (int i = 0; i < rows * 4; i++)
@@ -208,9 +208,9 @@ VEC_INLINE void V(conv_channels)(const mestk_conv_job *job, const V(unit) *u, co
             x[p] = u->whole || u->inside[p] ? vec_load(picture + u->at[p]) : vec_zero();
             if (need_dx) chain[p] = u->first ? vec_zero() : vec_load(kept + p * LANES);
         }
-        for (; e + 4 <= end; e += 4)
+        ROLLED for (; e + 4 <= end; e += 4)
             V(conv_entries)(u, job->offset + e, job->weight + e, partial + e, x, chain, pixels, 4, need_dx);
-        for (; e < end; e++)
+        ROLLED for (; e < end; e++)
             V(conv_entries)(u, job->offset + e, job->weight + e, partial + e, x, chain, pixels, 1, need_dx);
         if (!need_dx) continue;
         float *dx = dx_picture + c * channel;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Batch normalisation of one lane count on one instruction set: see vector.inc, and norm.h for the
+ * Batch normalisation of one lane count on one instruction set: see vector.h, and norm.h for the
  * equations (Ioffe & Szegedy 2015).  Sums: per tile and lane one chain over its valid pixels in row-major
  * order; lanes beyond `count` become +0; mestk_add_line from +0; double over blocks and tiles in order.
  */

@@ -8,16 +8,16 @@
  *   LEVEL_DOTS           dot products beside a unit's dx in the backward convolution
  *   LEVEL_REFERENCE      1: convolution and linear are the reference
  */
-#include "flat.inc"
+#include "flat.h"
 
 #define LANES 1
-#include "lanes.inc"
+#include "lanes.h"
 #define LANES 4
-#include "lanes.inc"
+#include "lanes.h"
 #define LANES 8
-#include "lanes.inc"
+#include "lanes.h"
 #define LANES 16
-#include "lanes.inc"
+#include "lanes.h"
 
 #define LEVEL_LANES(name) {LEVEL(name##_1), LEVEL(name##_4), LEVEL(name##_8), LEVEL(name##_16)}
 
