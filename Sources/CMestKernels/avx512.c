@@ -14,7 +14,7 @@
 #define LEVEL_FMA 1
 #define LEVEL_ROWS 4
 #define LEVEL_DOTS 4
-#define LEVEL_REFERENCE 0
+#define LEVEL_VECTOR_LANES 16
 #include "level.h"
 #pragma clang attribute pop
 #endif

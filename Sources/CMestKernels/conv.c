@@ -34,7 +34,8 @@ static int32_t block_for(int32_t l1_block, int64_t pass, const mestk_weights *w,
 static conv_slab forward_slab(const mestk_conv *g)
 {
     int32_t th = mestk_tile_h(g->out), computed = th == 3 ? 4 : th; /* the vector path knows 1, 2, 4 rows */
-    conv_slab s = {.picture = g->in, .phases = g->stride_w};
+    conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = mestk_min(g->stride_w, g->kernel_w),
+                   .row_stride = g->stride_h, .row_phases = mestk_min(g->stride_h, g->kernel_h)};
     s.rows = (computed - 1) * g->stride_h + g->kernel_h;
     s.columns = mestk_tiles_x(g->out) * 4 + (g->kernel_w - 1) / g->stride_w;
     return finish(s);
@@ -50,7 +51,7 @@ static conv_slab backward_slab(const mestk_conv *g)
 {
     int32_t th = mestk_tile_h(g->in), width = mestk_tiles_x(g->in) * mestk_tile_w(g->in);
     int32_t per_class = mestk_ceil_div(width, g->stride_w);
-    conv_slab s = {.picture = g->out, .phases = 1};
+    conv_slab s = {.picture = g->out, .stride = 1, .phases = 1, .row_stride = 1, .row_phases = 1};
     s.rows = mestk_ceil_div(th - 1, g->stride_h) + 1 + (g->kernel_h - 1) / g->stride_h;
     s.columns = (per_class + 3) / 4 * 4 + (g->stride_w > 1) + (g->kernel_w - 1) / g->stride_w;
     return finish(s);
@@ -87,7 +88,7 @@ int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_
 {
     int64_t blocks = mestk_ceil_div(g->out.channels, backward_l1_block(g));
     int64_t segments = g->in.channels * (blocks * g->stride_h * g->stride_w + 1);
-    return 3 * words16(capacity) + words16(segments) + threads * (backward_slab(g).floats + backward_chains(g))
+    return 3 * words16(capacity) + words16(segments) + 2 * words16(g->kernel_h * g->kernel_w) + threads * (backward_slab(g).floats + backward_chains(g))
            + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
 }
 
@@ -118,7 +119,7 @@ static void index_forward(mestk_conv_job *job, float *scratch)
     for (int32_t c = 0, i = 0; c < w->channels; c++)
         for (int32_t ky = 0; ky < g->kernel_h; ky++)
             for (int32_t kx = 0; kx < g->kernel_w; kx++, i++) {
-                int64_t line = (int64_t)(ky * s->phases + kx % s->phases) * s->columns + kx / s->phases;
+                int64_t line = (int64_t)(ky * s->phases + kx % s->stride) * s->columns + kx / s->stride;
                 job->offset[i] = (int32_t)(c * s->channel + line * L);
             }
     if (!w->row_start)
@@ -160,46 +161,53 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
 
 /* ---- backward ---- */
 
-/* A channel's entries, sorted by (block of output channels, class): a counting sort that keeps keys
- * ascending. */
+static void index_taps(mestk_conv_job *job)
+{
+    const mestk_conv *g = job->g;
+    int32_t kw = g->kernel_w, sh = g->stride_h, sw = g->stride_w;
+    for (int32_t tap = 0; tap < g->kernel_h * kw; tap++) {
+        int32_t ky = tap / kw, kx = tap % kw;
+        job->tap_class[tap] = ky % sh * sw + kx % sw;
+        job->tap_line[tap] = ((g->kernel_h - 1) / sh - ky / sh) * job->slab.columns + (kw - 1) / sw - kx / sw;
+    }
+}
+
+/* A channel's entries, sorted by (block of output channels, class): a counting sort, which keeps keys
+ * ascending.  Pass 0 counts, pass 1 fills. */
 static void index_channel(void *argument, uint32_t channel, uint32_t worker)
 {
     const mestk_conv_job *job = argument;
-    const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
-    int32_t taps = w->taps, kw = g->kernel_w, sh = g->stride_h, sw = g->stride_w, L = g->in.lanes;
-    int32_t sections = job->blocks * job->classes, keys = w->rows * taps;
+    int32_t taps = w->taps, sections = job->blocks * job->classes, L = job->g->in.lanes;
     int64_t columns = (int64_t)w->channels * taps;
     mestk_word *segment = job->segment + (int64_t)channel * (sections + 1);
-    int32_t first = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * keys;
-    int32_t end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + keys;
+    int32_t first = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
+    int32_t end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
     (void)worker;
+    for (int32_t i = 0; i <= sections; i++) segment[i] = 0;
     for (int32_t pass = 0; pass < 2; pass++) {
-        if (pass == 0)
-            for (int32_t i = 0; i <= sections; i++) segment[i] = 0;
+        int32_t row = 0, row_key = 0, block = 0, block_end = job->block_channels; /* keys ascend: no divisions */
         for (int32_t e = first; e < end; e++) {
             int32_t key = w->row_start ? w->key[e] : e - first;
-            int32_t row = key / taps, tap = key % taps, ky = tap / kw, kx = tap % kw;
-            int32_t section = row / job->block_channels * job->classes + ky % sh * sw + kx % sw;
+            for (; key >= row_key + taps; row_key += taps) row++;
+            for (; row >= block_end; block_end += job->block_channels) block++;
+            int32_t tap = key - row_key, section = block * job->classes + job->tap_class[tap];
             if (pass == 0) {
                 segment[section + 1]++;
                 continue;
             }
             int32_t to = segment[section]++;
-            int64_t line = (int64_t)((g->kernel_h - 1) / sh - ky / sh) * job->slab.columns + (kw - 1) / sw - kx / sw;
             int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
-            job->offset[to] = (int32_t)(row * job->slab.channel + line * L);
+            job->offset[to] = (int32_t)(row * job->slab.channel + (int64_t)job->tap_line[tap] * L);
             job->position[to] = (int32_t)j;
             job->weight[to] = w->value[j];
         }
-        if (pass == 0) {
-            segment[0] = first;
-            for (int32_t i = 1; i <= sections; i++) segment[i] += segment[i - 1];
-        } else { /* filling moved each start to the next one */
-            for (int32_t i = sections; i > 0; i--) segment[i] = segment[i - 1];
-            segment[0] = first;
-        }
+        if (pass == 1) break;
+        segment[0] = first;
+        for (int32_t i = 1; i <= sections; i++) segment[i] += segment[i - 1];
     }
+    for (int32_t i = sections; i > 0; i--) segment[i] = segment[i - 1]; /* filling moved starts to ends */
+    segment[0] = first;
 }
 
 static void backward_chunk(void *argument, uint32_t group, uint32_t worker)
@@ -272,8 +280,11 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
         job.position = (mestk_word *)at, at += words16(job.connections);
         job.weight = at, at += words16(job.connections);
         job.segment = (mestk_word *)at, at += words16((int64_t)w->channels * (job.blocks * job.classes + 1));
+        job.tap_class = (mestk_word *)at, at += words16(w->taps);
+        job.tap_line = (mestk_word *)at, at += words16(w->taps);
         job.chains = at, at += k->threads * job.chain_floats;
         job.slabs = at;
+        index_taps(&job);
         mestk_run(k, (uint32_t)w->channels, index_channel, &job);
     }
     mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);

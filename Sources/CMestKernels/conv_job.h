@@ -21,8 +21,10 @@
 typedef struct conv_slab {
     mestk_shape picture;
     int32_t rows;    /* per channel */
-    int32_t phases;  /* per row */
     int32_t columns; /* lines per phase */
+    int32_t stride;  /* column u = x + pad of the picture is at phase u mod stride, column u / stride */
+    int32_t phases;  /* that taps meet: fewer than stride when the kernel is narrower */
+    int32_t row_stride, row_phases; /* taps meet the rows r with r mod row_stride < row_phases */
     int64_t channel; /* floats of a channel */
     int64_t floats;  /* floats of one worker's slab: whole cache lines */
 } conv_slab;
@@ -43,8 +45,9 @@ struct mestk_conv_job {
      * dense row.
      * Backward: the entries of a channel sorted by (block of output channels, class), keys ascending
      * within; offset[entry], position[entry], weight[entry];
-     * segment[channel * (blocks * classes + 1) + b * classes + class], first entry. */
-    mestk_word *offset, *segment, *position;
+     * segment[channel * (blocks * classes + 1) + b * classes + class], first entry; tap_class, tap_line:
+     * a tap's class and its line in the slab. */
+    mestk_word *offset, *segment, *position, *tap_class, *tap_line;
     float *weight;
     uint16_t *identity;
     int32_t block_channels, blocks, classes;

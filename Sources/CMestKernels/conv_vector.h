@@ -8,48 +8,53 @@
 
 /* ---- packing ---- */
 
-/* Picture rows top .. top + rows - 1 into the slab; column 0 of the picture goes to u = shift, which is
- * phase u mod phases, column u / phases.  Everything outside the picture becomes +0. */
+/* Lines of columns u0 .. u1-1 of one slab row: zeros, or what lies at `from`. */
+VEC_INLINE void V(conv_pack_row)(const conv_slab *s, int32_t u0, int32_t u1, const float *from, float *row)
+{
+    if (u0 >= u1) return;
+    int32_t phase = u0 % s->stride, column = u0 / s->stride;
+    ROLLED for (int32_t u = u0; u < u1; u++) {
+        if (phase < s->phases) {
+            float *to = row + (phase * s->columns + column) * LANES;
+            UNROLL for (int h = 0; h < LANES; h += WIDTH) vec_store(to + h, from ? vec_load(from + h) : vec_zero());
+        }
+        if (from) from += LANES;
+        if (++phase == s->stride) phase = 0, column++;
+    }
+}
+
+/* Picture rows top .. top + rows - 1 into the slab, picture column x to u = x + shift.  What is outside
+ * the picture becomes +0. */
 static void V(conv_pack)(const conv_slab *s, int32_t block, int32_t top, int32_t shift, const float *from,
                          float *slab)
 {
     mestk_shape p = s->picture;
-    int32_t th = mestk_tile_h(p), tw = mestk_tile_w(p), tiles = mestk_tiles_x(p);
+    int32_t th = mestk_tile_h(p), tw = mestk_tile_w(p), tiles = mestk_tiles_x(p), width = s->stride * s->columns;
     int64_t row_floats = (int64_t)s->phases * s->columns * LANES;
-    int32_t begin = mestk_max(0, -shift), end = mestk_min(p.width, s->phases * s->columns - shift);
+    int32_t begin = mestk_min(mestk_max(0, shift), width), end = mestk_max(begin, mestk_min(p.width + shift, width));
     for (int32_t c = 0; c < p.channels; c++) {
         for (int32_t r = 0; r < s->rows; r++) {
-            float *to = slab + c * s->channel + r * row_floats;
-            if (top + r < 0 || top + r >= p.height || begin >= end || s->phases > 1) {
-                for (int64_t i = 0; i < row_floats; i++) to[i] = 0.0f;
-            } else {
-                for (int64_t i = 0; i < (int64_t)(shift + begin) * LANES; i++) to[i] = 0.0f;
-                for (int64_t i = (int64_t)(shift + end) * LANES; i < row_floats; i++) to[i] = 0.0f;
-            }
+            float *row = slab + c * s->channel + r * row_floats;
+            int32_t inside = top + r >= 0 && top + r < p.height;
+            if (r % s->row_stride >= s->row_phases) continue;
+            V(conv_pack_row)(s, 0, inside ? begin : width, NULL, row);
+            if (inside) V(conv_pack_row)(s, end, width, NULL, row);
         }
     }
     int32_t first = mestk_max(0, -top), last = mestk_min(s->rows, p.height - top);
     for (int32_t r0 = first, r1; r0 < last; r0 = r1) { /* r0 .. r1: rows of one tile row */
-        int32_t y = (top + r0) % th;
-        r1 = mestk_min(last, r0 + th - y);
+        r1 = mestk_min(last, r0 + th - (top + r0) % th);
         for (int32_t t = 0; t < tiles; t++) {
-            int32_t x0 = mestk_max(t * tw, begin), x1 = mestk_min(t * tw + tw, end);
-            const float *in = from + mestk_line(p, block, 0, top + r0, t * tw) + (x0 - t * tw) * LANES;
+            int32_t u = t * tw + shift, u0 = mestk_max(u, begin), u1 = mestk_min(u + tw, end);
+            const float *in = from + mestk_line(p, block, 0, top + r0, t * tw);
             for (int32_t c = 0; c < p.channels; c++, in += th * tw * LANES) {
                 for (int32_t r = r0; r < r1; r++) {
-                    const float *line = in + (r - r0) * tw * LANES;
-                    float *to = slab + c * s->channel + r * row_floats;
-                    if (s->phases == 1) {
-                        to += (x0 + shift) * LANES;
-                        for (int32_t x = x0; x < x1; x++, to += LANES, line += LANES)
-                            for (int32_t h = 0; h < LANES; h += WIDTH) vec_store(to + h, vec_load(line + h));
-                        continue;
-                    }
-                    for (int32_t x = x0; x < x1; x++, line += LANES) {
-                        int32_t u = x + shift;
-                        float *at = to + (u % s->phases * s->columns + u / s->phases) * LANES;
-                        for (int32_t h = 0; h < LANES; h += WIDTH) vec_store(at + h, vec_load(line + h));
-                    }
+                    const float *line = in + ((r - r0) * tw + u0 - u) * LANES;
+                    float *row = slab + c * s->channel + r * row_floats;
+                    if (r % s->row_stride >= s->row_phases) continue;
+                    if (s->stride == 1 && u1 - u0 == 4)
+                        for (int32_t i = 0; i < 4 * LANES; i += WIDTH) vec_store(row + u0 * LANES + i, vec_load(line + i));
+                    else V(conv_pack_row)(s, u0, u1, line, row);
                 }
             }
         }
@@ -172,13 +177,15 @@ typedef struct V(unit) {
 VEC_INLINE void V(conv_entries)(const V(unit) *u, const mestk_word *offset, const float *weight, float *partial,
                                 const vec *x, vec *chain, const int pixels, const int step, const int need_dx)
 {
+    const float *at[4];
     vec dot[4];
     UNROLL for (int i = 0; i < 4; i++) dot[i] = vec_zero();
+    UNROLL for (int i = 0; i < step; i++) at[i] = u->slab + offset[i];
     UNROLL for (int s = 0; s < step; s += LEVEL_DOTS) {
         const int end = s + LEVEL_DOTS < step ? s + LEVEL_DOTS : step;
         UNROLL for (int p = 0; p < pixels; p++) {
             UNROLL for (int i = s; i < end; i++) {
-                vec dy = vec_load(u->slab + offset[i] + p / 4 * u->slab_row + p % 4 * LANES);
+                vec dy = vec_load(at[i] + p / 4 * u->slab_row + p % 4 * LANES);
                 if (need_dx) chain[p] = vec_fma((vec)(weight[i]), dy, chain[p]);
                 dot[i] = vec_fma(dy, x[p], dot[i]);
             }

@@ -4,7 +4,7 @@
 
 static void LEVEL(relu_forward)(int64_t n, const float *x, float *y)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0.0f ? x[i] : 0.0f;
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0.0f ? 0.0f : x[i];
 }
 
 static void LEVEL(relu_backward)(int64_t n, const float *y, const float *dy, float *dx, int32_t accumulate)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Everything of one level that exists once per lane count. */
+/* Template: everything of one level that exists once per lane count. */
 #include "vector.h"
 #include "norm_vector.h"
-#if !LEVEL_REFERENCE
+#if LANES <= LEVEL_VECTOR_LANES
 #include "conv_vector.h"
 #include "linear_vector.h"
 #endif

@@ -11,23 +11,23 @@ VEC_INLINE void V(norm_reduce)(vec *a, vec *b, int32_t lanes, double *sum_a, dou
     float sum[4] = {0};
     if (lanes < LANES) {
         float line[2][LANES];
-        UNROLL for (int h = 0; h < PARTS; h++) {
+        for (int h = 0; h < PARTS; h++) {
             vec_store(line[0] + h * WIDTH, a[h]);
             vec_store(line[1] + h * WIDTH, b[h]);
         }
         for (int32_t l = lanes; l < LANES; l++) line[0][l] = line[1][l] = 0.0f;
-        UNROLL for (int h = 0; h < PARTS; h++) {
+        for (int h = 0; h < PARTS; h++) {
             a[h] = vec_load(line[0] + h * WIDTH);
             b[h] = vec_load(line[1] + h * WIDTH);
         }
     }
 #if WIDTH == 4 && LANES >= 8 /* an octet is two vectors; i + (i+4) comes first */
-    UNROLL for (int h = 0; h < PARTS; h += 2) {
+    for (int h = 0; h < PARTS; h += 2) {
         vec d[4] = {a[h] + a[h + 1], b[h] + b[h + 1], vec_zero(), vec_zero()};
         vec_add_dots(d, sum);
     }
 #else
-    UNROLL for (int h = 0; h < PARTS; h++) {
+    for (int h = 0; h < PARTS; h++) {
         vec d[4] = {a[h], b[h], vec_zero(), vec_zero()};
         vec_add_dots(d, sum);
     }
@@ -50,10 +50,10 @@ static void V(norm_statistics)(const mestk_norm_job *job, int32_t c)
             const float *x = job->x + (((int64_t)b * ty * tx + t) * s.channels + c) * th * tw * LANES;
             int32_t rows = mestk_min(th, s.height - t / tx * th), columns = mestk_min(tw, s.width - t % tx * tw);
             vec a[PARTS], q[PARTS];
-            UNROLL for (int h = 0; h < PARTS; h++) a[h] = q[h] = vec_zero();
+            for (int h = 0; h < PARTS; h++) a[h] = q[h] = vec_zero();
             for (int32_t r = 0; r < rows; r++) {
                 for (int32_t i = 0; i < columns; i++) {
-                    UNROLL for (int h = 0; h < PARTS; h++) {
+                    for (int h = 0; h < PARTS; h++) {
                         vec d = vec_load(x + (r * tw + i) * LANES + h * WIDTH) - (vec)(pivot);
                         a[h] += d;
                         q[h] = vec_fma(d, d, q[h]);
@@ -109,9 +109,9 @@ static void V(norm_backward)(const mestk_norm_job *job, int32_t c)
     for (int64_t t = 0; t < (int64_t)s.blocks * ty * tx; t++) {
         const float *x = job->x + (t * s.channels + c) * floats, *dy = job->dy + (t * s.channels + c) * floats;
         vec a[PARTS], q[PARTS];
-        UNROLL for (int h = 0; h < PARTS; h++) a[h] = q[h] = vec_zero();
+        for (int h = 0; h < PARTS; h++) a[h] = q[h] = vec_zero();
         for (int32_t i = 0; i < floats; i += LANES) {
-            UNROLL for (int h = 0; h < PARTS; h++) {
+            for (int h = 0; h < PARTS; h++) {
                 vec d = vec_load(dy + i + h * WIDTH);
                 a[h] += d;
                 q[h] = vec_fma(d, vec_load(x + i + h * WIDTH) - (vec)(mean), q[h]);

@@ -1,12 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The level every machine has: convolution and linear as defined, the rest for the build's own target. */
+/*
+ * The level every machine has: convolution and linear as defined, the rest for the build's own target.
+ * Where that target is not x86-64 and has fused multiply-add, also the level "portable": the vector path,
+ * by the compiler's own means, for NEON; of one lane only for a scalar FPU (Cortex-M4F), where larger
+ * batches are rare and flash is not.
+ */
 #include "conv_job.h"
 #include "linear_job.h"
 #include "norm_job.h"
 #include "scalar_inline.h"
 
-#define LEVEL(name) mestk_reference_##name
-#define LEVEL_WIDTH 4
+#define LEVEL(name) mestk_portable_##name
 #define LEVEL_FMA MESTK_HARDWARE_FMA
-#define LEVEL_REFERENCE 1
+#if !MESTK_HAS_PORTABLE
+#define LEVEL_WIDTH 4
+#define LEVEL_VECTOR_LANES 0
+#elif defined(__ARM_NEON) || defined(__SSE2__)
+#define LEVEL_WIDTH 8 /* pairs of 128-bit registers */
+#define LEVEL_VECTOR_LANES 16
+#else
+#define LEVEL_WIDTH 4
+#define LEVEL_VECTOR_LANES 1
+#endif
+#define LEVEL_ROWS (WIDTH == 8 ? 2 : 4)
+#define LEVEL_DOTS (WIDTH == 8 ? 1 : 4)
 #include "level.h"
+
+const mestk_kernels mestk_reference_kernels = {
+    .conv_forward = {mestk_conv_forward_reference, mestk_conv_forward_reference, mestk_conv_forward_reference,
+                     mestk_conv_forward_reference},
+    .conv_backward = {mestk_conv_backward_reference, mestk_conv_backward_reference, mestk_conv_backward_reference,
+                      mestk_conv_backward_reference},
+    .linear_forward = {mestk_linear_forward_reference, mestk_linear_forward_reference,
+                       mestk_linear_forward_reference, mestk_linear_forward_reference},
+    .linear_backward = {mestk_linear_backward_reference, mestk_linear_backward_reference,
+                        mestk_linear_backward_reference, mestk_linear_backward_reference},
+    LEVEL_REST,
+};

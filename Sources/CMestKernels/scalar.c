@@ -5,7 +5,14 @@
  */
 #include "scalar_inline.h"
 
-float mestk_fma(float a, float b, float c) { return mestk_fma_inline(a, b, c); }
+float mestk_fma(float a, float b, float c)
+{
+#if MESTK_HARDWARE_FMA
+    return mestk_fma_inline(a, b, c);
+#else
+    return mestk_fma_exact(a, b, c);
+#endif
+}
 
 static double from_bits(uint64_t bits)
 {

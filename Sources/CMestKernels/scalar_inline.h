@@ -19,11 +19,9 @@
 #define MESTK_SQRT_DOUBLE 0
 #endif
 
-MESTK_INLINE float mestk_fma_inline(float a, float b, float c)
+/* Without hardware. */
+MESTK_INLINE float mestk_fma_exact(float a, float b, float c)
 {
-#if MESTK_HARDWARE_FMA || defined(MESTK_TARGET_FMA)
-    return __builtin_elementwise_fma(a, b, c);
-#else
     /* The product of two floats is exact in double; sum + error is the exact result (two-sum).  Rounding
      * it to odd keeps what the second rounding, to float, must know: 53 >= 24 + 2 digits. */
     double product = (double)a * (double)b;
@@ -37,6 +35,16 @@ MESTK_INLINE float mestk_fma_inline(float a, float b, float c)
         memcpy(&sum, &bits, sizeof sum);
     }
     return (float)sum;
+}
+
+MESTK_INLINE float mestk_fma_inline(float a, float b, float c)
+{
+#if MESTK_HARDWARE_FMA || defined(MESTK_TARGET_FMA)
+    return __builtin_elementwise_fma(a, b, c);
+#elif defined(__SSE2__)
+    return mestk_fma_exact(a, b, c); /* vectorises */
+#else
+    return mestk_fma(a, b, c); /* double is software: save space */
 #endif
 }
 #endif

@@ -4,7 +4,8 @@
 #include "layout.h"
 #include "parallel.h"
 
-/* y = x > 0 ? x : +0.  y may be x. */
+/* y = x <= 0 ? +0 : x: NaN passes through, so that a diverged network is seen at the loss.  y may be
+ * x. */
 void mestk_relu_forward(const mestk_context *k, int64_t n, const float *x, float *y);
 /* dx (+)= y > 0 ? dy : +0, from the output y.  dx may be dy when not accumulating. */
 void mestk_relu_backward(const mestk_context *k, int64_t n, const float *y, const float *dy, float *dx,

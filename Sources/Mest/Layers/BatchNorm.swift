@@ -55,6 +55,13 @@ enum BatchNorm: Layer {
             model.optional(n.weight.gradient), model.optional(n.bias.gradient))
     }
 
+    /// Whether the statistics of the last training pass may be kept.
+    static func isFinite(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> Bool {
+        let n = node.pointee
+        return mestk_first_not_finite(model.floats(n.batchMean), int64(n.statistics)) < 0
+            && mestk_first_not_finite(model.floats(n.batchVariance), int64(n.statistics)) < 0
+    }
+
     /// running = (1 - momentum) * running + momentum * batch; the variance unbiased, n / (n - 1).
     static func commit(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let n = node.pointee

@@ -30,8 +30,7 @@ extension Model {
             report.gradient_norm = gradientNorm()
             if !report.gradient_norm.isFinite {
                 s.pointee.gathered = 0
-                throw message.start("the gradient is not finite; the update was not applied. Lower learning_rate or set clip_norm")
-                    .as(.diverged)
+                throw diverged("gradient")
             }
         }
 
@@ -69,9 +68,10 @@ extension Model {
 
         try forward(batch.x, pass)
         let result = loss(batch, pass, smoothing: config.label_smoothing)
-        if !result.loss.isFinite {
-            throw message.start("the loss is not finite; the update was not applied. Lower learning_rate or set clip_norm")
-                .as(.diverged)
+        if !result.loss.isFinite { throw diverged("loss") }
+        for i in 0..<count where nodes[i].kind == .batchNorm {
+            // The loss may be finite all the same: max pooling passes over NaN.
+            if !BatchNorm.isFinite(self, nodes + i) { throw diverged("statistics of a batch norm") }
         }
         var i = count &- 1
         while i > 0 {
@@ -80,6 +80,11 @@ extension Model {
             i &-= 1
         }
         return result
+    }
+
+    private func diverged(_ what: StaticString) -> Status {
+        message.start("not finite: ").text(what).text("; the update was not applied. Lower learning_rate or set clip_norm")
+            .as(.diverged)
     }
 
     private var gradientsEnd: Place {

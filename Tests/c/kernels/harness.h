@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What all kernel tests share: random data, checks, the ways of running, tensors and weights. */
+#ifndef KERNELS_HARNESS_H
+#define KERNELS_HARNESS_H
+#include <CMestKernels.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- helpers ---- */
+
+static int passed, failed;
+static uint64_t seed_now, state;
+
+static uint32_t random_u32(void)
+{
+    uint64_t z = (state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return (uint32_t)((z ^ z >> 31) >> 32);
+}
+static float uniform(void) { return (float)random_u32() / 2147483648.0f - 1.0f; }
+static int below(int n) { return (int)(random_u32() % (uint32_t)n); }
+
+static void *get(int64_t bytes)
+{
+    void *p = NULL; /* exact size: the sanitizer sees one float too many */
+    if (posix_memalign(&p, 64, bytes > 0 ? (size_t)bytes : 1)) abort();
+    return p;
+}
+static float *floats(int64_t n) { return get(n * 4); }
+static float *random_floats(int64_t n)
+{
+    float *p = floats(n);
+    for (int64_t i = 0; i < n; i++) p[i] = uniform();
+    return p;
+}
+static float *copy_of(const float *p, int64_t n) { return memcpy(floats(n), p, (size_t)n * 4); }
+
+static void check(int ok, const char *what, const char *where)
+{
+    if (ok) passed++;
+    else failed++, printf("FAILED %s: %s, seed %llu\n", what, where, (unsigned long long)seed_now);
+}
+
+/* FNV-1a over the bits of the reference's results: equal for every target, compiler flag and level. */
+static uint64_t fingerprint = 14695981039346656037u;
+static void mark(const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        fingerprint = (fingerprint ^ bits) * 1099511628211u;
+    }
+}
+
+/* Largest error relative to the size of the terms that were added. */
+static int near(const double *want, const double *size, const float *got, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs((double)got[i] - want[i]) <= 4e-6 * (size ? size[i] : fabs(want[i])) + 1e-6)) return 0;
+    return 1;
+}
+static int same(const float *a, const float *b, int64_t n) { return memcmp(a, b, (size_t)n * 4) == 0; }
+
+static void backwards(uint32_t count, mestk_body body, void *argument, void *user)
+{
+    for (uint32_t i = count; i-- > 0;) body(argument, i, i % (uint32_t) * (int32_t *)user);
+}
+
+/* The ways of running that must agree: [0] is the reference. */
+static mestk_context way[16];
+static char way_name[16][40];
+static int ways;
+
+static void list_ways(void)
+{
+    static int32_t three = 3;
+    for (int32_t level = MESTK_REFERENCE; level <= 8; level++) {
+        if (!mestk_has_level(level)) continue;
+        for (int32_t threads = 1; threads <= 4; threads++) {
+            if (level == MESTK_REFERENCE && threads == 3) continue;
+            way[ways] = (mestk_context){level, threads, NULL, NULL};
+            snprintf(way_name[ways++], 40, "level %d, %d threads", level, threads);
+            if (threads != 3) continue;
+            way[ways] = (mestk_context){level, 3, backwards, &three};
+            snprintf(way_name[ways++], 40, "level %d, parallel_for", level);
+        }
+    }
+}
+
+/* ---- tensors: double [sample][channel][y][x] <-> compute layout ---- */
+
+static int64_t plain_size(mestk_shape s, int count) { return (int64_t)count * s.channels * s.height * s.width; }
+
+static double *plain(mestk_shape s, const float *x, int count)
+{
+    double *out = get(plain_size(s, count) * 8), *at = out;
+    for (int n = 0; n < count; n++)
+        for (int c = 0; c < s.channels; c++)
+            for (int y = 0; y < s.height; y++)
+                for (int q = 0; q < s.width; q++)
+                    *at++ = x[mestk_line(s, n / s.lanes, c, y, q) + n % s.lanes];
+    return out;
+}
+static float *plain_floats(mestk_shape s, const float *x, int count)
+{
+    double *d = plain(s, x, count);
+    float *f = floats(plain_size(s, count));
+    for (int64_t i = 0; i < plain_size(s, count); i++) f[i] = (float)d[i];
+    free(d);
+    return f;
+}
+
+/* Marks what is no padding. */
+static uint8_t *valid_map(mestk_shape s, int count)
+{
+    uint8_t *v = get(mestk_floats(s));
+    memset(v, 0, (size_t)mestk_floats(s));
+    for (int n = 0; n < count; n++)
+        for (int c = 0; c < s.channels; c++)
+            for (int y = 0; y < s.height; y++)
+                for (int q = 0; q < s.width; q++) v[mestk_line(s, n / s.lanes, c, y, q) + n % s.lanes] = 1;
+    return v;
+}
+/* An activation: garbage in its padding.  A gradient: +0 there. */
+static float *random_tensor(mestk_shape s, int count, int gradient)
+{
+    uint8_t *v = valid_map(s, count);
+    float *x = floats(mestk_floats(s));
+    for (int64_t i = 0; i < mestk_floats(s); i++) x[i] = v[i] ? uniform() : gradient ? 0.0f : 100.0f * uniform();
+    free(v);
+    return x;
+}
+static int padding_is_zero(mestk_shape s, int count, const float *x)
+{
+    uint8_t *v = valid_map(s, count);
+    int ok = 1;
+    for (int64_t i = 0; i < mestk_floats(s); i++) {
+        uint32_t bits;
+        memcpy(&bits, x + i, 4);
+        if (!v[i] && bits) ok = 0;
+    }
+    free(v);
+    return ok;
+}
+static int all_finite(mestk_shape s, const float *x) { return mestk_first_not_finite(x, mestk_floats(s)) == -1; }
+
+/* ---- weights ---- */
+
+typedef struct matrix {
+    mestk_weights w;
+    int64_t count;
+    void *owned[7];
+} matrix;
+
+/* density 2: dense without an index; above 1 but not 2: full density with an index. */
+static matrix random_matrix(int rows, int channels, int taps, double density)
+{
+    matrix m = {{rows, channels, taps, NULL, NULL, NULL, NULL, NULL, NULL}, 0, {0}};
+    int columns = channels * taps, most = rows * columns;
+    if (density == 2) {
+        m.count = most;
+    } else {
+        uint32_t *row_start = get((rows + 1) * 4), *channel_start = get((channels + 1) * 4), *position = get(most * 4);
+        uint16_t *column = get(most * 2), *key = get(most * 2);
+        int empty_row = rows > 2 ? below(rows) : -1, empty_channel = channels > 2 ? below(channels) : -1;
+        row_start[0] = 0;
+        for (int r = 0; r < rows; r++) {
+            for (int c = 0; c < columns; c++) {
+                int drop = density < 1 && (r == empty_row || c / taps == empty_channel);
+                if (!drop && (double)random_u32() / 4294967296.0 < density) column[m.count++] = (uint16_t)c;
+            }
+            row_start[r + 1] = (uint32_t)m.count;
+        }
+        mestk_index_by_channel(rows, channels, taps, row_start, column, channel_start, key, position);
+        m.w.row_start = m.owned[1] = row_start, m.w.column = m.owned[2] = column;
+        m.w.channel_start = m.owned[3] = channel_start, m.w.key = m.owned[4] = key;
+        m.w.position = m.owned[5] = position;
+    }
+    m.w.value = m.owned[0] = random_floats(m.count);
+    return m;
+}
+static void free_matrix(matrix *m)
+{
+    for (int i = 0; i < 7; i++) free(m->owned[i]);
+}
+static void connection(const mestk_weights *w, int64_t j, int *row, int *channel, int *tap)
+{
+    int columns = w->channels * w->taps, column;
+    if (w->row_start) {
+        *row = 0;
+        while (w->row_start[*row + 1] <= j) ++*row;
+        column = w->column[j];
+    } else {
+        *row = (int)(j / columns);
+        column = (int)(j % columns);
+    }
+    *channel = column / w->taps;
+    *tap = column % w->taps;
+}
+
+/* ---- shapes for the rest ---- */
+
+typedef struct shape_case {
+    int lanes, count, channels, h, w;
+} shape_case;
+static const shape_case shapes[] = {
+    {16, 32, 5, 8, 8}, {16, 19, 3, 7, 9}, {16, 2, 4, 1, 1},  {8, 8, 3, 4, 5}, {8, 11, 6, 3, 3}, {8, 5, 2, 1, 17},
+    {4, 4, 3, 6, 2},   {4, 7, 5, 5, 4},   {1, 1, 3, 10, 10}, {1, 3, 2, 1, 9}, {1, 2, 7, 3, 2},  {16, 64, 2, 16, 4},
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+static mestk_shape shape_of(shape_case t)
+{
+    return (mestk_shape){(t.count + t.lanes - 1) / t.lanes, t.lanes, t.channels, t.h, t.w};
+}
+static void name_shape(char *name, const char *what, shape_case t)
+{
+    snprintf(name, 200, "%s lanes %d count %d channels %d %dx%d", what, t.lanes, t.count, t.channels, t.h, t.w);
+}
+#endif
