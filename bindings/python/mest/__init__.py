@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mest: neural networks that train sparse on the device (MEST, NeurIPS 2021).
+
+    import mest
+    from mest.datasets import digits
+
+    data = digits()
+    model = mest.Model(
+        mest.mlp((1, 8, 8), [128], 10),
+        density=0.1, mutation="em&s", epochs=20, samples=len(data.x_train),
+    )
+    print(model.plan())
+    model.fit(data.x_train, data.y_train, validation=(data.x_test, data.y_test))
+
+The work is done by libmest, a C library; see `mest.show_versions()` for the one in use.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from . import errors
+from ._environment import Memory
+from ._tensors import TENSORS
+from .arrays import CopyWarning
+from .config import Config
+from .errors import (
+    BudgetError,
+    CallbackError,
+    CancelledError,
+    DivergedError,
+    InternalError,
+    MestArgumentError,
+    MestError,
+    MestMemoryError,
+    ShapeError,
+    StateError,
+    UnsupportedError,
+    VersionError,
+)
+from .layers import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Input,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+)
+from .model import Model
+from .networks import mlp, resnet
+from .plan import LayerPlan, Plan, plan
+from .reports import (
+    CSR,
+    EpochReport,
+    Evaluation,
+    ForgettingReport,
+    LayerMutation,
+    MutationReport,
+    Progress,
+    StepReport,
+)
+from .training import EpochRecord, History
+
+__version__ = "0.1.0"
+
+
+def show_versions() -> None:
+    """Prints what a bug report needs: package, library, Python, numpy, machine."""
+    import numpy
+
+    from . import _lib
+
+    lib = _lib.library()
+    for what, value in (
+        ("mest", __version__),
+        ("libmest", f"{lib.mest_version_string().decode()} (ABI {lib.mest_abi_version()})"),
+        ("loaded from", _lib.path()),
+        ("build", lib.mest_build_info().decode()),
+        ("Python", sys.version.split()[0]),
+        ("numpy", numpy.__version__),
+        ("machine", f"{platform.system()} {platform.machine()}"),
+    ):
+        print(f"{what:<12} {value}")
+
+
+__all__ = [
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
+    "Config", "Conv2d", "CopyWarning", "DivergedError", "Dropout", "EpochRecord", "EpochReport",
+    "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool", "History", "Input",
+    "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory",
+    "MestArgumentError", "MestError", "MestMemoryError", "Model", "MutationReport", "Plan",
+    "Progress", "ReLU", "ShapeError", "StateError", "StepReport", "TENSORS", "UnsupportedError",
+    "VersionError", "errors", "mlp", "plan", "resnet", "show_versions",
+]  # fmt: skip

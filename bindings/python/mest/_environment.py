@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the library is given to work with: memory, a log, a progress callback.
+
+An exception must not cross C.  Each callback stores it, tells the library to stop where it can, and
+`during` raises it again after the call has returned.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, Optional
+
+import numpy as np
+
+from . import _abi
+from .reports import Progress
+
+OnProgress = Callable[[Progress], Optional[bool]]
+OnLog = Callable[[str, str], None]
+
+_STAGES = {
+    _abi.MEST_STAGE_STEP: "step",
+    _abi.MEST_STAGE_MUTATE: "mutate",
+    _abi.MEST_STAGE_PREDICT: "predict",
+    _abi.MEST_STAGE_EVALUATE: "evaluate",
+}
+_logger = logging.getLogger("mest")
+
+
+@dataclass
+class Memory:
+    """What the library asked its allocator for."""
+
+    requests: int = 0  # calls so far
+    current: int = 0  # bytes held now
+    peak: int = 0  # most bytes held at once
+
+
+class Environment:
+    """One model's mest_env.  Knows nothing of the model, so that a forgotten model can be freed.
+
+    The model's block is a numpy array: views of weights hold on to it, and stay readable memory
+    even after the model is closed.
+    """
+
+    def __init__(self, on_progress: Optional[OnProgress], on_log: Optional[OnLog]) -> None:
+        self.on_progress = on_progress
+        self.on_log = on_log or _log
+        self.memory = Memory()
+        self.block: Optional[Any] = None
+        self._failure: Optional[BaseException] = None
+        self._interrupted = False
+        # ctypes keeps these callback objects alive through the struct's fields.
+        self.struct = _abi.mest_env(
+            allocate=_abi.allocate_function(self._allocate),
+            release=_abi.release_function(self._release),
+            log=_abi.log_function(self._log),
+        )
+        if on_progress is not None:
+            self.struct.progress = _abi.progress_function(self._progress)
+
+    @contextmanager
+    def during(self) -> Iterator[None]:
+        """Around one call of the library: raises what a callback raised, and Ctrl-C.
+
+        Without on_progress no Python runs during a call, and Python itself raises Ctrl-C after it.
+        With it, Python runs signal handlers when the callback starts, before any `try` in it, and
+        ctypes swallows what is raised there: so for the time of the call Ctrl-C only sets a flag,
+        which stops the call at its next report of progress.
+        """
+        ours = (
+            self.on_progress is not None
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if ours:
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            failure, self._failure = self._failure, None
+            interrupted, self._interrupted = self._interrupted, False
+            if interrupted:
+                raise KeyboardInterrupt
+            if failure is not None:
+                raise failure
+
+    def _interrupt(self, _signal: int, _frame: Any) -> None:
+        self._interrupted = True
+
+    def _allocate(self, size: int, alignment: int, _user: Any) -> Optional[int]:
+        try:
+            block = np.empty(size + alignment - 1, np.uint8)
+            self.block = block
+            self.memory.requests += 1
+            self.memory.current += size
+            self.memory.peak = max(self.memory.peak, self.memory.current)
+            return int(-(-block.ctypes.data // alignment) * alignment)
+        except MemoryError:  # the library says it better: MestMemoryError with the size
+            return None
+        except BaseException as failure:
+            self._failure = failure
+            return None
+
+    def _release(self, _block: Any, size: int, _user: Any) -> None:
+        self.memory.current -= size
+        self.block = None
+
+    def _log(self, level: int, message: bytes, _user: Any) -> None:
+        try:
+            word = "warning" if level == _abi.MEST_LOG_WARNING else "info"
+            self.on_log(word, message.decode(errors="replace"))
+        except BaseException as failure:  # nothing to stop: raised when the call is over
+            self._failure = failure
+
+    def _progress(self, pointer: Any, _user: Any) -> int:
+        try:
+            if self._interrupted:
+                return 1
+            assert self.on_progress is not None
+            at = pointer.contents
+            stage = _STAGES.get(at.stage, str(at.stage))
+            stop = self.on_progress(Progress(stage, at.done, at.total, at.epoch, at.loss))
+            return int(bool(stop))
+        except BaseException as failure:
+            self._failure = failure
+            return 1
+
+    def view(self, kind: Any, address: Optional[int], count: int) -> Any:
+        """Read-only numpy array over `count` numbers of the block at `address`."""
+        block = self.block
+        assert block is not None
+        offset = (address or block.ctypes.data) - block.ctypes.data
+        numbers: Any = np.frombuffer(block, kind, count, offset)
+        numbers.flags.writeable = False
+        return numbers
+
+
+def _log(level: str, message: str) -> None:
+    _logger.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message)

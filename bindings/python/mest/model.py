@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network in training: `Model`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _abi, arrays
+from ._environment import Environment, OnLog, OnProgress
+from ._tensors import Tensors
+from .config import Config, as_config, code_of
+from .errors import StateError
+from .layers import Layer
+from .plan import Plan, from_struct, layer_table
+from .reports import (
+    EpochReport,
+    Evaluation,
+    ForgettingReport,
+    LayerMutation,
+    MutationReport,
+    StepReport,
+)
+from .training import Augment, EpochRecord, History, fit
+
+Floats = NDArray[np.float32]
+
+
+class Model(Tensors):
+    """A network that trains sparse: weights, gradients and optimizer state only where a connection
+    exists.
+
+        model = Model(mlp(64, [128], 10), density=0.1, mutation="em&s", epochs=20, samples=len(x))
+        print(model.plan())
+        model.fit(x, y, validation=(test_x, test_y))
+
+    layers: as in `mest.layers`; config: a Config, and/or its fields as keywords.
+    on_progress(Progress): during long calls; return True to stop the call with CallbackError.
+    on_log(level, message): "info" or "warning"; default: logging.getLogger("mest").
+
+    Memory is one block, known from `plan` and never grown.  One model is for one thread at a time:
+    a second call that overlaps raises StateError; `cancel` alone is free.  Usable as a context
+    manager; `close` gives the memory back.
+
+    Errors: ValueError and TypeError for words and numbers that cannot be meant, and those of
+    `mest.errors` from the library (ShapeError, UnsupportedError, BudgetError, ...).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        config: Optional[Config] = None,
+        *,
+        on_progress: Optional[OnProgress] = None,
+        on_log: Optional[OnLog] = None,
+        **fields: Any,
+    ) -> None:
+        self.config = as_config(config, fields)
+        self._epoch = -1  # the last one begun
+        self._warned = False
+        super().__init__(layers, self.config.to_struct(), Environment(on_progress, on_log))
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def plan(self) -> Plan:
+        """Every byte of this model; print it."""
+        return self._plan
+
+    def __repr__(self) -> str:
+        """A table of the layers with the connections that exist now."""
+        if self.closed:
+            return "Model (closed)"
+        total = f"{self._plan.total_bytes:,} bytes, {self._plan.threads} threads"
+        try:
+            active: Optional[List[int]] = self.connections()
+        except StateError:  # a call is running: say what was planned
+            active = None
+        return "\n".join([f"Model: {total}", *layer_table(self._plan.layers, active)])
+
+    # ----------------------------------------------------------------------------- training ---
+
+    def step(self, x: ArrayLike, y: ArrayLike, ids: Optional[ArrayLike] = None) -> StepReport:
+        """Forward, backward and, when micro-batches are complete, the update.
+
+        x: (n, inputs) or (n, channels, height, width), n up to config.batch; y: (n,) classes, or
+        for "mse" (n, outputs); ids: (n,) numbers of the samples, to count forgetting.
+        Errors: ValueError, DivergedError, CancelledError; the model is then as before the call.
+        """
+        arguments = self._checked(x, y, ids)
+        batch, report = self._batch(*arguments), _abi.mest_step_report()
+        self._call(self._lib.mest_model_step, ctypes.byref(batch), ctypes.byref(report))
+        self._epoch = report.epoch if report.events & _abi.MEST_EVENT_EPOCH else self._epoch
+        return from_struct(StepReport, report)
+
+    def begin_epoch(self) -> EpochReport:
+        """Begins the next epoch now (the first call: epoch 0): mutates when it is time, and takes
+        samples out of the training set at config.phase1_epochs.  `fit` calls this."""
+        report = _abi.mest_epoch_report()
+        self._call(self._lib.mest_model_begin_epoch, ctypes.byref(report))
+        self._epoch = report.epoch
+        return from_struct(EpochReport, report)
+
+    def mutate(self) -> MutationReport:
+        """Drops and grows connections now, whatever config.mutation_every says."""
+        self._call(self._lib.mest_model_mutate, None)
+        return self.mutation()
+
+    def mutation(self) -> MutationReport:
+        """What the last mutation did, in all and by layer; zeros before the first."""
+        sparse = sum(layer.sparse for layer in self._plan.layers)
+        report, parts = _abi.mest_mutation_report(), _abi.array(_abi.mest_mutation_layer, sparse)
+        self._call(self._lib.mest_model_mutation, ctypes.byref(report), parts, sparse)
+        layers = tuple(from_struct(LayerMutation, part) for part in parts[: report.layers])
+        return from_struct(MutationReport, report, layers=layers)
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        epochs: Optional[int] = None,
+        *,
+        validation: Optional[Tuple[ArrayLike, ArrayLike]] = None,
+        augment: Optional[Augment] = None,
+        shuffle: bool = True,
+        progress: bool = True,
+        callback: Optional[Callable[[EpochRecord], Optional[bool]]] = None,
+    ) -> History:
+        """Trains for `epochs` more epochs (None: until config.epochs are complete).
+
+        validation: (x, y) to evaluate after each epoch.  augment(x, rng): changed copy of a batch.
+        shuffle: a new order each epoch, from (config.seed, epoch) alone.  progress: a line per
+        epoch, and a bar when tqdm is installed.  callback(record): after each epoch; return True
+        to stop.  When config.samples is set, row i of x is sample i in the forgetting counts.
+
+        Returns one EpochRecord an epoch.  Ctrl-C is raised as KeyboardInterrupt after the running
+        step; the model stays usable and the next fit begins a new epoch.
+        """
+        return fit(self, x, y, epochs, validation, augment, shuffle, progress, callback)
+
+    # --------------------------------------------------------------------------- forgetting ---
+
+    def forgetting(self) -> ForgettingReport:
+        """Forgetting counts so far.  StateError when config.samples is not set."""
+        counts = np.zeros(self.config.samples or 0, np.uint8)
+        report = _abi.mest_forgetting_report()
+        self._call(
+            self._lib.mest_model_forgetting,
+            ctypes.byref(report),
+            arrays.address(counts),
+            counts.size,
+        )
+        histogram = np.array(report.histogram, np.uint32)
+        return from_struct(ForgettingReport, report, counts=counts, histogram=histogram)
+
+    def select(
+        self,
+        rule: Optional[str] = None,
+        *,
+        remove_count: int = 0,
+        remove_number: int = 0,
+        remove_fraction: float = 0.0,
+        keep_lowest: int = 0,
+    ) -> NDArray[np.uint32]:
+        """Ids, ascending, of the samples that a rule would keep; changes nothing.
+
+        rule: "count" removes samples forgotten at most remove_count times, "number" the
+        remove_number and "fraction" the remove_fraction least forgotten, of which keep_lowest stay
+        all the same; None: the training set as it is now.
+        """
+        wanted = _abi.mest_selection(
+            rule=code_of("remove_rule", rule),
+            remove_count=remove_count,
+            remove_number=remove_number,
+            remove_fraction=remove_fraction,
+            keep_lowest=keep_lowest,
+        )
+        ids = np.zeros(self.config.samples or 0, np.uint32)
+        count = ctypes.c_uint64()
+        self._call(
+            self._lib.mest_model_select,
+            ctypes.byref(wanted),
+            arrays.address(ids),
+            ids.size,
+            ctypes.byref(count),
+        )
+        return ids[: count.value].copy()
+
+    # ------------------------------------------------------------------------------- use it ---
+
+    def predict(self, x: ArrayLike) -> Floats:
+        """Outputs (n, outputs) in inference mode: running statistics, no dropout."""
+        return self._predict(x, 0)
+
+    def predict_proba(self, x: ArrayLike) -> Floats:
+        """Softmax of the outputs: (n, outputs), rows add up to 1."""
+        return self._predict(x, _abi.MEST_PREDICT_PROBABILITIES)
+
+    def _predict(self, x: ArrayLike, flags: int) -> Floats:
+        inputs = self._samples(x, warn=not self._warned)
+        out = np.empty((len(inputs), self._plan.outputs), np.float32)
+        with self._busy() as handle:
+            for part in self._parts(len(inputs)):
+                source, target = inputs[part], out[part]
+                self._call_busy(
+                    handle,
+                    self._lib.mest_model_predict,
+                    arrays.address(source),
+                    len(source),
+                    flags,
+                    arrays.address(target),
+                    target.size,
+                )
+        return out
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
+        """Loss and correct answers over any number of samples, in inference mode."""
+        inputs, known, _ = self._checked(x, y, None)
+        loss, correct, found = 0.0, 0, _abi.mest_evaluation()
+        with self._busy() as handle:
+            for part in self._parts(len(inputs)):
+                batch = self._batch(inputs[part], known[part], None)
+                evaluate = self._lib.mest_model_evaluate
+                self._call_busy(handle, evaluate, ctypes.byref(batch), ctypes.byref(found))
+                loss += found.loss * found.count
+                correct += found.correct
+        count = len(inputs)
+        return Evaluation(loss / count if count else float("nan"), correct, count)
+
+    def _parts(self, count: int) -> List[slice]:
+        """Many samples as several calls of some batches each, so that Ctrl-C is heard in between.
+        Whole batches: the results are the same bits."""
+        size = 16 * self.config.batch
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    # ------------------------------------------------------------------------------- inputs ---
+
+    def _checked(
+        self, x: ArrayLike, y: ArrayLike, ids: Optional[ArrayLike]
+    ) -> Tuple[Floats, NDArray[Any], Optional[NDArray[np.uint32]]]:
+        """Samples, labels or targets, and ids in the form that the library reads."""
+        inputs = self._samples(x, warn=not self._warned)
+        count, outputs = len(inputs), self._plan.outputs
+        known: NDArray[Any]
+        if self.config.loss == "mse":
+            known = arrays.targets(y, count, outputs)
+        else:
+            known = arrays.labels(y, count, outputs)
+        numbers = None if ids is None else arrays.sample_ids(ids, count, self.config.samples or 0)
+        return inputs, known, numbers
+
+    def _batch(self, x: Floats, y: NDArray[Any], ids: Optional[NDArray[np.uint32]]) -> Any:
+        """A mest_batch that points into the arrays, which the caller keeps during the call."""
+        batch = _abi.mest_batch(count=len(x), x=arrays.address(x))
+        if self.config.loss == "mse":
+            batch.targets = arrays.address(y)
+        else:
+            batch.labels = arrays.address(y)
+        if ids is not None:
+            batch.ids = arrays.address(ids)
+        return batch
+
+    def _samples(self, x: ArrayLike, warn: bool) -> Floats:
+        converted = arrays.samples(x, self._plan.layers[0].shape, warn)
+        self._warned |= converted is not x
+        return converted

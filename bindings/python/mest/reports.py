@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model tells about its work: the report structs of mest.h as small dataclasses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Tuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _abi
+
+
+class _Events:
+    events: int
+
+    @property
+    def epoch_began(self) -> bool:
+        return bool(self.events & _abi.MEST_EVENT_EPOCH)
+
+    @property
+    def mutated(self) -> bool:
+        """Connections moved at the beginning of this epoch."""
+        return bool(self.events & _abi.MEST_EVENT_MUTATED)
+
+    @property
+    def removed(self) -> bool:
+        """Samples left the training set: phase 2 begins."""
+        return bool(self.events & _abi.MEST_EVENT_REMOVED)
+
+
+@dataclass(frozen=True)
+class StepReport(_Events):
+    """One training step."""
+
+    update: int  # updates applied so far
+    epoch: int
+    step_in_epoch: int
+    loss: float  # mean over the samples of this call
+    learning_rate: float
+    gradient_norm: float  # before clipping; 0 when no update was applied
+    correct: int  # cross-entropy: samples whose largest output is their label
+    count: int  # samples of this call
+    events: int
+
+    @property
+    def updated(self) -> bool:
+        """Weights changed: False while micro-batches gather."""
+        return bool(self.events & _abi.MEST_EVENT_UPDATED)
+
+
+@dataclass(frozen=True)
+class EpochReport(_Events):
+    """The beginning of an epoch."""
+
+    epoch: int
+    steps: int  # updates this epoch will have; 0: unknown
+    samples: int  # in the training set now
+    dropped: int  # connections, all layers
+    grown: int
+    learning_rate: float
+    events: int
+
+
+@dataclass(frozen=True)
+class LayerMutation:
+    """What a mutation did to one sparse layer."""
+
+    layer: int
+    dropped: int
+    grown: int
+    active: int
+    positions: int
+    density: float
+    explored: float
+
+
+@dataclass(frozen=True)
+class MutationReport:
+    """What a mutation did.  explored: expected share of positions that were ever active."""
+
+    mutations: int  # so far
+    epoch: int
+    dropped: int
+    grown: int
+    active: int
+    positions: int
+    density: float
+    explored: float
+    layers: Tuple[LayerMutation, ...]
+
+
+@dataclass(frozen=True)
+class ForgettingReport:
+    """Which samples were answered correctly and then wrongly at their next presentation.
+
+    counts: (samples,) uint8, forgettings of each sample, 255 for seen and never correct.
+    histogram: (64,) uint32, learned samples by count; the last bin is that or more.
+    """
+
+    samples: int
+    seen: int
+    learned: int
+    never_learned: int
+    unforgettable: int  # learned and never forgotten
+    training: int  # still in the training set
+    phase: int
+    events: int
+    events_epoch: int
+    counts: NDArray[np.uint8]
+    histogram: NDArray[np.uint32]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.seen:,} of {self.samples:,} samples seen: {self.unforgettable:,} learned and "
+            f"never forgotten, {self.learned - self.unforgettable:,} forgotten at least once "
+            f"({self.events:,} times in all), {self.never_learned:,} never learned"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss (without label smoothing) and correct answers over `count` samples."""
+
+    loss: float
+    correct: int
+    count: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.count if self.count else float("nan")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running call is.  stage: "step", "mutate", "predict" or "evaluate"."""
+
+    stage: str
+    done: int
+    total: int  # 0: unknown
+    epoch: int
+    loss: float
+
+
+class CSR(NamedTuple):
+    """Weights of a sparse layer, compressed sparse rows of [outputs][inputs * kernel]:
+
+        scipy.sparse.csr_matrix((csr.values, csr.indices, csr.indptr), shape)
+
+    indptr: (rows + 1,) uint32; indices: (n,) uint16, ascending in a row; values: (n,) float32.
+    """
+
+    indptr: NDArray[np.uint32]
+    indices: NDArray[np.uint16]
+    values: NDArray[np.float32]

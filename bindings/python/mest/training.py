@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop behind `Model.fit`: epochs, batches, a line of progress, a history."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Optional, Tuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import arrays
+from .errors import MestArgumentError, MestError
+from .reports import EpochReport
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Floats = NDArray[np.float32]
+Augment = Callable[[Floats, "np.random.Generator"], Floats]
+Ids = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training.  nan: not measured (accuracy of "mse", validation without data)."""
+
+    epoch: int
+    loss: float  # mean over the samples, as trained: dropout, augmentation, before each update
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float  # of its first update
+    density: float  # of the sparse layers
+    mutated: bool
+    dropped: int  # connections
+    grown: int
+    forgotten: int  # samples answered wrongly that were right before
+    samples: int  # in the training set
+    seconds: float  # of training, without validation
+
+    def __str__(self) -> str:
+        line = f"epoch {self.epoch:>3}  loss {self.loss:.4f}"
+        if not np.isnan(self.accuracy):
+            line += f"  accuracy {self.accuracy:.4f}"
+        if not np.isnan(self.validation_accuracy):
+            line += f"  validation {self.validation_accuracy:.4f}"
+        elif not np.isnan(self.validation_loss):
+            line += f"  validation loss {self.validation_loss:.4f}"
+        line += f"  lr {self.learning_rate:.2e}  density {self.density:.4f}"
+        if self.mutated:
+            line += f"  mutated -{self.dropped} +{self.grown}"
+        return line + f"  {self.seconds:.2f} s"
+
+
+class History(List[EpochRecord]):
+    """Records of `fit`, one an epoch: history[-1].loss, history.column("density")."""
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One field of all epochs as an array."""
+        known = [field.name for field in fields(EpochRecord)]
+        arrays.one_word("name", name, known)
+        return np.array([getattr(record, name) for record in self])
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+
+def fit(
+    model: "Model",
+    x: ArrayLike,
+    y: ArrayLike,
+    epochs: Optional[int],
+    validation: Optional[Tuple[ArrayLike, ArrayLike]],
+    augment: Optional[Augment],
+    shuffle: bool,
+    progress: bool,
+    callback: Optional[Callable[[EpochRecord], Optional[bool]]],
+) -> History:
+    """See Model.fit."""
+    data = _Data(model, x, y, augment, shuffle)
+    if epochs is None:
+        if model.config.epochs is None:
+            raise ValueError("epochs is not given, neither here nor in the config")
+        epochs = model.config.epochs - (model._epoch + 1)
+    history = History()
+    for _ in range(epochs):
+        record = _train_epoch(model, data, validation, progress)
+        history.append(record)
+        if progress:
+            print(record, flush=True)
+        if callback is not None and callback(record):
+            break
+    return history
+
+
+class _Data:
+    """The training set, checked once; batches of an epoch."""
+
+    def __init__(
+        self,
+        model: "Model",
+        x: ArrayLike,
+        y: ArrayLike,
+        augment: Optional[Augment],
+        shuffle: bool,
+    ) -> None:
+        config, plan = model.config, model.plan()
+        self.x = arrays.samples(x, plan.layers[0].shape)
+        count = len(self.x)
+        self.y: NDArray[Any]
+        if config.loss == "mse":
+            self.y = arrays.targets(y, count, plan.outputs)
+        else:
+            self.y = arrays.labels(y, count, plan.outputs)
+        if config.samples not in (None, count):
+            raise MestArgumentError(f"x has {count} samples, Config.samples is {config.samples}")
+        self.counted = config.samples is not None
+        self.seed, self.batch, self.micro = config.seed, config.batch, config.micro_batches
+        self.augment, self.shuffle = augment, shuffle
+
+    def generator(self, epoch: int) -> np.random.Generator:
+        """Depends on (seed, epoch) alone: an epoch can be repeated without those before it."""
+        return np.random.default_rng([self.seed, epoch])
+
+    def batches(self, order: Ids, updates: int) -> List[Ids]:
+        """Cuts an epoch's order into batches; updates: how many the epoch has, 0 for all.
+
+        The last batch may be smaller.  Where micro-batches gather, an unfinished update would be
+        lost, so there all batches have nearly equal sizes and their number is a whole multiple.
+        """
+        if self.micro == 1:
+            parts = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
+        else:
+            count = -(-len(order) // (self.batch * self.micro)) * self.micro
+            if count > len(order):
+                raise ValueError(f"{len(order)} samples are too few for {self.micro} micro-batches")
+            parts = list(np.array_split(order, count)) if count else []
+        return parts[: updates * self.micro] if updates else parts
+
+    def take(self, rows: Ids, rng: np.random.Generator) -> Tuple[Floats, NDArray[Any]]:
+        batch = self.x[rows]
+        if self.augment is not None:
+            batch = np.require(self.augment(batch, rng), np.float32, ["C"])
+        return batch, self.y[rows]
+
+
+def _train_epoch(
+    model: "Model",
+    data: _Data,
+    validation: Optional[Tuple[ArrayLike, ArrayLike]],
+    progress: bool,
+) -> EpochRecord:
+    start = time.perf_counter()
+    begun = model.begin_epoch()
+    rng = data.generator(begun.epoch)
+    order = model.select() if data.counted else np.arange(len(data.x), dtype=np.uint32)
+    if data.shuffle:
+        rng.shuffle(order)
+    loss, correct, count = 0.0, 0, 0
+    try:
+        for rows in _bar(data.batches(order, begun.steps), begun, progress):
+            x, y = data.take(rows, rng)
+            report = model.step(x, y, rows if data.counted else None)
+            loss += report.loss * report.count
+            correct += report.correct
+            count += report.count
+    except BaseException:
+        if data.micro > 1:
+            _drop_gathered(model, data)
+        raise
+    seconds = time.perf_counter() - start
+    nan = float("nan")
+    ranked = model.config.loss == "cross_entropy"
+    evaluation = None if validation is None else model.evaluate(*validation)
+    return EpochRecord(
+        epoch=begun.epoch,
+        loss=loss / max(count, 1),
+        accuracy=correct / max(count, 1) if ranked else nan,
+        validation_loss=evaluation.loss if evaluation else nan,
+        validation_accuracy=evaluation.accuracy if evaluation and ranked else nan,
+        learning_rate=begun.learning_rate,
+        density=model.density(),
+        mutated=begun.mutated,
+        dropped=begun.dropped,
+        grown=begun.grown,
+        forgotten=model.forgetting().events_epoch if data.counted else 0,
+        samples=len(order),
+        seconds=seconds,
+    )
+
+
+def _drop_gathered(model: "Model", data: _Data) -> None:
+    # Gradients of an unfinished update would keep the next epoch from beginning; the library drops
+    # them when a step fails, and a cancelled step is one that surely does.
+    with suppress(MestError):
+        model.cancel()
+        model.step(data.x[:1], data.y[:1])
+
+
+def _bar(batches: List[Ids], begun: EpochReport, progress: bool) -> Iterable[Ids]:
+    """The batches behind a tqdm bar, when there is somebody to see it."""
+    if progress and sys.stderr.isatty():
+        with suppress(ImportError):
+            tqdm = importlib.import_module("tqdm").tqdm
+            bar: Iterable[Ids] = tqdm(batches, f"epoch {begun.epoch}", leave=False, unit="step")
+            return bar
+    return batches
