@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is refused, by which exception, with which words, and that a refusal changes nothing."""
+
+import numpy as np
+import pytest
+from support import X, Y, fingerprint, tiny
+from test_header import constants
+
+import mest
+from mest import Conv2d, Flatten, Input, Linear, ReLU, _abi, errors
+
+
+def test_errors_are_built_in_kinds():
+    pairs = [
+        (mest.MestArgumentError, ValueError), (mest.ShapeError, ValueError),
+        (mest.UnsupportedError, NotImplementedError), (mest.VersionError, RuntimeError),
+        (mest.StateError, RuntimeError), (mest.DivergedError, ArithmeticError),
+        (mest.MestMemoryError, MemoryError), (mest.BudgetError, MemoryError),
+    ]  # fmt: skip
+    for ours, builtin in pairs:
+        assert issubclass(ours, mest.MestError) and issubclass(ours, builtin)
+    statuses = {v for k, v in constants().items() if k.startswith("MEST_ERR_")}
+    assert set(errors._KINDS) == statuses
+    for status in statuses:
+        error = errors.error_of(status, "words")
+        assert error.status == status and str(error) == "words"
+    assert type(errors.error_of(-77, "")) is mest.MestError
+
+
+@pytest.mark.parametrize(
+    "layers, kind",
+    [
+        ([], mest.MestError),
+        ([Linear(3)], mest.MestError),
+        ([Input(3, 4, 4), Linear(3)], mest.ShapeError),
+        ([Input(3, 4, 4), Conv2d(2, 9), Flatten(), Linear(2)], mest.ShapeError),
+        (
+            [Input(3), Linear(4, name="a"), Linear(5), mest.Add(with_="a"), Linear(2)],
+            mest.ShapeError,
+        ),
+        ([Input(3, 4, 4), Conv2d(2, 3)], mest.ShapeError),
+        ([Input(3), Linear(4), Linear(2, from_=0)], mest.MestError),  # layer 1 leads nowhere
+        ([Input(3, 4, 4), Conv2d(2, 1, padding=1), Flatten(), Linear(2)], mest.MestArgumentError),
+        ([Input(3), ReLU()], mest.ShapeError),  # nothing to train
+    ],
+)
+def test_descriptions_that_do_not_fit(layers, kind):
+    for make in (mest.plan, mest.Model):
+        with pytest.raises(kind) as caught:
+            make(layers)
+        assert str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "layers, words",
+    [
+        ([Input(3), ReLU], "not a layer"),
+        ([Input(3), Linear(0)], "features"),
+        ([Input(-1), Linear(2)], "channels"),
+        ([Input(3), Linear(2, density=0.0)], "density"),
+        ([Input(3), Linear(2, density=1.5)], "density"),
+        ([Input(3), Linear(2, name="x" * 24)], "23 bytes"),
+        ([Input(3), Linear(2, from_="nobody")], "no layer"),
+        ([Input(3), Linear(2, from_=1)], "does not come before"),
+        ([Input(3), Linear(2, from_=-2)], "does not come before"),
+        (
+            [Input(3), Linear(2, name="a"), Linear(2, name="a"), Linear(2, from_="a")],
+            "more than one",
+        ),
+        ([Input(3), mest.Add()], "with_"),
+        ([Input(3), mest.BatchNorm(momentum=0)], "momentum"),
+        ([Input(1, 4, 4), Conv2d(2, (3, 3, 3))], "kernel"),
+        ([Input(1, 4, 4), Conv2d(2, 3, padding=-1)], "padding"),
+        ([Input(1, 4, 4), Conv2d(2, 3, stride=0)], "stride"),
+    ],
+)
+def test_descriptions_that_cannot_be_meant(layers, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        mest.plan(layers)
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("mutation", "emm", "'em&s'"),
+        ("loss", "l2", "'mse'"),
+        ("schedule", "cos", "'cosine'"),
+        ("simd", "sse", "'avx2'"),
+        ("distribution", "er", "'erk'"),
+        ("batch", 0, "above 0"),
+        ("batch", -1, "at least"),
+        ("batch", 2.5, "integer"),
+        ("batch", 2**40, "below"),
+        ("density", 0.0, "above 0"),
+        ("mutation_rate", 0, "above 0"),
+        ("learning_rate", -0.1, "at least"),
+        ("remove_rule", "all", "'fraction'"),
+        ("importance_gradient", "first", "'ema'"),
+    ],
+)
+def test_wrong_words(field, value, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        tiny(**{field: value})
+    assert field in str(caught.value)
+
+
+def test_unknown_field():
+    with pytest.raises(TypeError, match="learning_rate"):
+        tiny(lr=0.1)
+
+
+def test_every_config_field_arrives():
+    """Each field of mest_config can be set by some word or number of Config."""
+    settings = dict(
+        seed=1,
+        batch=2,
+        micro_batches=3,
+        threads=4,
+        simd="avx2",
+        budget_bytes=5,
+        gradient_chunks=6,
+        inference_only=True,
+        loss="mse",
+        label_smoothing=0.25,
+        learning_rate=0.5,
+        momentum=0.75,
+        weight_decay=0.125,
+        clip_norm=7,
+        nesterov=True,
+        decay_bias=False,
+        decay_norm=False,
+        epochs=8,
+        steps_per_epoch=9,
+        schedule="cosine",
+        schedule_by_update=True,
+        schedule_every=10,
+        schedule_gamma=0.5,
+        learning_rate_min=0.25,
+        warmup_epochs=11,
+        density=0.5,
+        distribution="erk",
+        allow_empty_rows=True,
+        mutation="EM&S",
+        mutation_decay="cosine",
+        mutation_every=12,
+        mutation_epochs=(13, 14),
+        mutation_rate=0.5,
+        mutation_extra=0.25,
+        exclude_dropped=True,
+        round_compat=True,
+        normalised=True,
+        importance_gradient="momentum",
+        importance_lambda=0.5,
+        importance_beta=0.25,
+        samples=15,
+        phase1_epochs=16,
+        remove_rule="fraction",
+        remove_count=17,
+        remove_number=18,
+        remove_fraction=0.5,
+        keep_lowest=19,
+    )
+    struct = mest.Config(**settings).to_struct()
+    assert set(settings) == set(vars(mest.Config()))
+    for name, _ in _abi.mest_config._fields_:
+        value = getattr(struct, name)
+        assert any(value) if name == "mutation_epochs" else value != 0, name
+        if name in settings and not isinstance(settings[name], (str, tuple)):
+            assert value == settings[name], name
+    assert (struct.optimizer_flags, struct.mutation_flags, list(struct.mutation_epochs)) == (
+        7,
+        7,
+        [13, 14],
+    )
+    assert mest.Config(mutation="ems").to_struct().mutation == _abi.MEST_MUTATION_EMS
+
+
+@pytest.mark.parametrize(
+    "x, y, words",
+    [
+        (np.ones((4, 5)), Y, r"shape \(4, 5\).*\(n, 4\)"),
+        (np.ones(4), Y, r"x\[None\]"),
+        (np.full((4, 4), "a"), Y, "numbers are wanted"),
+        (X, Y[:3], r"\(4,\)"),
+        (X, np.eye(4, 3), "one-hot"),
+        (X, np.array([0, 1, 2, 3]), "3 classes"),
+        (X, np.array([0, -1, 2, 0]), "3 classes"),
+        (X, np.array([0, 2**32, 0, 0]), "3 classes"),
+        (X, np.zeros(4), "integers"),
+        (
+            np.ones((5, 4), np.float32),
+            np.zeros(5, int),
+            "batch|count|samples",
+        ),  # more than the batch
+        (np.full((4, 4), np.nan, np.float32), Y, "finite"),
+        (np.full((4, 4), np.inf, np.float32), Y, "finite"),
+        (np.ones((0, 4), np.float32), Y[:0], "count|batch|samples"),
+    ],
+)
+def test_wrong_data(x, y, words):
+    model = tiny()
+    before = fingerprint(model)
+    with pytest.raises(mest.MestArgumentError, match=words):
+        model.step(x, y)
+    assert fingerprint(model) == before
+    model.step(X, Y)
+
+
+def test_wrong_ids():
+    with pytest.raises(ValueError, match="samples"):
+        tiny().step(X, Y, ids=np.arange(4))
+    model = tiny(samples=10)
+    for ids in ([0, 1, 2, 10], [0, 1, 2, -1], [0, 1], [0.0, 1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError):
+            model.step(X, Y, ids=ids)
+    model.step(X, Y, ids=[9, 8, 0, 1])
+    with pytest.raises(mest.StateError):
+        tiny().forgetting()
+
+
+def test_wrong_tensors():
+    model = tiny()
+    for layer, what in (
+        (0, "weight"),
+        (2, "bias"),
+        (1, "scale"),
+        (9, "weight"),
+        (-1, "weight"),
+        ("x", "weight"),
+    ):
+        with pytest.raises(mest.MestArgumentError):
+            model.tensor(layer, what)
+    with pytest.raises(ValueError, match="running_mean"):
+        model.tensor(1, "wait")
+    with pytest.raises(mest.MestArgumentError):
+        model.set_tensor(1, "weight_gradient", np.zeros(16))
+    with pytest.raises(mest.MestArgumentError, match="shape"):
+        model.set_tensor(3, "weight", np.zeros(24))
+    with pytest.raises(mest.MestArgumentError):
+        model.set_tensor(3, "bias", [np.nan, 0, 0])
+    with pytest.raises(mest.MestArgumentError):
+        model.csr(3)
+
+
+@pytest.mark.parametrize(
+    "indptr, indices",
+    [
+        ([0] * 8, []), ([0] * 9, [1]), ([0] + [1] * 8, [4]), ([0] + [2] * 8, [1, 1]),
+        ([0] + [2] * 8, [2, 1]), ([1] + [2] * 8, [1, 2]), ([0, 2, 1] + [3] * 6, [0, 1, 2]),
+        ([0, 4, 8, 12, 16, 20, 20, 20, 20], [0, 1, 2, 3] * 5),  # above the capacity of 16
+    ],
+)  # fmt: skip
+def test_wrong_csr(indptr, indices):
+    model = tiny()
+    before = fingerprint(model)
+    with pytest.raises(mest.MestArgumentError):
+        model.set_csr(1, indptr, indices, np.ones(len(indices)))
+    assert fingerprint(model) == before
+
+
+def test_divergence_leaves_the_model():
+    model = mest.Model([Input(2), Linear(2, density=1.0)], batch=1, loss="mse", learning_rate=1e30)
+    model.step([[1.0, 1.0]], [[3.0, 4.0]])
+    before = fingerprint(model)
+    with pytest.raises(ArithmeticError):
+        for _ in range(5):
+            before = fingerprint(model)
+            model.step([[1e30, 1e30]], [[3.0, 4.0]])
+    assert fingerprint(model) == before

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Properties of mutation (golden check G13), importance scores, schedules, two-phase training."""
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from support import fingerprint, positions
+from test_golden import give_gradient
+
+import mest
+from mest import Conv2d, Flatten, Input, Linear
+
+networks = st.one_of(
+    st.tuples(st.just("linear"), st.integers(1, 60), st.integers(1, 60)),
+    st.tuples(st.just("conv"), st.integers(1, 12), st.integers(1, 12)),
+)
+
+
+def sparse_model(network, density, **config):
+    kind, inputs, outputs = network
+    if kind == "linear":
+        layers = [Input(inputs), Linear(outputs, density=density), Linear(2, density=1.0)]
+    else:
+        layers = [
+            Input(inputs, 4, 4),
+            Conv2d(outputs, 3, density=density),
+            Flatten(),
+            Linear(2, density=1.0),
+        ]
+    return mest.Model(layers, batch=2, **config)
+
+
+def state(model):
+    """Connections of layer 1: {position: (value, momentum)}, checked for order on the way."""
+    part, csr = model.plan().layers[1], model.csr(1)
+    assert csr.indptr[0] == 0 and (np.diff(csr.indptr.astype(int)) >= 0).all()
+    assert csr.indptr[-1] == len(csr.indices) == len(csr.values) == model.connections()[1]
+    where = positions(csr, part.columns)
+    assert (np.diff(where) > 0).all(), "columns ascending in each row, no position twice"
+    assert not len(where) or (csr.indices < part.columns).all()
+    return dict(
+        zip(where.tolist(), zip(csr.values.tolist(), model.tensor(1, "weight_momentum").tolist()))
+    )
+
+
+def certain(size, density):
+    """The count of a density, when float32 and float64 agree on it."""
+    assume(abs(density * size - np.floor(density * size) - 0.5) > 1e-3)
+    return reference.count_exact(size, density)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    network=networks,
+    density=st.floats(0.02, 0.6),
+    mode=st.sampled_from(["vanilla", "em", "em&s"]),
+    epochs=st.integers(1, 8),
+    exclude=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_g13_invariants(network, density, mode, epochs, exclude, seed):
+    density = float(np.float32(density))
+    config = dict(mutation=mode, mutation_every=1, epochs=8, mutation_epochs=(3, 6),
+                  mutation_extra=0.05, exclude_dropped=exclude, seed=seed)  # fmt: skip
+    config["mutation_extra"] = min(0.05, density / 2)
+    model, twin = sparse_model(network, density, **config), sparse_model(network, density, **config)
+    part = model.plan().layers[1]
+    size = part.rows * part.columns
+    assume(part.sparse)
+    target = certain(size, density)
+    assert part.active == target == model.connections()[1]
+    rng = np.random.default_rng(seed)
+    for epoch in range(epochs):
+        before = state(model)
+        momentum = rng.normal(size=len(before)).astype(np.float32)
+        for each in (model, twin):
+            each.set_tensor(1, "weight_momentum", momentum)
+        before = state(model)
+        begun = model.begin_epoch()
+        twin.begin_epoch()
+        after = state(model)
+        drop, grow = reference.mutation_densities(
+            mode, density, epoch, (3, 6), extra=config["mutation_extra"]
+        )
+        low, high = certain(size, drop), certain(size, grow)
+        values = np.array([v for v, _ in before.values()])
+        dropped = reference.dropped_positions(values, list(before), max(0, len(before) - low))
+        survivors = {p: vm for p, vm in before.items() if p not in dropped}
+        # What was dropped a moment ago may be excluded: then there can be too little room to grow.
+        room = size - len(before) if exclude else size - len(survivors)
+        wanted = max(0, high - len(survivors)) if grow > drop else 0
+        assert len(after) == len(survivors) + min(wanted, room)
+        assert len(after) <= part.capacity
+        assert begun.dropped == len(dropped)
+        assert begun.grown == len(after) - len(survivors)
+        for position, kept in survivors.items():
+            assert after[position] == kept, "survivors keep value and momentum, bit for bit"
+        for position in set(after) - set(survivors):
+            assert after[position] == (0.0, 0.0), "grown connections start at 0"
+            assert not (exclude and position in dropped)
+        assert fingerprint(model) == fingerprint(twin), "one seed, one result"
+
+
+@settings(max_examples=40, deadline=None)
+@given(network=networks, density=st.floats(0.01, 0.9), seed=st.integers(0, 2**32))
+def test_initial_connections(network, density, seed):
+    """As many as the density says, every output with at least one where there are enough."""
+    density = float(np.float32(density))
+    model = sparse_model(network, density, seed=seed)
+    part = model.plan().layers[1]
+    assume(part.sparse)
+    connections = state(model)
+    assert len(connections) == certain(part.rows * part.columns, density)
+    rows = {p // part.columns for p in connections}
+    assert len(rows) == part.rows or len(connections) < part.rows
+    assert all(m == 0 for _, m in connections.values())
+    assert fingerprint(model) == fingerprint(sparse_model(network, density, seed=seed))
+
+
+def test_initial_scale():
+    """He initialisation by the connections a row has: variance 2 / fan."""
+    layers = [Input(500), Linear(400, density=0.1), Linear(2, density=1.0)]
+    model = mest.Model(layers, batch=1)
+    csr = model.csr(1)
+    fan = np.repeat(np.diff(csr.indptr.astype(int)), np.diff(csr.indptr.astype(int)))
+    assert np.var(csr.values * np.sqrt(fan)) == pytest.approx(2, rel=0.05)
+    assert abs(np.mean(csr.values * np.sqrt(fan))) < 0.05
+
+
+def test_seeds_differ():
+    first, second = (sparse_model(("linear", 40, 40), 0.1, seed=s) for s in (1, 2))
+    assert set(state(first)) != set(state(second))
+
+
+def test_layers_differ():
+    layers = [Input(50), Linear(50, density=0.2), Linear(50, density=0.2), Linear(2, density=1.0)]
+    model = mest.Model(layers, batch=1, mutation="em", epochs=10)
+    assert model.csr(1).indices.tolist() != model.csr(2).indices.tolist()
+
+
+# --------------------------------------------------------------------------------- importance ---
+
+
+def scored(**config):
+    """12 connections of 6 x 8 with known weights and momentum; a mutation drops 4 of them."""
+    layers = [Input(8), Linear(6, density=0.25, bias=False)]
+    model = mest.Model(
+        layers, batch=8, loss="mse", mutation="vanilla", mutation_rate=1 / 3, epochs=10,
+        learning_rate=0.0, weight_decay=0.0, exclude_dropped=True, **config,
+    )  # fmt: skip
+    rng = np.random.default_rng(5)
+    where = np.sort(rng.choice(48, 12, replace=False))
+    values, momentum = (rng.normal(0, 1, 12).astype(np.float32) for _ in range(2))
+    starts = np.searchsorted(where // 8, np.arange(7))
+    model.begin_epoch()  # epoch 0 mutates by itself
+    model.set_csr(1, starts, where % 8, values, momentum)
+    return model, where, values, momentum
+
+
+def survivors_after_mutation(model, where):
+    model.mutate()
+    return set(positions(model.csr(1), 8).tolist()) & set(where.tolist())
+
+
+def four_least(scores, where):
+    return set(where.tolist()) - reference.dropped_positions(scores, where, 4)
+
+
+def test_importance_by_momentum():
+    model, where, values, momentum = scored(
+        importance_gradient="momentum", importance_lambda=5.0, momentum=0.9
+    )
+    scores = np.abs(values) + 5.0 * 0.1 * np.abs(momentum)
+    assert survivors_after_mutation(model, where) == four_least(scores, where)
+
+
+def test_importance_normalised():
+    model, where, values, momentum = scored(
+        importance_gradient="momentum", importance_lambda=0.7, momentum=0.9, normalised=True
+    )
+    w, g = np.abs(values), np.abs(momentum)
+    scores = w / w.mean() + 0.7 * g / g.mean()
+    assert survivors_after_mutation(model, where) == four_least(scores, where)
+
+
+@pytest.mark.parametrize("kind", ["last", "ema"])
+def test_importance_by_gradient(kind):
+    model, where, values, _ = scored(
+        importance_gradient=kind, importance_lambda=2.0, importance_beta=0.8, momentum=0.0
+    )
+    rng = np.random.default_rng(6)
+    average = np.zeros(48)
+    for _ in range(3):
+        gradient = rng.normal(0, 1, (6, 8))
+        give_gradient(model, gradient)
+        average = 0.8 * average + 0.2 * np.abs(gradient.ravel())
+    g = np.abs(gradient.ravel()) if kind == "last" else average
+    scores = np.abs(values) + 2.0 * g[where]
+    assert survivors_after_mutation(model, where) == four_least(scores, where)
+
+
+# ------------------------------------------------------------------------------------- phases ---
+
+
+def test_default_boundaries():
+    """9/16 and 3/4 of the epochs: 90 and 120 of 160."""
+    model = sparse_model(("linear", 40, 50), 0.1, mutation="em&s", mutation_every=1, epochs=160)
+    densities = [(model.begin_epoch(), model.density())[1] for _ in range(160)]
+    steps = np.flatnonzero(np.diff(densities)) + 1
+    assert steps.tolist() == [90, 120]
+
+
+def test_cosine_decay():
+    """From the full extra density to none at the second boundary, never rising."""
+    model = sparse_model(
+        ("linear", 100, 100), 0.1, mutation="em&s", mutation_decay="cosine", mutation_every=1,
+        epochs=40, mutation_epochs=(10, 30),
+    )  # fmt: skip
+    densities = np.array([(model.begin_epoch(), model.density())[1] for _ in range(40)])
+    expected = [0.1 + 0.05 * (1 + np.cos(np.pi * min(e / 30, 1))) / 2 for e in range(40)]
+    np.testing.assert_allclose(densities, expected, atol=2e-4)
+
+
+def test_extra_is_at_most_half_the_target():
+    model = sparse_model(("linear", 100, 100), 0.02, mutation="em&s", epochs=10)
+    model.begin_epoch()
+    assert model.density() == pytest.approx(0.03, abs=1e-4)
+    assert model.plan().active_peak - model.plan().active == 100
+
+
+def test_static_mask():
+    model = sparse_model(("linear", 30, 30), 0.1, epochs=10)
+    before = state(model)
+    assert not any(model.begin_epoch().mutated for _ in range(10))
+    assert state(model) == before
+    with pytest.raises(ValueError):
+        model.mutate()
+
+
+def test_set_csr_is_brought_to_the_target():
+    """Any number of connections may be set; the next mutation restores the count."""
+    model = sparse_model(("linear", 20, 10), 0.2, mutation="em", epochs=10)
+    model.set_csr(1, [0, 1] + [1] * 9, [3], [2.0], [1.0])
+    assert model.connections()[1] == 1
+    model.mutate()
+    assert model.connections()[1] == 40 and state(model)[3] == (2.0, 1.0)
+
+
+def test_mutation_report():
+    layers = [Input(30), Linear(40, density=0.1), Linear(20, density=0.2), Linear(2, density=1.0)]
+    model = mest.Model(layers, batch=1, mutation="vanilla", mutation_rate=0.5, epochs=10)
+    assert model.mutation().mutations == 0
+    report = model.mutate()
+    assert (report.mutations, len(report.layers)) == (1, 2)
+    assert [part.layer for part in report.layers] == [1, 2]
+    assert [part.positions for part in report.layers] == [1200, 800]
+    assert [part.dropped for part in report.layers] == [60, 80]
+    for what in ("dropped", "grown", "active", "positions"):
+        assert getattr(report, what) == sum(getattr(part, what) for part in report.layers)
+    assert report.density == pytest.approx(model.density()) == pytest.approx(280 / 2000)
+    explored = [report.explored] + [model.mutate().explored for _ in range(20)]
+    assert 0.14 < explored[0] < 0.30 and (np.diff(explored) > 0).all() and explored[-1] <= 1
+
+
+# ---------------------------------------------------------------------------------- two phases ---
+
+
+def two_phase(**config):
+    layers = [Input(4), Linear(3, density=1.0)]
+    return mest.Model(layers, batch=8, samples=40, epochs=6, phase1_epochs=3, **config)
+
+
+def run_epoch(model, x, y):
+    begun, ids = model.begin_epoch(), model.select()
+    for i in range(0, len(ids), 8):
+        model.step(x[ids[i : i + 8]], y[ids[i : i + 8]], ids[i : i + 8])
+    return begun, ids
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"remove_rule": "number", "remove_number": 13},
+        {"remove_rule": "number", "remove_number": 13, "keep_lowest": 5},
+        {"remove_rule": "fraction", "remove_fraction": 0.25},
+        {"remove_rule": "count", "remove_count": 0},
+    ],
+)
+def test_two_phases(rule):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)
+    model = two_phase(learning_rate=1.0, **rule)
+    for _ in range(3):
+        begun, ids = run_epoch(model, x, y)
+        assert (begun.samples, begun.steps, begun.removed, len(ids)) == (40, 5, False, 40)
+    rule = dict(rule)
+    expected = model.select(rule.pop("remove_rule"), **rule)
+    assert 0 < len(expected) < 40
+    for epoch in range(3, 6):
+        begun, ids = run_epoch(model, x, y)
+        assert begun.removed == (epoch == 3) and begun.samples == len(expected)
+        assert ids.tolist() == expected.tolist() and begun.steps == -(-len(expected) // 8)
+        report = model.forgetting()
+        assert (report.phase, report.training) == (2, len(expected))
+
+
+def test_fit_leaves_removed_samples_out():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)
+    model = two_phase(remove_rule="number", remove_number=10)
+    history = model.fit(x, y, progress=False)
+    assert history.column("samples").tolist() == [40] * 3 + [30] * 3
