@@ -8,6 +8,7 @@
  *     mest_config config = MEST_CONFIG_INIT;
  *     config.batch = 32;  config.samples = 1797;  config.epochs = 20;
  *     config.density = 0.1f;  config.mutation = MEST_MUTATION_EMS;
+ *     config.learning_rate = 0.05f;  config.momentum = 0.9f;
  *
  *     const mest_layer layers[] = {
  *         { MEST_LAYER_HEAD(MEST_LAYER_INPUT),   .channels = 64 },
@@ -31,7 +32,8 @@
  *           exactly that many bytes; no later call allocates.
  * Threads   Different models may be used at the same time from different threads.  One model is
  *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
- *           mest_model_cancel() alone may be called at any time from any thread.
+ *           mest_model_cancel() alone may be called at any time from any thread; it and
+ *           mest_model_destroy() must not meet.
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set.
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
@@ -78,8 +80,8 @@ MEST_API const char *mest_version_string(void);
 /* The MEST_ABI_VERSION that the library in use was built with. */
 MEST_API uint32_t mest_abi_version(void);
 
-/* One line about the build: engine, OpenMP or not, vector paths compiled in, the path this machine
- * would use.  Static storage. */
+/* One line about the build: OpenMP or not, instruction sets compiled in, the one this machine would
+ * use.  Static storage. */
 MEST_API const char *mest_build_info(void);
 
 /* ================================================================================ statuses === */
@@ -109,8 +111,9 @@ MEST_API const char *mest_status_string(mest_status status);
 typedef struct mest_model mest_model; /* opaque */
 
 /* What went wrong in the last failed call, one line, at most 255 bytes, never NULL; "" if none.
- * model: the model of that call, or NULL for calls that had none (plan, create), whose message is
- * kept per thread.  Valid until the next call on that model (that thread). */
+ * model: the model of that call.  NULL: calls that had no model (plan, create, a NULL model), or that
+ * got MEST_ERR_STATE because another call was running on it; their message is kept per thread.
+ * Valid until the next call on that model (that thread). */
 MEST_API const char *mest_last_error(const mest_model *model);
 
 /* ---------------------------------------------------------------------------------- layers --- */
@@ -145,9 +148,11 @@ enum { /* mest_layer.flags, bits */
  * One layer of the description: an array of these is the network.  The array is the caller's; it
  * is read during the call and may be constant (flash).  The last layer's output is what the loss
  * sees: it must have 1 x 1 pixels.  Every layer must lead to it, or the description is refused.
- * Limits: 1024 layers; 2^28 values a sample in one layer; inputs * kernel and outputs * kernel of a
- * weight matrix at most 65536 (connections are stored with 16-bit columns), else
- * MEST_ERR_UNSUPPORTED.
+ * At least one layer has weights.  A field that a layer's kind does not have must be 0.
+ * Limits: 1024 layers, 65536 channels, height and width of the input at most 65536, kernel and
+ * stride at most 255 (MEST_ERR_ARGUMENT); 2^28 values a sample in one layer (MEST_ERR_SHAPE);
+ * inputs * kernel and outputs * kernel of a weight matrix at most 65536, since connections are stored
+ * with 16-bit columns, and fewer than 2^31 positions (MEST_ERR_UNSUPPORTED).
  */
 typedef struct mest_layer {
     uint32_t struct_size;
@@ -161,7 +166,7 @@ typedef struct mest_layer {
     uint32_t kernel_w;   /* 0: kernel_h                                                          */
     uint32_t stride_h;   /* 0: 1 for CONV2D, the kernel for pools                                */
     uint32_t stride_w;   /* 0: stride_h                                                          */
-    uint32_t pad_h;      /* zeros added above and below                                          */
+    uint32_t pad_h;      /* zeros added above and below; less than the kernel                    */
     uint32_t pad_w;      /* ... left and right (not inherited from pad_h)                        */
     uint32_t dilation_h; /* 0 or 1; more is MEST_ERR_UNSUPPORTED in this version                 */
     uint32_t dilation_w;
@@ -170,7 +175,8 @@ typedef struct mest_layer {
     int32_t  scheme;     /* MEST_SCHEME_*                                                        */
     float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
                             0: what config.density and config.distribution give; 1: dense        */
-    float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics; 0: 0.1    */
+    float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics, of which
+                            the variance is the unbiased one; 0: 0.1                             */
     float    epsilon;    /* BATCH_NORM: added to the variance; 0: 1e-5                           */
     float    rate;       /* DROPOUT: in [0, 1)                                                   */
     char     name[MEST_NAME_BYTES]; /* for reports, UTF-8, zero-terminated; "": made from kind   */
@@ -228,7 +234,8 @@ enum { /* mest_config.mutation_decay */
 };
 
 enum { /* mest_config.mutation_flags, bits */
-    MEST_MUTATION_EXCLUDE_DROPPED = 1, /* a connection just dropped is not grown at once         */
+    MEST_MUTATION_EXCLUDE_DROPPED = 1, /* a connection just dropped is not grown at once, unless
+                                          no other is free                                       */
     MEST_MUTATION_ROUND_COMPAT    = 2, /* counts as the authors' published code rounds them      */
     MEST_MUTATION_NORMALISED      = 4  /* |w|/mean|w| + lambda * g/mean g                        */
 };
@@ -257,7 +264,8 @@ typedef struct mest_config {
 
     /* Work and memory */
     uint32_t batch;             /* most samples in one step; required, 1 .. 65536                */
-    uint32_t micro_batches;     /* steps whose gradients are averaged for one update; 0: 1       */
+    uint32_t micro_batches;     /* steps whose gradients are averaged for one update; 0: 1; the
+                                   last update of an epoch may have fewer                        */
     uint32_t threads;           /* 0: one a core, at most 4; results do not depend on it         */
     int32_t  simd;              /* MEST_SIMD_*; results do not depend on it                      */
     uint64_t budget_bytes;      /* refuse a plan above it; 0: no limit                           */
@@ -270,7 +278,7 @@ typedef struct mest_config {
     float    label_smoothing;   /* in [0, 1): 1-s on the label, s/(K-1) on each other class      */
 
     /* Stochastic gradient descent */
-    float    learning_rate;     /* >= 0; 0 trains nothing                                        */
+    float    learning_rate;     /* >= 0; set it: 0 trains nothing                                */
     float    momentum;          /* in [0, 1)                                                     */
     float    weight_decay;      /* L2, added to the gradient                                     */
     float    clip_norm;         /* largest Euclidean norm of the whole gradient; 0: no clipping  */
@@ -279,8 +287,8 @@ typedef struct mest_config {
     /* Time */
     uint32_t epochs;            /* length of the training; needed by COSINE and mutation decay   */
     uint32_t steps_per_epoch;   /* updates in an epoch; 0: ceil(samples / (batch * micro_batches))
-                                   when samples is known, else only mest_model_begin_epoch()
-                                   starts epochs                                                 */
+                                   when samples is known, else the first step begins epoch 0 and
+                                   only mest_model_begin_epoch() begins others                   */
     int32_t  schedule;          /* MEST_SCHEDULE_*                                               */
     uint32_t schedule_flags;    /* MEST_SCHEDULE_BY_UPDATE                                       */
     uint32_t schedule_every;    /* STEP: epochs                                                  */
@@ -298,7 +306,8 @@ typedef struct mest_config {
     int32_t  mutation;          /* MEST_MUTATION_*                                               */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
     uint32_t mutation_every;    /* epochs between mutations; 0: 5                                */
-    uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs            */
+    uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
+                                   then be 2 or more for EM and EMS                              */
     float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2         */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
                                    half the target                                               */
@@ -359,7 +368,7 @@ typedef struct mest_plan_report {
 typedef struct mest_layer_plan {
     uint32_t struct_size;
     int32_t  kind;
-    int32_t  from;              /* index of the producing layer, -1 for the input layer          */
+    int32_t  from;              /* index of the producing layer, counted from 0; -1: has none    */
     int32_t  with;              /* ADD: index of the second operand, else -1                     */
     uint32_t channels;          /* of the output                                                 */
     uint32_t height;
@@ -380,7 +389,7 @@ typedef struct mest_layer_plan {
 
 /*
  * Plans a model: checks config and layers and counts every byte.  Pure arithmetic: allocates
- * nothing; needs stack, about 1 KB a layer.
+ * nothing; needs stack, about 1 KB a layer, as create does.
  * out_plan: filled on MEST_OK and on MEST_ERR_BUDGET.
  * out_layers: `count` entries, or NULL; each struct_size set by the caller.
  * Errors: ARGUMENT, SHAPE, UNSUPPORTED, VERSION, BUDGET (the message proposes what would fit).
@@ -397,7 +406,7 @@ enum { /* mest_env.log level */
 
 enum { /* mest_progress.stage */
     MEST_STAGE_STEP     = 1, /* done, total: updates of this epoch (total 0: unknown)            */
-    MEST_STAGE_MUTATE   = 2, /* done, total: layers                                              */
+    MEST_STAGE_MUTATE   = 2, /* once, before anything moves; total: sparse layers                */
     MEST_STAGE_PREDICT  = 3, /* done, total: samples                                             */
     MEST_STAGE_EVALUATE = 4  /* done, total: samples                                             */
 };
@@ -413,7 +422,8 @@ typedef struct mest_progress {
 
 /* What the model's surroundings provide; every field may be 0.  The functions are called only
  * during a call on the model, on the caller's thread, with `user` as the last argument.  A
- * callback that returns int32_t stops the call by returning non-zero: MEST_ERR_CALLBACK. */
+ * callback that returns int32_t stops the call by returning non-zero: MEST_ERR_CALLBACK.  Callbacks
+ * must return: no longjmp, no exception; calls on the same model from within get MEST_ERR_STATE. */
 typedef struct mest_env {
     uint32_t struct_size;
     uint32_t reserved;
@@ -450,7 +460,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_create_in(const mest_config *conf
                                                          const mest_env *env, void *block,
                                                          size_t bytes, mest_model **out_model);
 
-/* Ends a model and gives its block back.  NULL is fine. */
+/* Ends a model and gives its block back.  NULL is fine.  Ignored while a call runs on the model. */
 MEST_API void mest_model_destroy(mest_model *model);
 
 /* The plan of an existing model; out_layers as in mest_plan.  Errors: ARGUMENT, STATE, VERSION. */
@@ -473,7 +483,7 @@ typedef struct mest_batch {
 enum { /* mest_step_report.events, bits */
     MEST_EVENT_UPDATED = 1, /* weights changed (not set while micro-batches gather)              */
     MEST_EVENT_EPOCH   = 2, /* an epoch began before this step                                   */
-    MEST_EVENT_MUTATED = 4, /* connections moved at its beginning                                */
+    MEST_EVENT_MUTATED = 4, /* at its beginning at least one connection was dropped or grown     */
     MEST_EVENT_REMOVED = 8  /* samples left the training set: phase 2 begins                     */
 };
 
@@ -491,13 +501,15 @@ typedef struct mest_step_report {
 } mest_step_report;
 
 /*
- * One training step: forward, backward and, when micro_batches are complete, the update.  Starts
- * the next epoch by itself (see mest_model_begin_epoch) when steps_per_epoch is known and over.
+ * One training step: forward, backward and, when micro_batches are complete, the update.  Begins
+ * the next epoch by itself when steps_per_epoch is known and over, unless the caller begins epochs
+ * (mest_model_begin_epoch).
  * out_report: or NULL.
  * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
- * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before, but
- * gradients already gathered for an unfinished update are dropped, and an epoch that this call began
- * has begun (not after ARGUMENT or STATE: they are found before anything happens).
+ * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before.  Two things
+ * are not (after ARGUMENT and STATE they are too): gradients are zero, so that an unfinished update is
+ * dropped and MEST_GRADIENT_LAST sees none; and an epoch that this call began has begun, its events
+ * are in the report of the next step.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);
@@ -514,18 +526,24 @@ typedef struct mest_epoch_report {
 } mest_epoch_report;
 
 /*
- * Begins the next epoch now: the first call begins epoch 0.  Mutates when
+ * Begins the next epoch now: the first call begins epoch 0, or the one after that of the last step.
+ * From then on the caller begins epochs and mest_model_step() does not.  Applies an update whose
+ * micro-batches are unfinished, as the mean of those given.  Mutates when
  * epoch % mutation_every == 0, then, at epoch phase1_epochs, takes samples out of the training
- * set; ask mest_model_select(MEST_REMOVE_NONE) which ids remain.  Callers who never call this get
- * the same from mest_model_step(), but see a removal only after the first batch of that epoch.
- * out_report: or NULL.  Errors: STATE (micro-batches unfinished), CANCELLED, CALLBACK.
+ * set and counts forgetting anew; ask mest_model_select(MEST_REMOVE_NONE) which ids remain.  Callers
+ * who never call this get the same from mest_model_step(), but see a removal only after the first
+ * batch of that epoch.
+ * Samples leave only if some were learned (ids were given) and some remain; else a log line says why
+ * phase 1 goes on.  When config.steps_per_epoch was 0, epochs get shorter with the training set.
+ * out_report: or NULL.  Errors: DIVERGED (the unfinished update, which is dropped), CANCELLED,
+ * CALLBACK, STATE; the epoch has then not begun.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_begin_epoch(mest_model *model,
                                                            mest_epoch_report *out_report);
 
 typedef struct mest_mutation_report {
     uint32_t struct_size;
-    uint32_t mutations;      /* done so far, this one included                                   */
+    uint32_t mutations;      /* done so far, this one and any that moved nothing included        */
     uint32_t epoch;
     uint32_t layers;         /* sparse layers                                                    */
     uint64_t dropped;
@@ -579,7 +597,7 @@ typedef struct mest_forgetting_report {
     uint32_t unforgettable;  /* learned and never forgotten                                      */
     uint32_t training;       /* still in the training set                                        */
     uint32_t phase;          /* 1 or 2                                                           */
-    uint64_t events;         /* forgettings since counting began                                 */
+    uint64_t events;         /* forgettings since counting began: in phase 2, in phase 2         */
     uint64_t events_epoch;   /* in the current epoch                                             */
     uint32_t histogram[MEST_FORGETTING_BINS]; /* learned samples by count; last bin: that or more */
 } mest_forgetting_report;

@@ -9,14 +9,12 @@ typedef struct move {
     int32_t count;
 } move;
 
-
 static void gather_strip(void *argument, uint32_t index, uint32_t worker)
 {
     const move *m = argument;
     mestk_shape s = m->s;
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), tx = mestk_tiles_x(s), ty = mestk_tiles_y(s);
     int32_t block = (int32_t)index / ty, y0 = (int32_t)index % ty * th, L = s.lanes;
-    int32_t lanes = mestk_max(0, mestk_min(L, m->count - block * L));
     int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels;
     float *out = m->to + mestk_line(s, block, 0, y0, 0);
     (void)worker;
@@ -24,12 +22,15 @@ static void gather_strip(void *argument, uint32_t index, uint32_t worker)
         int32_t x0 = t * tw, w = mestk_min(tw, s.width - x0);
         for (int32_t c = 0; c < s.channels; c++) {
             for (int32_t r = 0; r < th; r++, out += tw * L) {
-                int32_t valid = y0 + r < s.height ? lanes : 0;
-                const float *in = m->from + block * L * sample + c * plane + (int64_t)(y0 + r) * s.width + x0;
-                if (valid < L || w < tw)
+                const float *in = m->from + c * plane + (int64_t)(y0 + r) * s.width + x0;
+                int inside = y0 + r < s.height;
+                if (!inside || w < tw)
                     for (int32_t i = 0; i < tw * L; i++) out[i] = 0.0f;
-                for (int32_t l = 0; l < valid; l++)
-                    for (int32_t x = 0; x < w; x++) out[x * L + l] = in[l * sample + x];
+                if (!inside) continue;
+                for (int32_t l = 0; l < L; l++) {
+                    int64_t from = mestk_min(block * L + l, m->count - 1) * sample;
+                    for (int32_t x = 0; x < w; x++) out[x * L + l] = in[from + x];
+                }
             }
         }
     }

@@ -38,14 +38,6 @@ static const double log2e = 0x1.71547652b82fep+0;
 static const double ln2_high = 0x1.62e42ff000000p-1; /* 32 bits: times a small integer it is exact */
 static const double ln2_low = -0x1.718432a1b0e26p-35;
 
-/* e^r by its series to r^terms, |r| <= ln2 / 2. */
-static double exp_series(double r, int32_t terms)
-{
-    double sum = 1.0;
-    for (int32_t n = terms; n > 0; n--) sum = 1.0 + sum * r / n;
-    return sum;
-}
-
 float mestk_exp(float x)
 {
     static const double inverse_factorial[9] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720,
@@ -57,16 +49,6 @@ float mestk_exp(float x)
     double sum = inverse_factorial[8]; /* remainder r^9/9! < 3e-10, a sixtieth of a float's half ulp */
     for (int32_t n = 7; n >= 0; n--) sum = sum * r + inverse_factorial[n];
     return (float)(sum * power_of_two(k));
-}
-
-double mestk_exp_double(double x)
-{
-    if (!(x > -746.0)) return x <= -746.0 ? 0.0 : x;
-    if (x > 709.79) return __builtin_inf();
-    int32_t k = nearest(x * log2e), half = k / 2;
-    double r = (x - k * ln2_high) - k * ln2_low;
-    /* Two steps: 2^k itself may be subnormal or overflow when the result does not. */
-    return exp_series(r, 14) * power_of_two(half) * power_of_two(k - half);
 }
 
 /* log x = e ln2 + log m, m in [sqrt 1/2, sqrt 2), log m = 2 artanh s, s = (m-1)/(m+1), |s| < 0.172. */
@@ -90,8 +72,6 @@ double mestk_log_double(double x)
     for (int32_t n = 21; n >= 3; n -= 2) sum = (sum + 1.0 / n) * s2;
     return e * ln2_high + (2.0 * s + (2.0 * s * sum + e * ln2_low));
 }
-
-float mestk_log(float x) { return (float)mestk_log_double(x); }
 
 /* pi/2 in three pieces; the first two have 33 bits, so quadrant * piece is exact up to 2^20. */
 double mestk_cos_double(double x)

@@ -9,7 +9,7 @@ import Testing
 /// A tiny model that counts forgetting; destroyed with the object.
 final class CountingModel {
     let handle: OpaquePointer
-    var model: Model { Model(state: UnsafeMutablePointer<ModelState>(handle)) }
+    var model: Model { Model(handle) }
     var forgetting: Forgetting { Forgetting(model)! }
 
     init(samples: UInt32, set: (inout mest_config) -> Void = { _ in }) {

@@ -48,7 +48,7 @@ import Testing
 @Suite struct RatioTests {
     @Test func floatsBecomeTheDecimalTheyMean() {
         for millionths in stride(from: 0, through: 1_000_000, by: 1) where millionths % 977 == 0 {
-            #expect(Ratio(Float(millionths) / 1_000_000).millionths == Int64(millionths))
+            #expect(Ratio(Float(millionths) / 1_000_000).billionths == Int64(millionths) * 1000)
         }
     }
 
@@ -56,7 +56,8 @@ import Testing
         #expect(Ratio(0.9).floor(of: 9215) == 8293)
         #expect(Ratio(0.1).round(of: 9216) == 922)
         #expect(Ratio(0.5).round(of: 3) == 2)
-        #expect((Ratio(0.2) * Ratio(0.1)).millionths == 20_000)
+        #expect((Ratio(0.000002) * Ratio(0.2)).billionths == 400)
+        #expect((Ratio(0.2) * Ratio(0.1)).billionths == 20_000_000)
     }
 }
 

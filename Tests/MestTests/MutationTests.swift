@@ -281,15 +281,15 @@ final class Rows {
     /// Golden check G6: density by epoch.
     @Test func density() {
         let (ems, node) = plan { $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EMS) }
-        let sum = (0..<160).reduce(0) { $0 + ems.levels(node, epoch: UInt32($1)).high.millionths }
-        #expect(ems.levels(node, epoch: 0).high.millionths == 150_000)
-        #expect(ems.levels(node, epoch: 89).high.millionths == 150_000)
-        #expect(ems.levels(node, epoch: 90).high.millionths == 125_000)
-        #expect(ems.levels(node, epoch: 120).high.millionths == 100_000)
-        #expect(sum == 160 * 132_812 + 80)  // mean .1328125
+        let sum = (0..<160).reduce(0) { $0 + ems.levels(node, epoch: UInt32($1)).high.billionths }
+        #expect(ems.levels(node, epoch: 0).high.billionths == 150_000_000)
+        #expect(ems.levels(node, epoch: 89).high.billionths == 150_000_000)
+        #expect(ems.levels(node, epoch: 90).high.billionths == 125_000_000)
+        #expect(ems.levels(node, epoch: 120).high.billionths == 100_000_000)
+        #expect(sum == 160 * 132_812_500)  // mean .1328125
         let (em, other) = plan { $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EM) }
-        for epoch in [0, 90, 120] as [UInt32] { #expect(em.levels(other, epoch: epoch).high.millionths == 100_000) }
-        #expect(em.levels(other, epoch: 0).low.millionths == 80_000 && em.levels(other, epoch: 90).low.millionths == 90_000)
+        for epoch in [0, 90, 120] as [UInt32] { #expect(em.levels(other, epoch: epoch).high.billionths == 100_000_000) }
+        #expect(em.levels(other, epoch: 0).low.billionths == 80_000_000 && em.levels(other, epoch: 90).low.billionths == 90_000_000)
     }
 
     @Test func exactRoundingMeetsTheTarget() {
@@ -317,8 +317,8 @@ final class Rows {
         let (plan, _) = plan {
             $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE)
         }
-        #expect(plan.mutationDecay(0).millionths == 1_000_000)
-        #expect(plan.mutationDecay(60).millionths == 500_000)
-        #expect(plan.mutationDecay(120).millionths == 0)
+        #expect(plan.mutationDecay(0).billionths == 1_000_000_000)
+        #expect(plan.mutationDecay(60).billionths == 500_000_000)
+        #expect(plan.mutationDecay(120).billionths == 0)
     }
 }

@@ -52,7 +52,7 @@ private func resolved(_ set: (inout mest_config) -> Void) -> Plan {
         let plan = resolved {
             $0.mutation = Int32(MEST_MUTATION_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE); $0.mutation_epochs = (1000, 1000)
         }
-        #expect(abs(Double(plan.mutationDecay(t).millionths) / 1_000_000 - part) < 2e-6)
+        #expect(abs(Double(plan.mutationDecay(t).billionths) / 1e9 - part) < 2e-6)
     }
 }
 
@@ -75,7 +75,7 @@ private func resolved(_ set: (inout mest_config) -> Void) -> Plan {
         }
         var plan = Plan(nodes: nodes, count: layers.count, config: config)
         plan.distributeDensity()
-        return layers.indices.map { Double(nodes[$0].density.millionths) / 1_000_000 }
+        return layers.indices.map { Double(nodes[$0].density.billionths) / 1e9 }
     }
 
     /// Golden check G9: the thirty block convolutions of ResNet-32 at density .1.

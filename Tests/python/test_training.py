@@ -107,10 +107,30 @@ def test_unfinished_micro_batches():
     x, y = some_data(2, (4,))
     model.begin_epoch()
     model.step(x, y)
-    with pytest.raises(mest.StateError):
-        model.begin_epoch()
-    model.step(x, y)
+    before = model.tensor(1, "weight")
+    model.begin_epoch()  # applies it, as the mean of the one micro-batch given
+    assert np.any(model.tensor(1, "weight") != before)
+    whole = mest.Model([Input(4), Linear(3, density=1.0)], batch=2, epochs=3)
+    whole.step(x, y)
+    close(model.tensor(1, "weight"), whole.tensor(1, "weight"), 1e-6)
+
+
+def test_the_engine_counts_epochs_in_batches():
+    """40 samples in batches of 8 are 5 batches: two updates of four and one micro-batch."""
+    model = mest.Model(
+        [Input(4), Linear(3, density=1.0)], batch=8, micro_batches=4, samples=40, epochs=9, learning_rate=0.1
+    )
+    x, y = some_data(8, (4,))
+    reports = [model.step(x, y) for _ in range(15)]
+    assert [r.epoch for r in reports] == [0] * 5 + [1] * 5 + [2] * 5
+    assert [r.update for r in reports] == [0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 6]
+
+
+def test_who_begins_an_epoch_goes_on_doing_so():
+    model = mest.Model([Input(4), Linear(3, density=1.0)], batch=8, samples=16, epochs=9)
+    x, y = some_data(8, (4,))
     model.begin_epoch()
+    assert [model.step(x, y).epoch for _ in range(7)] == [0] * 7
 
 
 # ---------------------------------------------------------------------------------- schedules ---

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * 2-D convolution (cross-correlation) in the compute layout.
  *

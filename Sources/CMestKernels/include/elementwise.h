@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Value by value: ReLU, residual addition, dropout, flatten.  n: floats of the padded tensor. */
 #ifndef MESTK_ELEMENTWISE_H
 #define MESTK_ELEMENTWISE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* The few things asked of the C world outside arithmetic.  Freestanding builds have no posix_memalign
  * and no threads: there allocation fails (create_in remains) and the per-thread text is one text. */
 #ifndef MESTK_HOST_H

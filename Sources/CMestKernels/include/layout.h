@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The compute layout of activations and their gradients: batch lanes innermost, 4x4-pixel tiles.
  *
@@ -9,7 +10,9 @@
  *
  * Tiles are min(4, height) x min(4, width).  Heights and widths that are no multiple are padded to
  * whole tiles, batches to whole blocks of lanes.  What the padding holds:
- *     activations: any finite numbers.  Readers never let padding reach a valid value.
+ *     activations: finite numbers.  Padding lanes compute a copy of the last sample (mestk_gather puts
+ *                  it there), so they overflow only if it does; readers never let padding reach a
+ *                  valid value.
  *     gradients:   +0 in every padding pixel and padding lane.  Whoever writes a gradient tensor
  *                  writes those zeros, so that weight gradients may sum over whole lines.
  */
@@ -49,7 +52,7 @@ static inline int64_t mestk_line(mestk_shape s, int32_t block, int32_t channel, 
 }
 
 /* x: [count][channels][height][width], count <= blocks*lanes -> out in compute layout.  Padding
- * lanes and pixels get 0. */
+ * pixels get 0, padding lanes the last sample. */
 void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t count, float *out);
 
 /* The way back: in -> out [count][channels][height][width]. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fully connected layer on 1 x 1 pixels: x [block][channel][lane], y [block][row][lane], taps == 1.
  *

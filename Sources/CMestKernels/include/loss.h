@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Losses on outputs y [block][output][lane] of `count` samples.  dy is the gradient of `scale` * mean
  * loss over the samples; 0 in padding lanes.  loss[i], correct[i]: per sample.  dy, correct: or NULL.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Batch normalisation over the valid samples and pixels of each channel (Ioffe & Szegedy 2015).
  *

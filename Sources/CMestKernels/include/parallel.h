@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Chunks and who runs them.  A kernel cuts its work into chunks that depend on shapes alone, never
  * on the number of threads; chunks write disjoint memory or a buffer of their own that is summed in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pooling windows.  Maximum: padding never wins; on equal values the first in row order takes the
  * gradient (found again from x in backward: nothing is stored).  Average: divides by kernel_h *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Scalar mathematics with the same bits on every target.  libm differs between machines, so exp, log
  * and cos are the library's own; fused multiply-add is exact everywhere, in hardware where there is
@@ -10,9 +11,7 @@
 
 float mestk_fma(float a, float b, float c);  /* a*b + c, rounded once */
 float mestk_exp(float x);                    /* <= 2 ulp; 0 below -104, +inf above 88.8 */
-float mestk_log(float x);                    /* <= 2 ulp; x > 0 */
 float mestk_sqrt(float x);                   /* correctly rounded; x >= 0 */
-double mestk_exp_double(double x);           /* ~1e-15 relative */
 double mestk_log_double(double x);           /* x > 0 */
 double mestk_cos_double(double x);           /* |x| <= 1e6 */
 double mestk_sqrt_double(double x);          /* correctly rounded */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What happens to packed parameters: gradients, SGD, importance.  n: parameters that exist. */
 #ifndef MESTK_UPDATE_H
 #define MESTK_UPDATE_H

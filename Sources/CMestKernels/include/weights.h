@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The weights of a linear or convolution layer, seen as a matrix [rows = output channels]
  * [columns = input channel * taps + tap], taps = kernel_h * kernel_w, tap = ky * kernel_w + kx.

@@ -9,7 +9,7 @@ public func mest_model_forgetting(
     _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_forgetting_report>?,
     _ out_counts: UnsafeMutablePointer<UInt8>?, _ capacity: UInt64
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
+    call(model) { (model) throws(Status) in
         let forgetting = try counting(model)
         if let out_report {
             try checkSize(
@@ -31,7 +31,7 @@ public func mest_model_select(
     _ model: OpaquePointer?, _ selection: UnsafePointer<mest_selection>?, _ out_ids: UnsafeMutablePointer<UInt32>?,
     _ capacity: UInt64, _ out_count: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
+    call(model) { (model) throws(Status) in
         let forgetting = try counting(model)
         guard let rule = selection?.pointee else { throw null("selection", model.message) }
         guard let out_count else { throw null("out_count", model.message) }
@@ -63,7 +63,7 @@ public func mest_model_select(
 
 private func counting(_ model: Model) throws(Status) -> Forgetting {
     guard let forgetting = Forgetting(model) else {
-        throw model.message.start("forgetting is not counted: set config.samples").as(.state)
+        throw model.message.start("forgetting is not counted: set config.samples, and inference_only to 0").as(.state)
     }
     return forgetting
 }

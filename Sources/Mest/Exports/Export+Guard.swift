@@ -10,35 +10,19 @@ var threadMessage: Message { Message(buffer: mestk_thread_message()) }
 
 private func living(_ handle: OpaquePointer?) throws(Status) -> Model {
     guard let handle else { throw threadMessage.start("model is NULL").as(.argument) }
-    let state = UnsafeMutablePointer<ModelState>(handle)
-    if state.pointee.magic != ModelState.alive {
-        throw threadMessage.start("this is no model, or it was destroyed").as(.state)
-    }
-    return Model(state: state)
+    if !Flags(handle).alive { throw threadMessage.start("this is no model, or it was destroyed").as(.state) }
+    return Model(handle)
 }
 
-/// A call that changes the model: alone on it.
+/// Runs body alone on the model.
 func call(_ handle: OpaquePointer?, _ body: (Model) throws(Status) -> Void) -> Int32 {
     do throws(Status) {
         let model = try living(handle)
-        if mestk_exchange(&model.state.pointee.busy, 1) != 0 { throw busy() }
-        defer { mestk_store(&model.state.pointee.busy, 0) }
+        if mestk_exchange(model.flags.busy, 1) != 0 { throw busy() }
+        defer { mestk_store(model.flags.busy, 0) }
         model.message.clear()
         try body(model)
-        return MEST_OK_STATUS
-    } catch {
-        return error.rawValue
-    }
-}
-
-/// A call that only reads the model.
-func read(_ handle: OpaquePointer?, _ body: (Model) throws(Status) -> Void) -> Int32 {
-    do throws(Status) {
-        let model = try living(handle)
-        if mestk_load(&model.state.pointee.busy) != 0 { throw busy() }
-        model.message.clear()
-        try body(model)
-        return MEST_OK_STATUS
+        return statusOK
     } catch {
         return error.rawValue
     }
@@ -49,9 +33,9 @@ private func busy() -> Status {
     threadMessage.start("another call is running on this model; one model is for one thread at a time").as(.state)
 }
 
-let MEST_OK_STATUS: Int32 = 0
+let statusOK: Int32 = 0
 
-/// Are struct_size and pointer what this library knows?
+/// Is struct_size what this library knows?
 func checkSize(_ given: UInt32, _ known: Int, _ name: StaticString, _ message: Message) throws(Status) {
     if given != uint32(known) {
         throw message.start(name).text(".struct_size is ").integer(given).text(", this library's has ").integer(known)

@@ -18,9 +18,8 @@ func checkReports(
 
 func report(
     _ plan: Plan, _ outPlan: UnsafeMutablePointer<mest_plan_report>?,
-    _ outLayers: UnsafeMutablePointer<mest_layer_plan>?, _ message: Message
-) throws(Status) {
-    try checkReports(outPlan, outLayers, uint32(plan.count), message)
+    _ outLayers: UnsafeMutablePointer<mest_layer_plan>?
+) {
     outPlan?.pointee = plan.report()
     guard let outLayers else { return }
     for i in 0..<plan.count { outLayers[i] = plan.report(plan.nodes[i]) }

@@ -52,7 +52,7 @@ private func node(_ model: Model, _ layer: UInt32) throws(Status) -> UnsafeMutab
 public func mest_model_tensor_size(
     _ model: OpaquePointer?, _ layer: UInt32, _ tensor: Int32, _ out_count: UnsafeMutablePointer<UInt64>?
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
+    call(model) { (model) throws(Status) in
         guard let out_count else { throw null("out_count", model.message) }
         out_count.pointee = uint64(try find(model, layer, tensor).count)
     }
@@ -62,7 +62,7 @@ public func mest_model_tensor_size(
 public func mest_model_tensor_get(
     _ model: OpaquePointer?, _ layer: UInt32, _ tensor: Int32, _ out: UnsafeMutablePointer<Float>?, _ count: UInt64
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
+    call(model) { (model) throws(Status) in
         let found = try find(model, layer, tensor)
         guard let out else { throw null("out", model.message) }
         try checkCount(count, found, model)
@@ -111,7 +111,7 @@ private func sparseNode(_ model: Model, _ layer: UInt32) throws(Status) -> Unsaf
 public func mest_model_csr_get(
     _ model: OpaquePointer?, _ layer: UInt32, _ out_csr: UnsafeMutablePointer<mest_csr>?
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
+    call(model) { (model) throws(Status) in
         let node = try sparseNode(model, layer)
         guard let out_csr else { throw null("out_csr", model.message) }
         try checkSize(out_csr.pointee.struct_size, MemoryLayout<mest_csr>.size, "out_csr", model.message)

@@ -30,6 +30,8 @@ public func mest_model_begin_epoch(
         }
         try model.requireTraining()
         let report = try model.beginEpoch()
+        model.state.pointee.callerBegins = true
+        model.state.pointee.events = 0
         out_report?.pointee = report
     }
 }
@@ -47,7 +49,8 @@ public func mest_model_mutate(
             throw model.message.start("config.mutation is NONE: the connections are fixed").as(.argument)
         }
         try model.requireNoGathering()
-        try model.mutate(epoch: model.state.pointee.epoch)
+        try model.poll(MEST_STAGE_MUTATE, done: 0, total: uint64(model.sparseLayers))
+        model.mutate(epoch: model.state.pointee.epoch)
         out_report?.pointee = model.mutationReport()
     }
 }
@@ -57,7 +60,7 @@ public func mest_model_mutation(
     _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_mutation_report>?,
     _ out_layers: UnsafeMutablePointer<mest_mutation_layer>?, _ capacity: UInt32
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
+    call(model) { (model) throws(Status) in
         if let out_report {
             try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
         }

@@ -44,9 +44,8 @@ public func mest_status_string(_ status: Int32) -> UnsafePointer<CChar>? {
 @c @implementation
 public func mest_last_error(_ model: OpaquePointer?) -> UnsafePointer<CChar>? {
     guard let model else { return UnsafePointer(threadMessage.buffer) }
-    let state = UnsafeMutablePointer<ModelState>(model)
-    if state.pointee.magic != ModelState.alive { return UnsafePointer(threadMessage.buffer) }
-    return UnsafePointer(Model(state: state).message.buffer)
+    if !Flags(model).alive { return UnsafePointer(threadMessage.buffer) }
+    return UnsafePointer(Model(model).message.buffer)
 }
 
 @c @implementation
@@ -59,7 +58,7 @@ public func mest_config_init(_ config: UnsafeMutablePointer<mest_config>?, _ siz
         config.pointee = mest_config()
         config.pointee.struct_size = size
         config.pointee.abi_version = MEST_ABI_VERSION
-        return MEST_OK_STATUS
+        return statusOK
     } catch {
         return error.rawValue
     }

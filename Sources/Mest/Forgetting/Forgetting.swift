@@ -102,7 +102,7 @@ extension Model {
         withUnsafeMutablePointer(to: &report.histogram) { tuple in
             let histogram = UnsafeMutableRawPointer(tuple).assumingMemoryBound(to: UInt32.self)
             for i in 0..<forgetting.samples where forgetting.learned[i] {
-                histogram[min(int(forgetting.count[i]), MEST_FORGETTING_BINS_LAST)] &+= 1
+                histogram[min(int(forgetting.count[i]), lastBin)] &+= 1
             }
         }
         for i in 0..<forgetting.samples {
@@ -120,4 +120,4 @@ extension Model {
     }
 }
 
-private let MEST_FORGETTING_BINS_LAST = int(MEST_FORGETTING_BINS) - 1
+private let lastBin = int(MEST_FORGETTING_BINS) - 1

@@ -22,12 +22,12 @@ struct Selection {
         switch int(rule.rule) {
         case MEST_REMOVE_COUNT:
             last = Selection.atMost(rule.remove_count, forgetting)
-            first = min(int(rule.keep_lowest), last)
+            first = int(min(int64(rule.keep_lowest), int64(last)))
         case MEST_REMOVE_NUMBER:
-            first = min(int(rule.keep_lowest), remaining)
-            last = min(first &+ int(rule.remove_number), remaining)
+            first = int(min(int64(rule.keep_lowest), int64(remaining)))
+            last = int(min(int64(first) &+ int64(rule.remove_number), int64(remaining)))
         case MEST_REMOVE_FRACTION:
-            first = min(int(rule.keep_lowest), remaining)
+            first = int(min(int64(rule.keep_lowest), int64(remaining)))
             last = min(first &+ int(Ratio(rule.remove_fraction).round(of: int64(remaining))), remaining)
         default: break
         }

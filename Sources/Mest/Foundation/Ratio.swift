@@ -1,30 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ratio: a density or share in whole millionths. Counts of connections are then exact integer
+// Ratio: a density or share in whole billionths. Counts of connections are then exact integer
 // arithmetic: no rounding that differs between targets, and 0.9 means 0.9.
 
+import CMestKernels
+
 struct Ratio: Equatable {
-    static let one = Ratio(millionths: 1_000_000)
-    static let zero = Ratio(millionths: 0)
-    var millionths: Int64
+    static let one = Ratio(billionths: 1_000_000_000)
+    static let zero = Ratio(billionths: 0)
+    var billionths: Int64
 
-    init(millionths: Int64) { self.millionths = millionths }
+    init(billionths: Int64) { self.billionths = billionths }
 
-    /// value: in [0, 1].
-    init(_ value: Float) { millionths = Int64(Double(value) * 1_000_000 + 0.5) }
-
-    var float: Float { Float(Int(truncatingIfNeeded: millionths)) / 1_000_000 }
-
-    static func + (a: Ratio, b: Ratio) -> Ratio { Ratio(millionths: a.millionths &+ b.millionths) }
-    static func - (a: Ratio, b: Ratio) -> Ratio { Ratio(millionths: a.millionths &- b.millionths) }
-
-    /// a share of a share, rounded to the nearest millionth.
-    static func * (a: Ratio, b: Ratio) -> Ratio {
-        Ratio(millionths: (a.millionths &* b.millionths &+ 500_000) / 1_000_000)
+    /// value: in [0, 1]. From 0.001 on to the nearest millionth: a float holds no more, and 0.1 must
+    /// not become 0.100000001.
+    init(_ value: Float) {
+        let unit: Int64 = value < 0.001 ? 1 : 1000
+        billionths = Int64(Double(value) * (unit == 1 ? 1e9 : 1e6) + 0.5) &* unit
     }
 
-    /// floor(share * n).  n < 2^40.
-    func floor(of n: Int64) -> Int64 { millionths &* n / 1_000_000 }
+    var float: Float { mestk_float_double(Double(int(billionths)) / 1e9) }
 
-    /// share * n to the nearest, halves up.
-    func round(of n: Int64) -> Int64 { (millionths &* n &+ 500_000) / 1_000_000 }
+    static func + (a: Ratio, b: Ratio) -> Ratio { Ratio(billionths: a.billionths &+ b.billionths) }
+    static func - (a: Ratio, b: Ratio) -> Ratio { Ratio(billionths: a.billionths &- b.billionths) }
+
+    /// A share of a share, rounded to the nearest billionth.
+    static func * (a: Ratio, b: Ratio) -> Ratio {
+        Ratio(billionths: (a.billionths &* b.billionths &+ 500_000_000) / 1_000_000_000)
+    }
+
+    /// floor(share * n).  n < 2^32.
+    func floor(of n: Int64) -> Int64 { billionths &* n / 1_000_000_000 }
+
+    /// share * n to the nearest, halves up.  n < 2^32.
+    func round(of n: Int64) -> Int64 { (billionths &* n &+ 500_000_000) / 1_000_000_000 }
 }

@@ -11,7 +11,7 @@ func select(rank: Int, of n: Int, bits: Int, key: (Int) -> UInt64) -> (key: UInt
     var wanted = rank
     var shift = bits &- 8
     while shift >= 0 {
-        var histogram = InlineArray<256, Int32>(repeating: 0)
+        var histogram = InlineArray<256, UInt32>(repeating: 0)
         for i in 0..<n {
             let k = key(i)
             if k & mask == prefix {

@@ -18,6 +18,13 @@ enum Conv2D: Layer {
         let taps = node.geometry.kernel_h &* node.geometry.kernel_w
         try plan.describeMatrix(&node, layer, inputs: inputs, taps: taps, message)
         node.geometry.out.channels = node.channels
+        // The kernels address the packed strip of one thread with 31 bits.
+        var geometry = node.geometry
+        let strip = max(mestk_conv_forward_scratch(&geometry, 1), mestk_conv_backward_scratch(&geometry, 1, 1, 0))
+        if strip > int64(Int32.max) {
+            throw plan.layer(int(node.index), message).text(": a strip of ").integer(strip)
+                .text(" packed values is larger than 2^31 - 1; use a smaller picture, kernel or batch").as(.unsupported)
+        }
     }
 
     static func scratch(_ node: Node, _ plan: Plan) -> Int64 {

@@ -19,8 +19,8 @@ extension Model {
 
     /// Between layers: has somebody called mest_model_cancel?
     func stopIfCancelled() throws(Status) {
-        if mestk_load(&state.pointee.cancelled) == 0 { return }
-        mestk_store(&state.pointee.cancelled, 0)
+        if mestk_load(flags.cancelled) == 0 { return }
+        mestk_store(flags.cancelled, 0)
         throw message.start("cancelled by mest_model_cancel").as(.cancelled)
     }
 

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Model: a view of the one block. ModelState lies at its head, then the message, then the nodes, then
-// what the plan placed. A Model is one pointer and costs nothing to pass on.
+// Model: a view of the one block. Its table lies at the head: flags, state, message, nodes; then what the
+// plan placed. A Model is one pointer and costs nothing to pass on.
 
 import CMest
 import CMestKernels
 
 struct ModelState {
-    static let alive: UInt64 = 0x6d65_7374_6d6f_6431  // "mestmod1"
-
-    var magic: UInt64 = ModelState.alive
-    var busy: Int32 = 0         // a call is running
-    var cancelled: Int32 = 0    // set from anywhere, used up by the call that stops
     var plan: Plan
     var env: mest_env
     var kernels: mestk_context
@@ -24,23 +19,67 @@ struct ModelState {
     var updates: UInt64 = 0
     var passes: UInt64 = 0      // training passes, successful ones: keys dropout
     var gathered: UInt32 = 0    // micro-batches in the gradient
+    var batchesInEpoch: UInt32 = 0
+    var callerBegins = false    // epochs: mest_model_begin_epoch was called
+    var events: UInt32 = 0      // not reported yet
     var lastLoss: Float = 0
 
     var mutations: UInt32 = 0
     var mutationEpoch: UInt32 = 0
 
     var phase: UInt32 = 1
+    var trainingSamples: UInt32 = 0  // in the training set
     var forgotten: UInt64 = 0
     var forgottenInEpoch: UInt64 = 0
 
     /// The caller's samples during a pass.
     var batchInput: UnsafePointer<Float>?
+
+    init(plan: Plan, env: mest_env, kernels: mestk_context, ownsBlock: Bool) {
+        self.plan = plan
+        self.env = env
+        self.kernels = kernels
+        self.ownsBlock = ownsBlock
+        stepsPerEpoch = plan.config.steps_per_epoch
+    }
+}
+
+/// The first 64 bytes of the block: what other threads and signal handlers may touch while a call runs
+/// on the model. Apart from ModelState, which only the running call touches.
+struct Flags {
+    static let bytes = 64
+    private static let alive: UInt64 = 0x6d65_7374_6d6f_6431  // "mestmod1"
+    private let head: UnsafeMutableRawPointer
+
+    init(_ handle: OpaquePointer) { head = UnsafeMutableRawPointer(handle) }
+
+    /// Marks a new model.
+    func initialise() {
+        head.initializeMemory(as: UInt8.self, repeating: 0, count: Flags.bytes)
+        alive = true
+    }
+
+    /// Whether this is a model that was not destroyed.
+    var alive: Bool {
+        get { head.load(as: UInt64.self) == Flags.alive }
+        nonmutating set { head.storeBytes(of: newValue ? Flags.alive : 0, as: UInt64.self) }
+    }
+
+    /// A call is running.
+    var busy: UnsafeMutablePointer<Int32> { (head + 8).assumingMemoryBound(to: Int32.self) }
+
+    /// Set from anywhere, used up by the call that stops.
+    var cancelled: UnsafeMutablePointer<Int32> { (head + 12).assumingMemoryBound(to: Int32.self) }
 }
 
 struct Model {
-    let state: UnsafeMutablePointer<ModelState>
+    let handle: OpaquePointer
 
-    var base: UnsafeMutableRawPointer { UnsafeMutableRawPointer(state) }
+    init(_ handle: OpaquePointer) { self.handle = handle }
+
+    var base: UnsafeMutableRawPointer { UnsafeMutableRawPointer(handle) }
+    var flags: Flags { Flags(handle) }
+    var state: UnsafeMutablePointer<ModelState> { (base + Flags.bytes).assumingMemoryBound(to: ModelState.self) }
     var config: mest_config { state.pointee.plan.config }
     var nodes: UnsafeMutablePointer<Node> { state.pointee.plan.nodes }
     var count: Int { state.pointee.plan.count }
@@ -50,8 +89,13 @@ struct Model {
     var message: Message {
         Message(buffer: (base + Model.messageOffset).assumingMemoryBound(to: CChar.self))
     }
-    static var messageOffset: Int { int(aligned(int64(MemoryLayout<ModelState>.stride))) }
-    static var nodesOffset: Int { messageOffset &+ Message.bytes }
+
+    // Table: flags, state, message, nodes.
+    private static var messageOffset: Int { Flags.bytes &+ int(aligned(int64(MemoryLayout<ModelState>.stride))) }
+    private static var nodesOffset: Int { messageOffset &+ Message.bytes }
+    static func tableBytes(_ layers: Int) -> Int64 {
+        aligned(int64(nodesOffset &+ layers &* MemoryLayout<Node>.stride))
+    }
 
     /// Fields of ModelState and Node lie in the block and never move, so their address may be kept.
     var kernels: UnsafePointer<mestk_context> {
@@ -106,11 +150,10 @@ extension Model {
 
         let level = plan.config.simd == MEST_SIMD_AUTO ? mestk_best_level() : plan.config.simd
         let kernels = mestk_context(level: level, threads: plan.threads, parallel_for: env.parallel_for, user: env.user)
-        let state = block.assumingMemoryBound(to: ModelState.self)
-        state.initialize(
-            to: ModelState(
-                plan: own, env: env, kernels: kernels, ownsBlock: ownsBlock, stepsPerEpoch: plan.config.steps_per_epoch))
-        let model = Model(state: state)
+        let model = Model(OpaquePointer(block))
+        model.flags.initialise()
+        model.state.initialize(
+            to: ModelState(plan: own, env: env, kernels: kernels, ownsBlock: ownsBlock))
         model.message.clear()
         model.initialise()
         return model

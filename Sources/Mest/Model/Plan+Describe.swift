@@ -39,6 +39,7 @@ extension Plan {
         nodes[i].name = layerName(layer, i)
         nodes[i].kind = kind
         var node = nodes[i]
+        try checkFields(layer, kind, i, message)
         if i > 0 {
             node.from = try producer(layer.from, of: i, message)
             node.trains = nodes[int(node.from)].trains
@@ -60,6 +61,32 @@ extension Plan {
         if nodes[i].weight.exists || nodes[i].bias.exists { nodes[i].trains = true }
         if node.from >= 0 { nodes[int(node.from)].consumers &+= 1 }
         if node.with >= 0 { nodes[int(node.with)].consumers &+= 1 }
+    }
+
+    /// A field set that the kind does not have is a slip: a mistyped kind, a line in the wrong place.
+    private func checkFields(_ layer: mest_layer, _ kind: Kind, _ i: Int, _ message: Message) throws(Status) {
+        let matrix = kind == .linear || kind == .conv2D
+        let window = kind == .conv2D || kind == .maxPool || kind == .avgPool
+        let stray: StaticString?
+        if layer.channels != 0 && !(matrix || kind == .input) { stray = "channels" }
+        else if (layer.height | layer.width) != 0 && kind != .input { stray = "height or width" }
+        else if (layer.kernel_h | layer.kernel_w) != 0 && !window { stray = "kernel" }
+        else if (layer.stride_h | layer.stride_w) != 0 && !window { stray = "stride" }
+        else if (layer.pad_h | layer.pad_w) != 0 && !window { stray = "pad" }
+        else if (layer.dilation_h | layer.dilation_w) > 1 && kind != .conv2D { stray = "dilation" }
+        else if layer.groups > 1 && kind != .conv2D { stray = "groups" }
+        else if layer.flags != 0 && !(matrix || kind == .batchNorm) { stray = "flags" }
+        else if layer.scheme != 0 && !matrix { stray = "scheme" }
+        else if layer.density != 0 && !matrix { stray = "density" }
+        else if (layer.momentum != 0 || layer.epsilon != 0) && kind != .batchNorm { stray = "momentum or epsilon" }
+        else if layer.rate != 0 && kind != .dropout { stray = "rate" }
+        else if layer.with != 0 && kind != .add { stray = "with" }
+        else if layer.from != 0 && kind == .input { stray = "from" }
+        else { stray = nil }
+        if let stray {
+            throw self.layer(i, message).text(": ").text(stray).text(" is set, which a layer of this kind does not have")
+                .as(.argument)
+        }
     }
 
     private func producer(_ given: Int32, of i: Int, _ message: Message) throws(Status) -> Int32 {
@@ -114,7 +141,7 @@ extension Plan {
         }
     }
 
-    /// The given name, or the kind in lower case and the index: "conv2d3".
+    /// The given name, or the kind in lower case and the index: "conv3".
     private func layerName(_ layer: mest_layer, _ i: Int) -> (UInt64, UInt64, UInt64) {
         var name: (UInt64, UInt64, UInt64) = (0, 0, 0)
         var given = layer.name

@@ -3,7 +3,7 @@
 //
 // The block, each part and each tensor in it aligned to 64 bytes:
 //
-//   table       ModelState, message, nodes
+//   table       flags, ModelState, message, nodes
 //   weights     values of weights, biases, scales; running statistics
 //   index       connections of sparse layers, both orders
 //   gradients   one for every trained value: a step is applied whole or not at all
@@ -40,6 +40,7 @@ struct Plan {
     var nodes: UnsafeMutablePointer<Node>
     let count: Int
     var config: mest_config     // every default resolved
+    var derivesSteps = false    // steps_per_epoch follows from the samples, and so shrinks with them
     var lanes: Int32 = 1
     var blocks: Int32 = 1       // lane blocks of a full batch
     var threads: Int32 = 1
@@ -49,7 +50,7 @@ struct Plan {
     var sampleCorrect = Place.none
     var counts = ForgettingPlaces()
     var workspace = Place.none
-    var tensorCount = 0         // of the workspace
+    var tensorCount = 0         // of the workspace; they lie behind the nodes while planning
 
     init(nodes: UnsafeMutablePointer<Node>, count: Int, config: mest_config) {
         self.nodes = nodes
@@ -87,6 +88,7 @@ extension Plan {
         let nodes = scratch.assumingMemoryBound(to: Node.self)
         let tensors = UnsafeMutableRawPointer(nodes + count).assumingMemoryBound(to: Tensor.self)
         var plan = Plan(nodes: nodes, count: count, config: try resolve(config, message))
+        plan.derivesSteps = config.steps_per_epoch == 0
         plan.chooseLanes()
         try plan.chooseThreads(message)
         try plan.describe(layers, message)
@@ -94,10 +96,6 @@ extension Plan {
         try plan.countConnections(message)
         plan.placeParameters()
         plan.placeWorkspace(tensors)
-        if uint64(plan.bytes.total) > uint64(int64(Int.max)) {
-            throw message.start("the plan needs ").integer(plan.bytes.total)
-                .text(" bytes, more than this machine can address; use a smaller batch").as(.memory)
-        }
         return plan
     }
 
@@ -118,10 +116,24 @@ extension Plan {
         }
     }
 
+    /// Connections at the start, and room for the most there will be.
+    private mutating func countConnections(_ message: Message) throws(Status) {
+        for i in 0..<count where nodes[i].hasMatrix {
+            if nodes[i].positions > int64(Int32.max) {
+                throw layer(i, message).text(": a weight matrix of ").integer(nodes[i].positions)
+                    .text(" positions is larger than 2^31 - 1").as(.unsupported)
+            }
+            let start = initialConnections(nodes[i])
+            nodes[i].active = uint32(start)
+            nodes[i].weight.capacity = withScheme(
+                nodes[i], Capacity(node: nodes[i], connections: training ? mostConnections(nodes[i]) : start))
+            nodes[i].mostGrown = training ? mostGrown(nodes[i]) : 0
+        }
+    }
+
     /// Weight, gradient and state of parameters, batch statistics: all that lives as long as the model.
     private mutating func placeParameters() {
-        bytes.table = aligned(int64(MemoryLayout<ModelState>.stride)) &+ aligned(int64(Message.bytes))
-            &+ aligned(int64(count &* MemoryLayout<Node>.stride))
+        bytes.table = Model.tableBytes(count)
         var cursor = Cursor(offset: bytes.table)
 
         for i in 0..<count {

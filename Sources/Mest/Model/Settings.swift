@@ -13,6 +13,16 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.range(config.gradient_chunks, 0, 64, "gradient_chunks")
     try check.range(config.inference_only, 0, 1, "inference_only")
     try check.range(config.allow_empty_rows, 0, 1, "allow_empty_rows")
+    // Counts and times fit 31 bits, so that they fit Int on 32-bit targets.
+    let most = UInt32(Int32.max)
+    try check.range(config.samples, 0, most, "samples")
+    try check.range(config.epochs, 0, most, "epochs")
+    try check.range(config.steps_per_epoch, 0, most, "steps_per_epoch")
+    try check.range(config.warmup_epochs, 0, most, "warmup_epochs")
+    try check.range(config.schedule_every, 0, most, "schedule_every")
+    try check.range(config.mutation_every, 0, most, "mutation_every")
+    try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
+    try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
     try check.choice(config.simd, MEST_SIMD_AVX512, "simd")
     try check.choice(config.loss, MEST_LOSS_MSE, "loss")
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule")
@@ -53,10 +63,14 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     return config
 }
 
-/// Updates that `samples` samples take: ceil(samples / (batch * micro_batches)).
+/// Batches that `samples` samples make.
+func batches(for samples: UInt32, _ config: mest_config) -> UInt32 {
+    uint32((int64(samples) &+ int64(config.batch) &- 1) / int64(config.batch))
+}
+
+/// Updates that they take: the last may have fewer micro-batches.
 func updates(for samples: UInt32, _ config: mest_config) -> UInt32 {
-    let perUpdate = int64(config.batch) &* int64(config.micro_batches)
-    return uint32((int64(samples) &+ perUpdate &- 1) / perUpdate)
+    uint32((int64(batches(for: samples, config)) &+ int64(config.micro_batches) &- 1) / int64(config.micro_batches))
 }
 
 private func resolveTime(_ config: inout mest_config, _ message: Message) throws(Status) {
@@ -76,7 +90,7 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     if decays && config.mutation_epochs.1 == 0 {
         throw message.start("mutation decays: set epochs (at least 2) or mutation_epochs").as(.argument)
     }
-    if config.mutation_epochs.0 > config.mutation_epochs.1 {
+    if decays && config.mutation_epochs.0 > config.mutation_epochs.1 {
         throw message.start("mutation_epochs must not fall: ").integer(config.mutation_epochs.0).text(", ")
             .integer(config.mutation_epochs.1).as(.argument)
     }

@@ -6,8 +6,7 @@ import CMestKernels
 
 extension Model {
     /// Moves connections now, at the phase of `epoch`. The workspace is overwritten.
-    func mutate(epoch: UInt32) throws(Status) {
-        try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers))
+    func mutate(epoch: UInt32) {
         let plan = state.pointee.plan
         let number = state.pointee.mutations &+ 1
         for i in 0..<plan.count where nodes[i].sparse {

@@ -27,7 +27,7 @@ extension Plan {
             let position = Double(int(epoch)) / Double(int(last))
             return Ratio(mestk_float_double(0.5 * (1 + mestk_cos_double(Double.pi * position))))
         }
-        return epoch >= first ? Ratio(millionths: 500_000) : .one
+        return epoch >= first ? Ratio(billionths: 500_000_000) : .one
     }
 
     /// EM: drop below the target, grow back to it. EM&S: grow beyond the target, drop back to it.
@@ -43,11 +43,12 @@ extension Plan {
     /// Density above the target: the config's, else 0.05 as the authors' scripts use at 90 and 95 %
     /// sparsity; beyond 95 % they have none, and half the target keeps the peak at 1.5 times it.
     private func extra(_ target: Ratio) -> Ratio {
-        let room = (Ratio.one - target).millionths
+        let room = (Ratio.one - target).billionths
         if config.mutation_extra > 0 {
-            return Ratio(millionths: min(room, Ratio(config.mutation_extra).millionths))
+            return Ratio(billionths: min(room, Ratio(config.mutation_extra).billionths))
         }
-        return Ratio(millionths: min(room, target.millionths >= 50_000 ? 50_000 : target.millionths / 2))
+        let usual: Int64 = 50_000_000
+        return Ratio(billionths: min(room, target.billionths >= usual ? usual : target.billionths / 2))
     }
 
     /// What a mutation at this epoch does to a layer with `active` connections.
@@ -57,7 +58,11 @@ extension Plan {
         let compat = config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0
         let keep = compat ? Plan.keptCompat(n, levels.low) : Plan.rounded(n, levels.low)
         let survivors = min(active, keep)
-        if levels.low == levels.high { return Amount(keep: keep, after: survivors) }
+        if levels.low == levels.high {
+            // Settled. A layer that was set to fewer connections than its target still gets them (the
+            // authors' rounding leaves one missing, and so it stays).
+            return Amount(keep: keep, after: compat ? survivors : keep)
+        }
         let after = compat
             ? survivors &+ Plan.grownCompat(n, levels.high, zeros: n &- survivors) : Plan.rounded(n, levels.high)
         return Amount(keep: keep, after: max(survivors, after))
@@ -73,8 +78,8 @@ extension Plan {
 
     /// The authors' code: trunc(zeros - s * N).
     static func grownCompat(_ n: Int64, _ density: Ratio, zeros: Int64) -> Int64 {
-        let millionths = zeros &* 1_000_000 &- (Ratio.one - density).millionths &* n
-        return max(0, millionths / 1_000_000)
+        let billionths = zeros &* 1_000_000_000 &- (Ratio.one - density).billionths &* n
+        return max(0, billionths / 1_000_000_000)
     }
 
     func initialConnections(_ node: Node) -> Int64 {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Distribution: what share of its connections each layer gets that names no density of its own, and
-// how many connections that is.
+// Distribution: what share of its connections each layer gets that names no density of its own.
 
 import CMest
 import CMestKernels
@@ -26,7 +25,7 @@ extension Plan {
             var weight = 0.0   // sum of raw_l * N_l over the layers that share them
             for i in 0..<count where nodes[i].hasMatrix && (nodes[i].density == .zero || nodes[i].distributedDense) {
                 let n = mestk_double_u64(uint64(nodes[i].positions))
-                wanted += n * Double(int(target.millionths)) / 1_000_000
+                wanted += n * Double(int(target.billionths)) / 1e9
                 if nodes[i].distributedDense { wanted -= n } else { weight += erdosRenyi(nodes[i]) }
             }
             if weight == 0 { return settle(0) }
@@ -46,8 +45,8 @@ extension Plan {
     private func settle(_ factor: Double) {
         for i in 0..<count where nodes[i].hasMatrix && nodes[i].density == .zero {
             let share = factor * erdosRenyi(nodes[i]) / mestk_double_u64(uint64(nodes[i].positions))
-            let millionths = Int64(bitPattern: mestk_u64_double(share * 1_000_000 + 0.5))
-            nodes[i].density = Ratio(millionths: min(1_000_000, max(1, millionths)))
+            let billionths = int64(mestk_u64_double(share * 1e9 + 0.5))
+            nodes[i].density = Ratio(billionths: min(1_000_000_000, max(1, billionths)))
         }
     }
 
@@ -56,20 +55,5 @@ extension Plan {
         var sum = int(node.rows) &+ int(node.columns / node.taps)
         if node.kind == .conv2D { sum &+= int(node.geometry.kernel_h &+ node.geometry.kernel_w) }
         return Double(sum)
-    }
-
-    /// Connections at the start, room for the most there will be.
-    mutating func countConnections(_ message: Message) throws(Status) {
-        for i in 0..<count where nodes[i].hasMatrix {
-            if nodes[i].positions >= 0xffff_ffff {
-                throw layer(i, message).text(": a weight matrix of ").integer(nodes[i].positions)
-                    .text(" positions is larger than 2^32 - 2").as(.unsupported)
-            }
-            let start = initialConnections(nodes[i])
-            nodes[i].active = uint32(start)
-            nodes[i].weight.capacity = withScheme(
-                nodes[i], Capacity(node: nodes[i], connections: training ? mostConnections(nodes[i]) : start))
-            nodes[i].mostGrown = training ? mostGrown(nodes[i]) : 0
-        }
     }
 }

@@ -42,10 +42,7 @@ protocol SchemeVisitor {
 
 @inline(__always)
 func withScheme<V: SchemeVisitor>(_ node: Node, _ visitor: V) -> V.Result {
-    if !node.sparse { return visitor.visit(Dense.self) }
-    switch node.scheme {
-    default: return visitor.visit(Unstructured.self)
-    }
+    node.sparse ? visitor.visit(Unstructured.self) : visitor.visit(Dense.self)
 }
 
 // MARK: - Questions to a scheme that is known at run time only

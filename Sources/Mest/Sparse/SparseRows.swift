@@ -175,9 +175,18 @@ struct SparseRows {
     /// Gives every empty row one connection, taken from the end of the fullest row; the lower row on
     /// equal counts. Needs count >= rows. Values are not moved: they do not exist yet.
     func fillEmptyRows(_ random: inout SplitMix64) {
-        for r in 0..<rows where start[r &+ 1] == start[r] {
-            var donor = 0
-            for q in 0..<rows where start[q &+ 1] &- start[q] > start[donor &+ 1] &- start[donor] { donor = q }
+        func connections(_ r: Int) -> UInt32 { start[r &+ 1] &- start[r] }
+        var fullest: UInt32 = 0
+        for r in 0..<rows { fullest = max(fullest, connections(r)) }
+        var donor = 0  // rows before it have fewer than `fullest`
+        for r in 0..<rows where connections(r) == 0 {
+            while connections(donor) < fullest {
+                donor &+= 1
+                if donor == rows {
+                    donor = 0
+                    fullest &-= 1
+                }
+            }
             let hole = int(start[donor &+ 1]) &- 1
             if donor < r {
                 for j in hole..<(int(start[r]) &- 1) { column[j] = column[j &+ 1] }

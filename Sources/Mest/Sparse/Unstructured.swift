@@ -106,15 +106,19 @@ enum Unstructured: Scheme {
             let importance = Importance(model, node)
             rows.drop(drop, of: active, recordTo: excludes ? scratch : nil) { importance[$0] }
         }
-        let excluded = excludes ? drop : 0
+        var excluded = excludes ? drop : 0
         let drawn = scratch + excluded
         var random = SplitMix64(key)
         var now = active &- drop
-        // One round, but for a layer that was set to fewer connections than a mutation leaves.
+        // One round as a rule; more for a layer that was set to fewer connections than a mutation leaves.
         while int64(now) < amount.after {
             let free = int64(rows.rows) &* int64(rows.columns) &- int64(now &+ excluded)
             let grow = int(min(min(amount.after &- int64(now), free), node.pointee.mostGrown))
-            if grow == 0 { break }
+            if grow == 0 {
+                if excluded == 0 { break }
+                excluded = 0  // nothing else is free: what was just dropped may come back
+                continue
+            }
             Floyd.draw(grow, below: uint64(free), &random, table: drawn)
             rows.grow(drawn, grow, avoiding: scratch, excluded)
             node.pointee.unexplored *= 1 - Float(grow) / Float(int(free))

@@ -5,11 +5,10 @@ import CMest
 import CMestKernels
 
 extension Model {
-    /// limit: most samples at once; 0: any number.
+    /// limit: most samples at once.
     func check(_ batch: mest_batch, limit: UInt32, training: Bool) throws(Status) {
-        if batch.count == 0 || (limit > 0 && batch.count > limit) {
-            throw message.start("batch.count is ").integer(batch.count).text("; use 1 to ")
-                .integer(limit > 0 ? limit : UInt32.max).as(.argument)
+        if batch.count == 0 || batch.count > limit {
+            throw message.start("batch.count is ").integer(batch.count).text("; use 1 to ").integer(limit).as(.argument)
         }
         guard let x = batch.x else { throw message.start("batch.x is NULL").as(.argument) }
         let inputs = nodes[0].elements

@@ -1,42 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-// Epoch: what happens at the start of one: mutation when due, then, once, samples leave.
+// Epoch: what happens at the start of one: an unfinished update is applied, connections move when due,
+// then, once, samples leave.
 
 import CMest
 import CMestKernels
 
 extension Model {
     func beginEpoch() throws(Status) -> mest_epoch_report {
-        try requireNoGathering()
         let s = state
         let epoch = s.pointee.began ? s.pointee.epoch &+ 1 : 0
+        let mutates = s.pointee.plan.mutates(at: epoch) && sparseLayers > 0
+        if mutates { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
+        if s.pointee.gathered > 0 { try applyUnfinished() }
+
         var report = mest_epoch_report()
         report.struct_size = uint32(MemoryLayout<mest_epoch_report>.size)
         report.events = UInt32(MEST_EVENT_EPOCH)
-        if s.pointee.plan.mutates(at: epoch) && sparseLayers > 0 {
-            try mutate(epoch: epoch)
+        if mutates {
+            mutate(epoch: epoch)
             let mutation = mutationReport()
             report.dropped = uint32(mutation.dropped)
             report.grown = uint32(mutation.grown)
             if mutation.dropped > 0 || mutation.grown > 0 { report.events |= UInt32(MEST_EVENT_MUTATED) }
         }
+        if !s.pointee.began { s.pointee.trainingSamples = config.samples }
         s.pointee.epoch = epoch
         s.pointee.began = true
         s.pointee.stepsInEpoch = 0
+        s.pointee.batchesInEpoch = 0
         s.pointee.forgottenInEpoch = 0
         if config.phase1_epochs > 0 && epoch == config.phase1_epochs && removeSamples() {
             report.events |= UInt32(MEST_EVENT_REMOVED)
         }
+        s.pointee.events |= report.events
+
         report.epoch = epoch
         report.steps = s.pointee.stepsPerEpoch
-        report.samples = Forgetting(self).map { uint32($0.training) } ?? 0
-        report.learning_rate = s.pointee.plan.learningRate(epoch: epoch, update: 0, steps: s.pointee.stepsPerEpoch)
+        report.samples = s.pointee.trainingSamples
+        report.learning_rate = learningRate
         return report
+    }
+
+    /// The update that the micro-batches given so far make.
+    private func applyUnfinished() throws(Status) {
+        do throws(Status) {
+            apply(try prepareUpdate(microBatches: state.pointee.gathered))
+        } catch {
+            dropGradients()
+            throw error
+        }
     }
 
     func requireNoGathering() throws(Status) {
         if state.pointee.gathered > 0 {
             throw message.start("an update is unfinished: ").integer(state.pointee.gathered).text(" of ")
-                .integer(config.micro_batches).text(" micro-batches given; give the rest first").as(.state)
+                .integer(config.micro_batches)
+                .text(" micro-batches given; give the rest, or begin the next epoch").as(.state)
         }
     }
 
@@ -49,21 +68,29 @@ extension Model {
             keep_lowest: config.keep_lowest)
         let selection = Selection(self, forgetting, rule)
         var left: UInt32 = 0
-        for i in 0..<forgetting.samples where selection.keeps(i) { left &+= 1 }
-        if left == 0 {
+        var learned = false
+        for i in 0..<forgetting.samples {
+            if selection.keeps(i) { left &+= 1 }
+            learned = learned || forgetting.learned[i]
+        }
+        if left == 0 || left == config.samples || !learned {
             log(MEST_LOG_WARNING) {
-                $0.text("remove_rule would take every sample out: all stay; lower remove_count, remove_number or remove_fraction")
+                let line = $0.text("phase 1 goes on: ")
+                if !learned { return line.text("no sample was counted; pass ids with the batches") }
+                return line.text(left == 0 ? "remove_rule would take every sample out" : "remove_rule takes no sample out")
             }
             return false
         }
         // keeps() looks at the bit of its own sample only, so they may change on the way.
         for i in 0..<forgetting.samples where !selection.keeps(i) { removed[i] = true }
         forgetting.clear()
-        state.pointee.phase = 2
-        let wasDerived = config.steps_per_epoch == updates(for: config.samples, config)
-        if wasDerived { state.pointee.stepsPerEpoch = updates(for: left, config) }
+        let s = state
+        s.pointee.phase = 2
+        s.pointee.forgotten = 0
+        s.pointee.trainingSamples = left
+        if s.pointee.plan.derivesSteps { s.pointee.stepsPerEpoch = updates(for: left, config) }
         log(MEST_LOG_INFO) {
-            $0.text("epoch ").integer(state.pointee.epoch).text(": phase 2, ").integer(left).text(" of ")
+            $0.text("epoch ").integer(s.pointee.epoch).text(": phase 2, ").integer(left).text(" of ")
                 .integer(config.samples).text(" samples stay")
         }
         return true

@@ -5,11 +5,35 @@
 import CMest
 import CMestKernels
 
+/// An update that may be applied: its numbers are known to be finite.
+struct Update {
+    var learningRate: Float
+    var norm: Float     // of the mean gradient, before clipping
+    var scale: Float    // of the gathered gradient: clipping, and the mean over fewer micro-batches
+}
+
 extension Model {
+    /// Checks the gathered gradient. Micro-batches were each divided by config.micro_batches.
+    func prepareUpdate(microBatches: UInt32) throws(Status) -> Update {
+        let mean = Float(int(config.micro_batches)) / Float(int(microBatches))
+        let norm = mean * gradientNorm()
+        if !norm.isFinite { throw diverged("gradient") }
+        let clip = config.clip_norm > 0 ? min(1, config.clip_norm / (norm + 1e-6)) : 1
+        let update = Update(learningRate: learningRate, norm: norm, scale: mean * clip)
+        // Far from overflow, momentum included: weights stay finite.
+        if !(update.learningRate * norm * clip < 1e30) { throw diverged("update") }
+        return update
+    }
+
+    func diverged(_ what: StaticString) -> Status {
+        message.start("not finite: ").text(what)
+            .text("; the step was not applied. Create the model with a lower learning_rate or with clip_norm").as(.diverged)
+    }
+
     /// Euclidean norm of the whole gradient, tensor by tensor in order.
-    func gradientNorm() -> Float {
+    private func gradientNorm() -> Float {
         var sum = 0.0
-        for i in 0..<state.pointee.plan.count {
+        for i in 0..<count {
             let n = nodes[i]
             if n.weight.exists { sum += mestk_sum_of_squares(weightCount(n), floats(n.weight.gradient)) }
             if n.bias.exists { sum += mestk_sum_of_squares(n.bias.capacity, floats(n.bias.gradient)) }
@@ -18,16 +42,18 @@ extension Model {
     }
 
     /// Applies the gathered gradient.
-    func update(learningRate: Float, gradientNorm: Float) {
+    func apply(_ update: Update) {
         let config = config
-        var sgd = mestk_sgd(
-            learning_rate: learningRate, momentum: config.momentum, weight_decay: config.weight_decay, scale: 1,
-            nesterov: config.optimizer_flags & UInt32(MEST_SGD_NESTEROV) != 0 ? 1 : 0)
-        if config.clip_norm > 0 { sgd.scale = min(1, config.clip_norm / (gradientNorm + 1e-6)) }
+        let sgd = mestk_sgd(
+            learning_rate: update.learningRate, momentum: config.momentum, weight_decay: config.weight_decay,
+            scale: update.scale, nesterov: config.optimizer_flags & UInt32(MEST_SGD_NESTEROV) != 0 ? 1 : 0)
         var undecayed = sgd
         undecayed.weight_decay = 0
+        state.pointee.updates &+= 1
+        state.pointee.stepsInEpoch &+= 1
+        state.pointee.gathered = 0
 
-        for i in 0..<state.pointee.plan.count {
+        for i in 0..<count {
             let n = nodes[i]
             let isNorm = n.kind == .batchNorm
             let sparesNorm = isNorm && config.optimizer_flags & UInt32(MEST_NO_DECAY_NORM) != 0

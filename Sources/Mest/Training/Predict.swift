@@ -29,7 +29,7 @@ extension Model {
     }
 
     func evaluate(_ batch: mest_batch) throws(Status) -> mest_evaluation {
-        try check(batch, limit: 0, training: false)
+        try check(batch, limit: UInt32(Int32.max), training: false)
         let inputs = nodes[0].elements
         let outputs = int64(state.pointee.plan.last.pointee.channels)
         var result = mest_evaluation()

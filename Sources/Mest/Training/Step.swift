@@ -8,64 +8,69 @@ import CMestKernels
 extension Model {
     func step(_ batch: mest_batch) throws(Status) -> mest_step_report {
         try check(batch, limit: config.batch, training: true)
-        var events: UInt32 = 0
         let s = state
-        let epochOver = s.pointee.stepsPerEpoch > 0 && s.pointee.stepsInEpoch >= s.pointee.stepsPerEpoch
-        if s.pointee.gathered == 0 && (!s.pointee.began || epochOver) { events = try beginEpoch().events }
+        if !s.pointee.began || (!s.pointee.callerBegins && epochIsOver) { _ = try beginEpoch() }
 
         let pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
+        try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
         let result: (loss: Float, correct: UInt32)
+        var update: Update?
         do throws(Status) {
             result = try gather(batch, pass)
+            if s.pointee.gathered &+ 1 == config.micro_batches || isLastOfEpoch {
+                update = try prepareUpdate(microBatches: s.pointee.gathered &+ 1)
+            }
         } catch {
-            s.pointee.gathered = 0  // a torn sum of gradients is no gradient
+            dropGradients()  // a torn sum of gradients is no gradient
             throw error
         }
 
-        var report = mest_step_report()
-        let complete = s.pointee.gathered &+ 1 == config.micro_batches
-        report.learning_rate = s.pointee.plan.learningRate(
-            epoch: s.pointee.epoch, update: s.pointee.stepsInEpoch, steps: s.pointee.stepsPerEpoch)
-        if complete {
-            report.gradient_norm = gradientNorm()
-            if !report.gradient_norm.isFinite {
-                s.pointee.gathered = 0
-                throw diverged("gradient")
-            }
-        }
-
         // From here on nothing fails.
-        if complete {
-            update(learningRate: report.learning_rate, gradientNorm: report.gradient_norm)
-            events |= UInt32(MEST_EVENT_UPDATED)
-            s.pointee.updates &+= 1
-            s.pointee.stepsInEpoch &+= 1
-            s.pointee.gathered = 0
-        } else {
-            s.pointee.gathered &+= 1
-        }
+        s.pointee.gathered &+= 1
+        s.pointee.batchesInEpoch &+= 1
+        if let update { apply(update) }
         for i in 0..<count where nodes[i].kind == .batchNorm { BatchNorm.commit(self, nodes + i, pass) }
         observe(batch)
         s.pointee.passes &+= 1
         s.pointee.lastLoss = result.loss
 
+        var report = mest_step_report()
         report.struct_size = uint32(MemoryLayout<mest_step_report>.size)
-        report.events = events
+        report.events = s.pointee.events | (update == nil ? 0 : UInt32(MEST_EVENT_UPDATED))
+        s.pointee.events = 0
         report.update = s.pointee.updates
         report.epoch = s.pointee.epoch
         report.step_in_epoch = s.pointee.stepsInEpoch
         report.loss = result.loss
+        report.learning_rate = update.map { $0.learningRate } ?? learningRate
+        report.gradient_norm = update.map { $0.norm } ?? 0
         report.correct = result.correct
         report.count = batch.count
         return report
     }
 
+    private var epochIsOver: Bool {
+        let steps = state.pointee.stepsPerEpoch
+        return steps > 0 && state.pointee.stepsInEpoch >= steps
+    }
+
+    /// The last batch of an epoch that the engine counts completes its update with the micro-batches
+    /// there are: ceil(samples / batch) batches need not be a multiple of micro_batches.
+    private var isLastOfEpoch: Bool {
+        let s = state.pointee
+        if s.callerBegins || !s.plan.derivesSteps || s.stepsPerEpoch == 0 { return false }
+        return s.batchesInEpoch &+ 1 >= batches(for: s.trainingSamples, config)
+    }
+
+    /// Of the next update.
+    var learningRate: Float {
+        let s = state.pointee
+        return s.plan.learningRate(epoch: s.epoch, update: s.stepsInEpoch, steps: s.stepsPerEpoch)
+    }
+
     /// Forward, loss, backward: adds this micro-batch to the gradient.
     private func gather(_ batch: mest_batch, _ pass: Pass) throws(Status) -> (loss: Float, correct: UInt32) {
-        let s = state
-        try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
-        if s.pointee.gathered == 0 { zero(s.pointee.plan.gradients, to: gradientsEnd) }
-
+        if state.pointee.gathered == 0 { zeroGradients() }
         try forward(batch.x, pass)
         let result = loss(batch, pass, smoothing: config.label_smoothing)
         if !result.loss.isFinite { throw diverged("loss") }
@@ -82,13 +87,14 @@ extension Model {
         return result
     }
 
-    private func diverged(_ what: StaticString) -> Status {
-        message.start("not finite: ").text(what).text("; the update was not applied. Lower learning_rate or set clip_norm")
-            .as(.diverged)
+    func dropGradients() {
+        state.pointee.gathered = 0
+        zeroGradients()
     }
 
-    private var gradientsEnd: Place {
-        Place(offset: state.pointee.plan.gradients.offset &+ state.pointee.plan.bytes.gradients)
+    private func zeroGradients() {
+        let start = state.pointee.plan.gradients
+        zero(start, to: Place(offset: start.offset &+ state.pointee.plan.bytes.gradients))
     }
 
     /// Runs the network on pass.count samples.

@@ -145,6 +145,22 @@ static int padding_is_zero(mestk_shape s, int count, const float *x)
     free(v);
     return ok;
 }
+/* Padding pixels 0, padding lanes as the last sample. */
+static int padding_repeats(mestk_shape s, int count, const float *x)
+{
+    int last = (count - 1) / s.lanes, ok = 1;
+    for (int b = 0; b < s.blocks; b++)
+        for (int c = 0; c < s.channels; c++)
+            for (int y = 0; y < mestk_tiles_y(s) * mestk_tile_h(s); y++)
+                for (int p = 0; p < mestk_tiles_x(s) * mestk_tile_w(s); p++)
+                    for (int l = 0; l < s.lanes; l++) {
+                        float value = x[mestk_line(s, b, c, y, p) + l];
+                        if (y >= s.height || p >= s.width) ok &= value == 0;
+                        else if (b * s.lanes + l >= count)
+                            ok &= value == x[mestk_line(s, last, c, y, p) + (count - 1) % s.lanes];
+                    }
+    return ok;
+}
 static int all_finite(mestk_shape s, const float *x) { return mestk_first_not_finite(x, mestk_floats(s)) == -1; }
 
 /* ---- weights ---- */

@@ -75,7 +75,7 @@ static void test_scalar(void)
 {
     state = seed_now = 9;
     int ok_fma = 1, ok_sqrt = 1, ok_sqrt_double = 1;
-    double exp_error = 0, log_error = 0, exp_double = 0, log_double = 0, cosine = 0;
+    double exp_error = 0, log_double = 0, cosine = 0;
     for (int i = 0; i < 3000000; i++) {
         float a = float_of(random_u32()), b = float_of(random_u32()), c = float_of(random_u32());
         if (i % 3 == 1) c = -(a * b) * (1.0f + 1e-7f * uniform()); /* cancel */
@@ -86,7 +86,7 @@ static void test_scalar(void)
         double d;
         memcpy(&d, &bits, 8);
         if (d == d) ok_sqrt_double &= mestk_sqrt_double(d) == sqrt(d);
-        float x = 100.0f * uniform(), results[3] = {mestk_exp(x), mestk_log(fabsf(x)), (float)mestk_cos_double(x)};
+        float x = 100.0f * uniform(), results[3] = {mestk_exp(x), (float)mestk_log_double(fabsf(x)), (float)mestk_cos_double(x)};
         if (i % 64 == 0) mark(results, 3);
         if (x > -87 && x < 88.7f) {
             double want = exp((double)x);
@@ -94,23 +94,18 @@ static void test_scalar(void)
         }
         if (fabsf(a) < INFINITY && a != 0 && fabsf(a) != 1) {
             double want = log(fabs((double)a));
-            log_error = fmax(log_error, fabs(mestk_log(fabsf(a)) - want) / (fabs(want) * 0x1p-24));
             log_double = fmax(log_double, fabs(mestk_log_double(fabs((double)a)) - want) / fabs(want));
         }
-        double wide = 700.0 * uniform();
-        exp_double = fmax(exp_double, fabs(mestk_exp_double(wide) / exp(wide) - 1));
         double angle = (i % 2 ? 1e6 : 10.0) * uniform();
         cosine = fmax(cosine, fabs(mestk_cos_double(angle) - cos(angle)));
     }
     check(ok_fma, "fma", "random bits");
     check(ok_sqrt && ok_sqrt_double, "sqrt", "random bits");
-    check(exp_error < 4 && log_error < 4, "exp and log, 2 ulp", "random");
-    check(exp_double < 2e-15 && log_double < 2e-15 && cosine < 2e-15, "double exp, log, cos", "random");
+    check(exp_error < 4, "exp, 2 ulp", "random");
+    check(log_double < 2e-15 && cosine < 2e-15, "double log, cos", "random");
     check(mestk_exp(-104.5f) == 0 && isinf(mestk_exp(89.0f)) && mestk_exp(0) == 1 && isnan(mestk_exp(NAN)), "exp", "ends");
     check(mestk_exp(-INFINITY) == 0 && isinf(mestk_exp(INFINITY)) && mestk_exp(-100.0f) > 0, "exp", "far ends");
-    check(mestk_exp_double(-800) == 0 && isinf(mestk_exp_double(800)) && mestk_exp_double(-740) > 0, "exp double", "ends");
-    check(fabs(mestk_exp_double(709.7) / exp(709.7) - 1) < 2e-15, "exp double", "large");
-    check(mestk_log(1) == 0 && mestk_log_double(1) == 0 && isinf(mestk_log(0)), "log", "ends");
+    check(mestk_log_double(1) == 0 && isinf(mestk_log_double(0)), "log", "ends");
     check(fabs(mestk_log_double(1 + 0x1p-40) - 0x1p-40) < 1e-24, "log double", "near 1");
     check(mestk_cos_double(0) == 1 && fabs(mestk_cos_double(3.141592653589793) + 1) < 1e-15, "cos", "ends");
     check(same_float(mestk_fma(3e38f, 2, -INFINITY), -INFINITY) && isinf(mestk_fma(3e38f, 3e38f, -3e38f)), "fma", "overflow");

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Add (the residual connection) and Flatten: layers that only move or join values.
+// Add, the residual connection: y = from + with. The gradient goes to both unchanged.
 
 import CMest
 import CMestKernels
 
-/// y = from + with. The gradient goes to both unchanged.
 enum Add: Layer {
     static let traits = LayerTraits(inPlace: true, inPlaceBackward: true)
 
@@ -35,26 +34,5 @@ enum Add: Layer {
         if let db = model.optional(model.nodes[int(n.with)].gradient) {
             mestk_copy(model.kernels, floats, dy, db, model.adds(n.accumulatesWith))
         }
-    }
-}
-
-/// [channels][height][width] to channels * height * width features, in that order.
-enum Flatten: Layer {
-    static let traits = LayerTraits()
-
-    static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
-        node.channels = int32(plan.nodes[int(node.from)].elements)
-    }
-
-    static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        mestk_flatten_forward(
-            model.kernels, model.inputShape(node), model.input(node), model.floats(node.pointee.output))
-    }
-
-    static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        guard let dx = model.inputGradient(node) else { return }
-        mestk_flatten_backward(
-            model.kernels, model.inputShape(node), model.floats(node.pointee.gradient), dx,
-            model.adds(node.pointee.accumulatesFrom))
     }
 }

@@ -1,33 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// ReLU and Dropout: value by value, in place where nobody else needs their input.
+// Dropout: training zeroes each value with probability `rate` and divides the others by 1 - rate. The
+// mask is a pure function of (seed, layer, training pass, position) and drawn again in backward.
 
 import CMest
 import CMestKernels
 
-/// y = max(x, 0). Backward reads the sign of y, so x need not be kept.
-enum ReLU: Layer {
-    static let traits = LayerTraits(inPlace: true, inPlaceBackward: true, backwardReadsOutput: true)
-
-    static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
-        let input = plan.nodes[int(node.from)]
-        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
-    }
-
-    static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        mestk_relu_forward(
-            model.kernels, mestk_floats(model.shape(node)), model.input(node), model.floats(node.pointee.output))
-    }
-
-    static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        guard let dx = model.inputGradient(node) else { return }
-        mestk_relu_backward(
-            model.kernels, mestk_floats(model.shape(node)), model.floats(node.pointee.output),
-            model.floats(node.pointee.gradient), dx, model.adds(node.pointee.accumulatesFrom))
-    }
-}
-
-/// Training: zeroes each value with probability `rate` and divides the others by 1 - rate. The mask is
-/// a pure function of (seed, layer, training pass, position) and drawn again in backward.
 enum Dropout: Layer {
     static let traits = LayerTraits(inPlace: true, inPlaceBackward: true)
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// mest_plan and mest_model_create*: both plan on the stack; create then builds where it is told.
+// mest_plan, mest_model_create*, _plan, _cancel, _destroy. Planning works on the stack; create then
+// builds where it is told.
 
 import CMest
 import CMestKernels
@@ -37,24 +38,25 @@ public func mest_model_create_in(
 @c @implementation
 public func mest_model_destroy(_ handle: OpaquePointer?) {
     guard let handle else { return }
-    let state = UnsafeMutablePointer<ModelState>(handle)
-    // Destroying a model from within its own callback would pull the ground from under the call.
-    if state.pointee.magic != ModelState.alive || mestk_load(&state.pointee.busy) != 0 { return }
-    state.pointee.magic = 0
+    let flags = Flags(handle)
+    // Destroying a model under a running call, from its own callback say, would pull the ground away.
+    if !flags.alive || mestk_exchange(flags.busy, 1) != 0 { return }
+    flags.alive = false
+    let state = Model(handle).state
     if !state.pointee.ownsBlock { return }
     let env = state.pointee.env
     if let release = env.release {
-        release(UnsafeMutableRawPointer(state), int(state.pointee.plan.bytes.total), env.user)
+        release(UnsafeMutableRawPointer(handle), int(state.pointee.plan.bytes.total), env.user)
     } else {
-        mestk_release(UnsafeMutableRawPointer(state))
+        mestk_release(UnsafeMutableRawPointer(handle))
     }
 }
 
 @c @implementation
 public func mest_model_cancel(_ handle: OpaquePointer?) {
     guard let handle else { return }
-    let state = UnsafeMutablePointer<ModelState>(handle)
-    if state.pointee.magic == ModelState.alive { mestk_store(&state.pointee.cancelled, 1) }
+    let flags = Flags(handle)
+    if flags.alive { mestk_store(flags.cancelled, 1) }
 }
 
 @c @implementation
@@ -62,8 +64,9 @@ public func mest_model_plan(
     _ model: OpaquePointer?, _ out_plan: UnsafeMutablePointer<mest_plan_report>?,
     _ out_layers: UnsafeMutablePointer<mest_layer_plan>?
 ) -> Int32 {
-    read(model) { (model) throws(Status) in
-        try report(model.state.pointee.plan, out_plan, out_layers, model.message)
+    call(model) { (model) throws(Status) in
+        try checkReports(out_plan, out_layers, uint32(model.count), model.message)
+        report(model.state.pointee.plan, out_plan, out_layers)
     }
 }
 
@@ -96,7 +99,7 @@ private struct PlanCall {
             let call = context.assumingMemoryBound(to: PlanCall.self).pointee
             do throws(Status) {
                 try call.make(scratch, threadMessage)
-                return MEST_OK_STATUS
+                return statusOK
             } catch {
                 return error.rawValue
             }
@@ -134,7 +137,7 @@ private struct PlanCall {
     private func make(_ scratch: UnsafeMutableRawPointer, _ message: Message) throws(Status) {
         guard let config, let layers else { throw Status.internal }
         let plan = try Plan.make(config.pointee, layers, int(count), scratch: scratch, message)
-        if !creates { try report(plan, outPlan, outLayers, message) }
+        if !creates { report(plan, outPlan, outLayers) }
         let budget = config.pointee.budget_bytes
         if budget > 0 && uint64(plan.bytes.total) > budget {
             throw overBudget(plan, budget, config.pointee, layers, scratch, message)
@@ -143,11 +146,15 @@ private struct PlanCall {
     }
 
     private func create(_ plan: Plan, _ message: Message) throws(Status) {
+        if uint64(plan.bytes.total) > uint64(int64(Int.max)) {
+            throw message.start("the plan needs ").integer(plan.bytes.total)
+                .text(" bytes, more than this machine can address; use a smaller batch").as(.memory)
+        }
         let bytes = int(plan.bytes.total)
         let env = self.env.map { $0.pointee } ?? mest_env()
         var memory = block
         if inBlock {
-            if blockBytes < bytes {
+            if UInt(bitPattern: blockBytes) < UInt(bitPattern: bytes) {
                 throw message.start("block has ").integer(blockBytes).text(" bytes, the plan needs ").integer(bytes).as(.memory)
             }
         } else if let allocate = env.allocate {
@@ -164,7 +171,7 @@ private struct PlanCall {
             throw message.start("env.allocate returned a block that is not aligned to 64 bytes").as(.memory)
         }
         let model = Model.create(plan, env, block: memory, ownsBlock: !inBlock)
-        outModel?.pointee = OpaquePointer(model.state)
+        outModel?.pointee = model.handle
     }
 
     /// "budget 262144 B, the plan needs 301056 B, workspace 180224 of them; batch 16 needs 210944 B"

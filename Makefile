@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# Everything a person or a machine does with this repository.  `make` lists it.
+
+PREFIX      ?= /usr/local
+DESTDIR     ?=
+PYTHON      ?= python3
+MEST_OPENMP ?= on
+BUILD       ?= .build
+export PYTHON MEST_OPENMP BUILD
+
+ifeq ($(MEST_OPENMP),off)
+  SCRATCH  := $(BUILD)/serial
+  TRAITS   := --disable-default-traits
+  PRIVATE  :=
+else
+  SCRATCH  := $(BUILD)
+  TRAITS   :=
+  PRIVATE  := omp5
+endif
+
+# Only mest.h knows the version.
+part    = $(shell sed -n 's/^\#define MEST_VERSION_$(1) *\([0-9]*\).*/\1/p' include/mest.h)
+MAJOR   := $(call part,MAJOR)
+MINOR   := $(call part,MINOR)
+VERSION := $(MAJOR).$(MINOR).$(call part,PATCH)
+
+OUT     := $(SCRATCH)/release
+LIBRARY := $(abspath $(OUT)/libmest.so)
+TO      := $(DESTDIR)$(PREFIX)
+
+# The Python package runs from the checkout against the library just built.
+RUN_PYTHON := MEST_LIBRARY=$(LIBRARY) PYTHONPATH=$(CURDIR)/bindings/python .venv/bin/python
+
+.PHONY: help setup build demo test bench install uninstall clean
+
+help:
+	@echo 'libmest $(VERSION): sparse training on edge devices'
+	@echo
+	@echo '  make build      libmest.so and libmest.a in $(OUT)'
+	@echo '  make demo       train a sparse network on this machine, from a private Python environment'
+	@echo '  make test       everything that CI checks'
+	@echo '  make bench      the benchmarks'
+	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
+	@echo '  make uninstall  what make install put there'
+	@echo '  make clean      remove what was built'
+	@echo
+	@echo '  MEST_OPENMP=off builds without OpenMP: the library then needs libc alone.'
+
+setup:
+	@tools/setup.sh build
+
+build: setup
+	@test $(OUT)/libmest.so -nt packaging/mest.map || rm -f $(OUT)/libmest.so
+	@swift build --quiet -c release --scratch-path $(SCRATCH) $(TRAITS)
+	@ln -sf libmest.so $(OUT)/libmest.so.$(MAJOR)
+	@tools/make-archive.sh $(OUT)/libmest-static.a $(OUT)/libmest.a
+
+demo: build
+	@tools/setup.sh demo
+	@$(RUN_PYTHON) examples/python/demo.py
+
+test:
+	@tools/setup.sh test
+	@tools/run-tests.sh
+
+bench: build
+	@tools/setup.sh demo
+	@$(RUN_PYTHON) benchmarks/step.py --save
+
+# Writes a packaging template with its names filled in.
+fill = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@MINOR@|$(MINOR)|g' \
+       -e 's|@POINTER_BYTES@|8|g' -e 's|@LIBS_PRIVATE@|$(2)|g' packaging/$(1).in
+
+install: build
+	@install -d '$(TO)/include' '$(TO)/lib/pkgconfig' '$(TO)/lib/cmake/mest'
+	@install -m 644 include/mest.h '$(TO)/include/mest.h'
+	@install -m 755 $(OUT)/libmest.so '$(TO)/lib/libmest.so.$(VERSION)'
+	@strip --strip-unneeded '$(TO)/lib/libmest.so.$(VERSION)'
+	@ln -sf libmest.so.$(VERSION) '$(TO)/lib/libmest.so.$(MAJOR)'
+	@ln -sf libmest.so.$(MAJOR) '$(TO)/lib/libmest.so'
+	@install -m 644 $(OUT)/libmest.a '$(TO)/lib/libmest.a'
+	@$(call fill,mest.pc,$(PRIVATE:%=-l%)) > '$(TO)/lib/pkgconfig/mest.pc'
+	@$(call fill,mestConfig.cmake,$(PRIVATE)) > '$(TO)/lib/cmake/mest/mestConfig.cmake'
+	@$(call fill,mestConfigVersion.cmake,) > '$(TO)/lib/cmake/mest/mestConfigVersion.cmake'
+	@chmod 644 '$(TO)'/lib/pkgconfig/mest.pc '$(TO)'/lib/cmake/mest/*.cmake
+	@echo 'libmest $(VERSION) installed in $(TO)'
+
+uninstall:
+	@rm -f '$(TO)/include/mest.h' '$(TO)/lib/libmest.so' '$(TO)/lib/libmest.so.$(MAJOR)' \
+	    '$(TO)/lib/libmest.so.$(VERSION)' '$(TO)/lib/libmest.a' '$(TO)/lib/pkgconfig/mest.pc' \
+	    '$(TO)/lib/cmake/mest/mestConfig.cmake' '$(TO)/lib/cmake/mest/mestConfigVersion.cmake'
+	@rmdir '$(TO)/lib/cmake/mest' '$(TO)/lib/cmake' '$(TO)/lib/pkgconfig' 2>/dev/null || true
+	@echo 'libmest removed from $(TO)'
+
+clean:
+	@rm -rf .build out

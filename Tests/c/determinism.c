@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The same bits for every number of threads, instruction set and way to run the chunks.
+ *
+ *   determinism          compares them with one another
+ *   determinism --print  prints one hash a network, to be compared with another build's */
+#include "check.h"
+#include "networks.h"
+#include <pthread.h>
+
+/* --------------------------------------------------------------- ways to run the chunks --- */
+
+typedef void chunk_body(void *argument, uint32_t index, uint32_t worker);
+
+static void backwards(uint32_t count, chunk_body *body, void *argument, void *user)
+{
+    (void)user;
+    for (uint32_t i = count; i-- > 0;) body(argument, i, i % 2);
+}
+
+typedef struct share {
+    uint32_t count, worker;
+    chunk_body *body;
+    void *argument;
+} share;
+
+static void *run_share(void *pointer)
+{
+    share *s = pointer;
+    for (uint32_t i = s->worker; i < s->count; i += 3) s->body(s->argument, i, s->worker);
+    return NULL;
+}
+
+/* Three threads that take every third chunk. */
+static void own_threads(uint32_t count, chunk_body *body, void *argument, void *user)
+{
+    (void)user;
+    share shares[3];
+    pthread_t threads[3];
+    int started[3] = { 0 };
+    for (uint32_t w = 0; w < 3; w++) {
+        shares[w] = (share){ count, w, body, argument };
+        if (w < 2) started[w] = pthread_create(&threads[w], NULL, run_share, &shares[w]) == 0;
+        if (!started[w]) run_share(&shares[w]);
+    }
+    for (uint32_t w = 0; w < 3; w++)
+        if (started[w]) pthread_join(threads[w], NULL);
+}
+
+/* --------------------------------------------------------------------------------- training --- */
+
+/* Trains for some epochs; the hash of the model and of everything that was reported. */
+static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs, mest_status *out_status)
+{
+    mest_model *model = NULL;
+    mest_status status = mest_model_create(&n->config, n->layers, n->count, env, &model);
+    if (out_status) *out_status = status;
+    if (status != MEST_OK) return 0;
+    uint32_t micro = n->config.micro_batches ? n->config.micro_batches : 1;
+    uint64_t hash = HASH_START;
+    for (uint32_t i = 0; status == MEST_OK && i < epochs * 3 * micro; i++) {
+        uint32_t first = i * n->config.batch % d->samples, room = d->samples - first;
+        mest_batch batch = batch_at(d, &n->config, first, room < n->config.batch ? room : n->config.batch);
+        mest_step_report report = { .struct_size = sizeof report };
+        status = mest_model_step(model, &batch, &report);
+        hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
+    }
+    if (status == MEST_OK && n->config.mutation) status = mest_model_mutate(model, NULL);
+    float *out = malloc(sizeof(float) * d->samples * d->outputs);
+    if (status == MEST_OK)
+        status = mest_model_predict(model, d->x, d->samples, MEST_PREDICT_PROBABILITIES, out, (uint64_t)d->samples * d->outputs);
+    if (status == MEST_OK) hash = hash_bytes(hash, out, sizeof(float) * d->samples * d->outputs);
+    free(out);
+    mest_batch all = batch_at(d, &n->config, 0, d->samples);
+    mest_evaluation evaluation = { .struct_size = sizeof evaluation };
+    if (status == MEST_OK) status = mest_model_evaluate(model, &all, &evaluation);
+    hash = hash_bytes(hash, &evaluation, sizeof evaluation);
+    uint64_t state = hash_model(model);
+    check(status == MEST_OK && state, "%s: training: %s: %s", n->name, mest_status_string(status), mest_last_error(model));
+    mest_model_destroy(model);
+    return hash_bytes(hash, &state, sizeof state);
+}
+
+static void compare(network n, const dataset *d, uint32_t epochs)
+{
+    n.config.threads = 1;
+    n.config.simd = MEST_SIMD_REFERENCE;
+    uint64_t expected = train(&n, d, NULL, epochs, NULL), other;
+    check(expected == train(&n, d, NULL, epochs, NULL), "%s: two runs differ", n.name);
+
+    n.config.simd = MEST_SIMD_AUTO;
+    for (uint32_t threads = 0; threads <= 4; threads++) {
+        n.config.threads = threads;
+        other = train(&n, d, NULL, epochs, NULL);
+        check(other == expected, "%s: %u threads: %016llx instead of %016llx", n.name, threads,
+              (unsigned long long)other, (unsigned long long)expected);
+    }
+    static const char *simd[] = { "", "reference", "AVX2", "AVX-512" };
+    n.config.threads = 2;
+    for (int32_t level = MEST_SIMD_REFERENCE; level <= MEST_SIMD_AVX512; level++) {
+        mest_status status;
+        n.config.simd = level;
+        other = train(&n, d, NULL, epochs, &status);
+        if (status == MEST_ERR_UNSUPPORTED) {
+            skip(simd[level], mest_last_error(NULL));
+            continue;
+        }
+        check(other == expected, "%s: %s: %016llx instead of %016llx", n.name, simd[level], (unsigned long long)other,
+              (unsigned long long)expected);
+    }
+    n.config.simd = MEST_SIMD_AUTO;
+    n.config.threads = 3;
+    mest_env env = { .struct_size = sizeof env, .parallel_for = backwards };
+    check(train(&n, d, &env, epochs, NULL) == expected, "%s: chunks run backwards", n.name);
+    env.parallel_for = own_threads;
+    check(train(&n, d, &env, epochs, NULL) == expected, "%s: chunks run in the caller's threads", n.name);
+
+    n.config.seed++;
+    check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);
+}
+
+int main(int argc, char **argv)
+{
+    int print = argc > 1 && !strcmp(argv[1], "--print");
+    network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual() };
+    /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
+    networks[4].name = "mlp, one by one";
+    networks[4].config.batch = 1;
+    networks[5].name = "residual, batches of 6";
+    networks[5].config.batch = 6;
+    networks[6].name = "residual, batches of 23";
+    networks[6].config.batch = 23;
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
+        network *n = &networks[i];
+        mest_plan_report plan = { .struct_size = sizeof plan };
+        if (!check(mest_plan(&n->config, n->layers, n->count, &plan, NULL) == MEST_OK, "%s: plan: %s", n->name,
+                   mest_last_error(NULL)))
+            continue;
+        dataset d = make_data(i == 3 ? 32 : 64, plan.inputs, plan.outputs);
+        uint32_t epochs = i == 3 ? 1 : 4;
+        if (print) printf("%s %016llx\n", n->name, (unsigned long long)train(n, &d, NULL, epochs, NULL));
+        else compare(*n, &d, epochs);
+        free_data(&d);
+    }
+    return print ? checks.failed != 0 : finish("determinism");
+}

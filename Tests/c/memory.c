@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Memory is a number known before: one block of exactly the planned size, nothing asked for after
+ * it, nothing written outside it, nothing of the dense size. */
+#define _GNU_SOURCE /* RTLD_NEXT */
+#include "check.h"
+#include "networks.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------- every allocation of the process --- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#  define WATCHING 0
+#elif defined(__has_feature)
+#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#    define WATCHING 0 /* the sanitizer wants these functions for itself */
+#  endif
+#endif
+#ifndef WATCHING
+#  define WATCHING 1
+#endif
+
+static atomic_int watching;
+static atomic_ulong calls, largest;
+
+#if WATCHING
+extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
+    *__libc_memalign(size_t, size_t);
+extern void __libc_free(void *);
+
+static void count_call(size_t size)
+{
+    if (!atomic_load(&watching)) return;
+    atomic_fetch_add(&calls, 1);
+    unsigned long seen = atomic_load(&largest);
+    while (size > seen && !atomic_compare_exchange_weak(&largest, &seen, size)) { }
+}
+
+void *malloc(size_t size) { count_call(size); return __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { count_call(count * size); return __libc_calloc(count, size); }
+void *realloc(void *old, size_t size) { count_call(size); return __libc_realloc(old, size); }
+void *memalign(size_t alignment, size_t size) { count_call(size); return __libc_memalign(alignment, size); }
+void *aligned_alloc(size_t alignment, size_t size) { count_call(size); return __libc_memalign(alignment, size); }
+void free(void *block) { if (block) count_call(0); __libc_free(block); }
+
+int posix_memalign(void **out, size_t alignment, size_t size)
+{
+    count_call(size);
+    *out = __libc_memalign(alignment, size);
+    return *out ? 0 : 12;
+}
+#endif
+
+static void watch(void) { atomic_store(&calls, 0); atomic_store(&largest, 0); atomic_store(&watching, 1); }
+static unsigned long unwatch(void) { atomic_store(&watching, 0); return atomic_load(&calls); }
+
+/* --------------------------------------------------------------------- allocators of the caller --- */
+
+typedef struct allocator {
+    unsigned allocations, releases;
+    size_t size, released_size;
+    void *block, *released;
+} allocator;
+
+static void *allocate(size_t size, size_t alignment, void *user)
+{
+    allocator *a = user;
+    a->allocations++;
+    a->size = size;
+    a->block = NULL;
+    if (posix_memalign(&a->block, alignment, size)) return NULL;
+    memset(a->block, 0xc5, size); /* nobody may rely on zeros */
+    return a->block;
+}
+
+static void release(void *block, size_t size, void *user)
+{
+    allocator *a = user;
+    a->releases++;
+    a->released = block;
+    a->released_size = size;
+    free(block);
+}
+
+static void *allocate_nothing(size_t size, size_t alignment, void *user)
+{
+    (void)alignment;
+    allocator *a = user;
+    a->allocations++;
+    a->size = size;
+    return NULL;
+}
+
+/* The caller's threads: here, one. */
+static void run_here(uint32_t count, void (*body)(void *, uint32_t, uint32_t), void *argument, void *user)
+{
+    (void)user;
+    for (uint32_t i = 0; i < count; i++) body(argument, i, 0);
+}
+
+/* ------------------------------------------------------------------------------ all that is called --- */
+
+/* Every function that works on a model, over two epochs. */
+static mest_status use_everything(mest_model *model, const network *n, const dataset *d, float *out)
+{
+    mest_status status = MEST_OK;
+#define TRY(call) if ((status = (call)) != MEST_OK) return status
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    TRY(mest_model_plan(model, &plan, NULL));
+    for (int epoch = 0; epoch < 2; epoch++) {
+        mest_epoch_report began = { .struct_size = sizeof began };
+        TRY(mest_model_begin_epoch(model, &began));
+        uint32_t micro = n->config.micro_batches ? n->config.micro_batches : 1;
+        for (uint32_t i = 0; i < 2 * micro; i++) {
+            mest_batch batch = batch_at(d, &n->config, i % 2 * n->config.batch, n->config.batch);
+            mest_step_report report = { .struct_size = sizeof report };
+            TRY(mest_model_step(model, &batch, &report));
+        }
+        if (n->config.mutation) {
+            mest_mutation_report mutation = { .struct_size = sizeof mutation };
+            TRY(mest_model_mutate(model, &mutation));
+            TRY(mest_model_mutation(model, &mutation, NULL, 0));
+        }
+    }
+    mest_batch all = batch_at(d, &n->config, 0, d->samples);
+    mest_evaluation evaluation = { .struct_size = sizeof evaluation };
+    TRY(mest_model_evaluate(model, &all, &evaluation));
+    TRY(mest_model_predict(model, d->x, d->samples, 0, out, (uint64_t)d->samples * d->outputs));
+    TRY(mest_model_predict(model, d->x, d->samples, MEST_PREDICT_PROBABILITIES, out, (uint64_t)d->samples * d->outputs));
+    if (n->config.samples) {
+        static uint8_t counts[64];
+        static uint32_t ids[64];
+        mest_forgetting_report forgetting = { .struct_size = sizeof forgetting };
+        mest_selection selection = { .struct_size = sizeof selection, .rule = MEST_REMOVE_FRACTION, .remove_fraction = 0.25f };
+        uint64_t kept;
+        TRY(mest_model_forgetting(model, &forgetting, counts, sizeof counts));
+        TRY(mest_model_select(model, &selection, ids, 64, &kept));
+    }
+    for (uint32_t layer = 0; layer < plan.layers; layer++) {
+        mest_csr csr = { .struct_size = sizeof csr };
+        if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
+        static uint32_t start[1024];
+        static uint16_t column[65536];
+        static float value[65536], momentum[65536];
+        memcpy(start, csr.row_start, sizeof *start * (csr.rows + 1));
+        memcpy(column, csr.column, sizeof *column * csr.count);
+        memcpy(value, csr.value, sizeof *value * csr.count);
+        memcpy(momentum, csr.momentum, sizeof *momentum * csr.count);
+        csr.row_start = start, csr.column = column, csr.value = value, csr.momentum = momentum;
+        TRY(mest_model_csr_set(model, layer, &csr));
+        TRY(mest_model_tensor_get(model, layer, MEST_TENSOR_WEIGHT, value, csr.count));
+        TRY(mest_model_tensor_set(model, layer, MEST_TENSOR_WEIGHT, value, csr.count));
+    }
+#undef TRY
+    return status;
+}
+
+/* Exactly one block, of the planned size, released once; the parts add up. */
+static void one_block(const network *n, const dataset *d, float *out)
+{
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    static mest_layer_plan layers[96];
+    for (uint32_t i = 0; i < n->count; i++) layers[i] = (mest_layer_plan){ .struct_size = sizeof *layers };
+
+    watch();
+    mest_status status = mest_plan(&n->config, n->layers, n->count, &plan, layers);
+    unsigned long asked = unwatch();
+    if (!check(status == MEST_OK, "%s: plan: %s", n->name, mest_last_error(NULL))) return;
+    check(asked == 0, "%s: plan allocated %lu times", n->name, asked);
+    check(plan.table_bytes + plan.weight_bytes + plan.index_bytes + plan.gradient_bytes + plan.state_bytes
+              + plan.forgetting_bytes + plan.batch_bytes + plan.workspace_bytes == plan.total_bytes,
+          "%s: the eight parts are not the total", n->name);
+    check(plan.activation_bytes <= plan.workspace_bytes && plan.mutation_bytes <= plan.workspace_bytes,
+          "%s: activations or scratch of mutation exceed the workspace", n->name);
+    check(plan.alignment && (plan.alignment & (plan.alignment - 1)) == 0, "%s: alignment %u", n->name, plan.alignment);
+    check(plan.layers == n->count, "%s: %u layers planned", n->name, plan.layers);
+    uint64_t active = 0, macs = 0;
+    for (uint32_t i = 0; i < n->count; i++) {
+        active += layers[i].active;
+        macs += layers[i].macs;
+        check(layers[i].active <= layers[i].capacity, "%s: layer %u: active above capacity", n->name, i);
+        check(layers[i].capacity <= (uint64_t)layers[i].rows * layers[i].columns, "%s: layer %u: capacity above dense", n->name, i);
+        check(layers[i].name[0] && memchr(layers[i].name, 0, MEST_NAME_BYTES), "%s: layer %u has no name", n->name, i);
+    }
+    check(active <= plan.active && macs == plan.macs, "%s: the layers do not add up to the plan", n->name);
+
+    allocator a = { 0 };
+    mest_env env = { .struct_size = sizeof env, .user = &a, .allocate = allocate, .release = release };
+    mest_model *model = NULL;
+    status = mest_model_create(&n->config, n->layers, n->count, &env, &model);
+    if (!check(status == MEST_OK, "%s: create: %s", n->name, mest_last_error(NULL))) return;
+    check(a.allocations == 1 && a.size == plan.total_bytes, "%s: %u allocations of %zu bytes, planned %llu", n->name,
+          a.allocations, a.size, (unsigned long long)plan.total_bytes);
+    mest_plan_report again = { .struct_size = sizeof again };
+    check(mest_model_plan(model, &again, NULL) == MEST_OK && !memcmp(&again, &plan, sizeof plan),
+          "%s: the model's plan differs from the plan", n->name);
+    status = use_everything(model, n, d, out);
+    check(status == MEST_OK, "%s: %s", n->name, mest_last_error(model));
+    check(a.allocations == 1 && a.releases == 0, "%s: allocated again during use", n->name);
+    mest_model_destroy(model);
+    check(a.releases == 1 && a.released == a.block && a.released_size == a.size, "%s: destroy released %u blocks of %zu",
+          n->name, a.releases, a.released_size);
+
+    allocator none = { 0 };
+    env.user = &none;
+    env.allocate = allocate_nothing;
+    model = (mest_model *)&none;
+    status = mest_model_create(&n->config, n->layers, n->count, &env, &model);
+    check(status == MEST_ERR_MEMORY && model == NULL && none.releases == 0, "%s: an allocator without memory: %s", n->name,
+          mest_status_string(status));
+}
+
+/* The process allocates nothing between create and destroy. */
+static void no_heap(network n, const dataset *d, float *out, uint32_t threads, int here)
+{
+    if (!WATCHING) return;
+    n.config.threads = threads;
+    mest_env env = { .struct_size = sizeof env, .parallel_for = here ? run_here : NULL };
+    mest_model *model = NULL;
+    watch();
+    mest_status status = mest_model_create(&n.config, n.layers, n.count, &env, &model);
+    unsigned long asked = unwatch();
+    if (!check(status == MEST_OK, "%s: create: %s", n.name, mest_last_error(NULL))) return;
+    check(asked == 1, "%s: create allocated %lu times", n.name, asked);
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    check(mest_model_plan(model, &plan, NULL) == MEST_OK && atomic_load(&largest) <= plan.total_bytes + plan.alignment,
+          "%s: create asked for %lu bytes", n.name, atomic_load(&largest));
+
+    /* OpenMP's own runtime allocates when it starts its threads: a first round is free with threads. */
+    if (threads > 1 && !here) status = use_everything(model, &n, d, out);
+    watch();
+    if (status == MEST_OK) status = use_everything(model, &n, d, out);
+    asked = unwatch();
+    check(status == MEST_OK, "%s: %s", n.name, mest_last_error(model));
+    check(asked == 0, "%s, %u threads: %lu allocations during use, the largest of %lu bytes", n.name, threads, asked,
+          atomic_load(&largest));
+    watch();
+    mest_model_destroy(model);
+    asked = unwatch();
+    check(asked == 1, "%s: destroy released %lu blocks", n.name, asked);
+}
+
+/* Inside the caller's painted block: everything up to its end is used, nothing outside is touched. */
+static void in_a_block(network n, const dataset *d, float *out)
+{
+    enum { PAINT = 0xa5, ZONE = 4096 };
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    if (!check(mest_plan(&n.config, n.layers, n.count, &plan, NULL) == MEST_OK, "%s: plan", n.name)) return;
+    size_t bytes = plan.total_bytes, whole = ZONE + bytes + ZONE;
+    unsigned char *zone = NULL;
+    if (posix_memalign((void **)&zone, 4096, whole)) return;
+    memset(zone, PAINT, whole);
+    unsigned char *block = zone + ZONE;
+
+    mest_model *model = NULL;
+    watch();
+    mest_status status = mest_model_create_in(&n.config, n.layers, n.count, NULL, block, bytes, &model);
+    unsigned long asked = unwatch();
+    check(status == MEST_OK, "%s: create_in: %s", n.name, mest_last_error(NULL));
+    check(!WATCHING || asked == 0, "%s: create_in allocated %lu times", n.name, asked);
+    if (status == MEST_OK) {
+        status = use_everything(model, &n, d, out);
+        check(status == MEST_OK, "%s: %s", n.name, mest_last_error(model));
+        watch();
+        mest_model_destroy(model);
+        asked = unwatch();
+        check(asked == 0, "%s: destroy of a model in the caller's block released %lu blocks", n.name, asked);
+    }
+    size_t outside = 0, end = bytes;
+    for (size_t i = 0; i < ZONE; i++) outside += (zone[i] != PAINT) + (block[bytes + i] != PAINT);
+    check(outside == 0, "%s: %zu bytes written outside the block", n.name, outside);
+    while (end > 0 && block[end - 1] == PAINT) end--;
+    check(end + 64 >= bytes, "%s: the last %zu of %zu bytes were never used", n.name, bytes - end, bytes);
+    free(zone);
+}
+
+/* What lies in the block before does not matter: the same bits. */
+static void from_dirt(network n, const dataset *d, float *out)
+{
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    if (mest_plan(&n.config, n.layers, n.count, &plan, NULL) != MEST_OK) return;
+    uint64_t hashes[2] = { 0, 0 };
+    for (int dirt = 0; dirt < 2; dirt++) {
+        void *block = NULL;
+        if (posix_memalign(&block, plan.alignment, plan.total_bytes)) return;
+        memset(block, dirt ? 0xff : 0, plan.total_bytes); /* 0xff: NaNs */
+        mest_model *model = NULL;
+        if (mest_model_create_in(&n.config, n.layers, n.count, NULL, block, plan.total_bytes, &model) == MEST_OK
+            && use_everything(model, &n, d, out) == MEST_OK)
+            hashes[dirt] = hash_model(model);
+        mest_model_destroy(model);
+        free(block);
+    }
+    check(hashes[0] && hashes[0] == hashes[1], "%s: what the block held before changes the result", n.name);
+}
+
+/* A large sparse layer must not need the memory of a dense one, and is planned without any. */
+static void nothing_dense(void)
+{
+    network n = start("wide", 8192, 1, 1);
+    add_linear(&n, 8192);
+    add(&n, MEST_LAYER_RELU);
+    add_linear(&n, 10);
+    n.config.density = 0.01f;
+    n.config.batch = 1;
+    n.config.threads = 1;
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    if (!check(mest_plan(&n.config, n.layers, n.count, &plan, NULL) == MEST_OK, "wide: %s", mest_last_error(NULL))) return;
+    uint64_t dense = (uint64_t)8192 * 8192 * sizeof(float);
+    check(plan.dense_bytes > 3 * dense, "wide: dense_bytes %llu", (unsigned long long)plan.dense_bytes);
+    check(plan.total_bytes < dense / 4, "wide: %llu bytes at 1 %% density", (unsigned long long)plan.total_bytes);
+
+    allocator a = { 0 };
+    mest_env env = { .struct_size = sizeof env, .user = &a, .allocate = allocate, .release = release };
+    mest_model *model = NULL;
+    watch();
+    mest_status status = mest_model_create(&n.config, n.layers, n.count, &env, &model);
+    unwatch();
+    check(status == MEST_OK, "wide: create: %s", mest_last_error(NULL));
+    check(!WATCHING || atomic_load(&largest) < dense / 4, "wide: one allocation of %lu bytes", atomic_load(&largest));
+    mest_model_destroy(model);
+
+    /* Memory grows with the connections. */
+    uint64_t before = plan.total_bytes;
+    n.config.density = 0.02f;
+    plan = (mest_plan_report){ .struct_size = sizeof plan };
+    check(mest_plan(&n.config, n.layers, n.count, &plan, NULL) == MEST_OK && plan.total_bytes > before * 3 / 2
+              && plan.total_bytes < before * 5 / 2,
+          "wide: twice the connections need %llu bytes instead of %llu", (unsigned long long)plan.total_bytes,
+          (unsigned long long)before);
+}
+
+/* The budget is arithmetic: exactly the plan is enough, one byte less is refused and reported. */
+static void budget(network n)
+{
+    mest_plan_report plan = { .struct_size = sizeof plan }, refused = plan;
+    if (mest_plan(&n.config, n.layers, n.count, &plan, NULL) != MEST_OK) return;
+    n.config.budget_bytes = plan.total_bytes;
+    check(mest_plan(&n.config, n.layers, n.count, &refused, NULL) == MEST_OK, "%s: a budget of exactly the plan", n.name);
+    n.config.budget_bytes--;
+    check(mest_plan(&n.config, n.layers, n.count, &refused, NULL) == MEST_ERR_BUDGET, "%s: a budget of one byte less", n.name);
+    check(refused.total_bytes == plan.total_bytes, "%s: the refused plan is not reported", n.name);
+    mest_model *model = (mest_model *)&n;
+    check(mest_model_create(&n.config, n.layers, n.count, NULL, &model) == MEST_ERR_BUDGET && !model, "%s: create", n.name);
+}
+
+int main(void)
+{
+    network networks[] = { mlp(), residual(), pools(), resnet20(4) };
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
+        network *n = &networks[i];
+        mest_plan_report plan = { .struct_size = sizeof plan };
+        if (!check(mest_plan(&n->config, n->layers, n->count, &plan, NULL) == MEST_OK, "%s: plan: %s", n->name,
+                   mest_last_error(NULL)))
+            continue;
+        dataset d = make_data(64, plan.inputs, plan.outputs);
+        float *out = malloc(sizeof(float) * d.samples * d.outputs);
+        one_block(n, &d, out);
+        no_heap(*n, &d, out, 1, 0);
+        no_heap(*n, &d, out, 2, 0);
+        no_heap(*n, &d, out, 2, 1);
+        n->config.threads = 2;
+        in_a_block(*n, &d, out);
+        from_dirt(*n, &d, out);
+        budget(*n);
+        free(out);
+        free_data(&d);
+    }
+    nothing_dense();
+    if (!WATCHING) skip("allocations during use", "the sanitizer wants malloc for itself");
+    return finish("memory");
+}

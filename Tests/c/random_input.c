@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Random descriptions, most of them wrong: none may trap, hang or answer INTERNAL; what is accepted
+ * needs exactly the planned bytes, trains, mutates and predicts.
+ *
+ *   random_input [COUNT [FIRST]]     descriptions FIRST .. FIRST + COUNT - 1 */
+#include "check.h"
+#include "networks.h"
+#include <signal.h>
+#include <unistd.h>
+
+static uint64_t state;
+static uint32_t below(uint32_t n)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((state >> 33) % n);
+}
+
+/* Values that break things, and values that do not. */
+static uint32_t some_number(void)
+{
+    static const uint32_t edges[] = { 0, 1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 255, 256, 1000, 4096, 65535, 65536, 65537,
+                                      0x7fffffff, 0x80000000, 0xfffffffe, 0xffffffff };
+    return below(3) ? below(9) : below(4) ? edges[below(22)] : edges[below(sizeof edges / sizeof *edges)];
+}
+
+static float some_real(void)
+{
+    static const float edges[] = { 0, 1, -1, 0.5f, 0.9999999f, 1.0000001f, 1e-45f, 1e-38f, 1e-6f, -0.0f, 3.4e38f, -3.4e38f };
+    uint32_t bits, kind = below(8);
+    float value;
+    if (kind < 5) return (float)below(1001) / 1000;
+    if (kind < 7) return edges[below(sizeof edges / sizeof *edges)];
+    bits = below(0x10000) << 16 | below(0x10000);
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static void random_layer(mest_layer *l)
+{
+    switch (below(18)) {
+    case 0: l->kind = (int32_t)below(13); break;
+    case 1: l->from = (int32_t)(some_number() - below(3)); break;
+    case 2: l->with = (int32_t)(some_number() - below(3)); break;
+    case 3: case 4: l->channels = some_number(); break;
+    case 5: l->height = some_number(); break;
+    case 6: l->width = some_number(); break;
+    case 7: l->kernel_h = some_number(); break;
+    case 8: l->kernel_w = some_number(); break;
+    case 9: l->stride_h = some_number(); break;
+    case 10: l->stride_w = some_number(); break;
+    case 11: l->pad_h = some_number(); break;
+    case 12: l->pad_w = some_number(); break;
+    case 13: l->flags = below(4); break;
+    case 14: l->density = some_real(); break;
+    case 15: l->momentum = some_real(); break;
+    case 16: l->epsilon = some_real(); break;
+    default: l->rate = some_real(); break;
+    }
+}
+
+static void random_config(mest_config *c)
+{
+    switch (below(34)) {
+    case 0: c->batch = below(2) ? below(40) : some_number(); break;
+    case 1: c->micro_batches = below(2) ? below(4) : some_number(); break;
+    case 2: c->threads = some_number(); break;
+    case 3: c->simd = (int32_t)below(4); break;
+    case 4: c->gradient_chunks = some_number(); break;
+    case 5: c->inference_only = below(2); break;
+    case 6: c->loss = (int32_t)below(2); break;
+    case 7: c->label_smoothing = some_real(); break;
+    case 8: c->learning_rate = some_real(); break;
+    case 9: c->momentum = some_real(); break;
+    case 10: c->weight_decay = some_real(); break;
+    case 11: c->clip_norm = some_real(); break;
+    case 12: c->optimizer_flags = below(8); break;
+    case 13: c->epochs = some_number(); break;
+    case 14: c->steps_per_epoch = some_number(); break;
+    case 15: c->schedule = (int32_t)below(3); c->schedule_every = some_number(); break;
+    case 16: c->schedule_gamma = some_real(); c->learning_rate_min = some_real(); break;
+    case 17: c->warmup_epochs = some_number(); c->schedule_flags = below(2); break;
+    case 18: case 19: c->density = some_real(); break;
+    case 20: c->distribution = (int32_t)below(2); break;
+    case 21: c->allow_empty_rows = below(2); break;
+    case 22: case 23: c->mutation = (int32_t)below(4); break;
+    case 24: c->mutation_decay = (int32_t)below(2); break;
+    case 25: c->mutation_every = some_number(); break;
+    case 26: c->mutation_epochs[below(2)] = some_number(); break;
+    case 27: c->mutation_rate = some_real(); break;
+    case 28: c->mutation_extra = some_real(); break;
+    case 29: c->mutation_flags = below(8); break;
+    case 30: c->importance_gradient = (int32_t)below(3); c->importance_beta = some_real(); break;
+    case 31: c->importance_lambda = some_real(); break;
+    case 32: c->samples = some_number(); break;
+    default:
+        c->phase1_epochs = below(3);
+        c->remove_rule = (int32_t)below(4);
+        c->remove_count = below(3);
+        c->remove_number = some_number();
+        c->remove_fraction = some_real();
+        c->keep_lowest = some_number();
+    }
+}
+
+static network random_network(void)
+{
+    network n = below(3) == 0 ? mlp() : below(2) ? residual() : pools();
+    for (uint32_t edits = below(6); edits > 0; edits--) {
+        if (below(2)) random_config(&n.config);
+        else random_layer(&n.layers[below(n.count)]);
+    }
+    if (below(12) == 0) { /* drop a layer */
+        uint32_t at = below(n.count);
+        memmove(&n.layers[at], &n.layers[at + 1], sizeof *n.layers * (n.count - at - 1));
+        n.count--;
+    }
+    n.config.seed = below(1000);
+    return n;
+}
+
+static int documented(mest_status status)
+{
+    return status == MEST_OK || (status <= MEST_ERR_ARGUMENT && status > MEST_ERR_INTERNAL
+                                 && strncmp(mest_status_string(status), "MEST_ERR_", 9) == 0);
+}
+
+/* Uses an accepted model; the first thing wrong, or NULL. */
+static const char *use(mest_model *model, const network *n, const mest_plan_report *plan)
+{
+    uint32_t count = n->config.batch < 40 ? n->config.batch : 40;
+    dataset d = make_data(count, plan->inputs, plan->outputs);
+    for (uint32_t i = 0; i < count; i++) d.ids[i] = n->config.samples ? i % n->config.samples : 0;
+    mest_batch batch = batch_at(&d, &n->config, 0, count);
+    float *out = malloc(sizeof(float) * count * plan->outputs);
+    const char *wrong = NULL;
+    mest_status status = MEST_OK;
+#define EXPECT(condition, message) if (!wrong && !(condition)) wrong = message
+    for (int i = 0; i < 5 && !n->config.inference_only; i++) {
+        status = mest_model_step(model, &batch, NULL);
+        EXPECT(status == MEST_OK || status == MEST_ERR_DIVERGED, "step");
+        if (n->config.mutation && i == 2) {
+            status = mest_model_mutate(model, NULL);
+            EXPECT(status == MEST_OK || status == MEST_ERR_STATE, "mutate");
+        }
+        if (i == 3) {
+            status = mest_model_begin_epoch(model, NULL);
+            EXPECT(status == MEST_OK || status == MEST_ERR_STATE, "begin_epoch");
+        }
+    }
+    status = mest_model_predict(model, d.x, count, MEST_PREDICT_PROBABILITIES, out, (uint64_t)count * plan->outputs);
+    EXPECT(status == MEST_OK, "predict");
+    mest_evaluation evaluation = { .struct_size = sizeof evaluation };
+    EXPECT(mest_model_evaluate(model, &batch, &evaluation) == MEST_OK, "evaluate");
+    EXPECT(hash_model(model) != 0, "reading tensors");
+    mest_mutation_report moved = { .struct_size = sizeof moved };
+    EXPECT(mest_model_mutation(model, &moved, NULL, 0) == MEST_OK, "mutation");
+    for (uint32_t layer = 0; layer < n->count; layer++) { /* the connections are a proper matrix */
+        mest_csr csr = { .struct_size = sizeof csr };
+        if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
+        EXPECT(csr.count <= csr.capacity && csr.row_start[0] == 0 && csr.row_start[csr.rows] == csr.count, "row_start");
+        for (uint32_t row = 0; row < csr.rows && !wrong; row++)
+            for (uint32_t i = csr.row_start[row]; i < csr.row_start[row + 1]; i++)
+                EXPECT(csr.column[i] < csr.columns && (i == csr.row_start[row] || csr.column[i - 1] < csr.column[i]), "columns");
+    }
+#undef EXPECT
+    free(out);
+    free_data(&d);
+    return wrong;
+}
+
+static volatile unsigned long now;
+
+static void died(int number)
+{
+    char text[64];
+    int length = snprintf(text, sizeof text, "FAILED: description %lu: signal %d\n", now, number);
+    if (write(1, text, (size_t)length) < 0) { }
+    _exit(1);
+}
+
+int main(int argc, char **argv)
+{
+    unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 10) : 8000, first = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
+    unsigned long accepted = 0;
+    signal(SIGILL, died);
+    signal(SIGSEGV, died);
+    signal(SIGBUS, died);
+    signal(SIGFPE, died);
+    signal(SIGABRT, died);
+    signal(SIGALRM, died);
+    for (now = first; now < first + count; now++) {
+        alarm(60);
+        state = now * 0x9e3779b97f4a7c15u + 12345;
+        for (int i = 0; i < 8; i++) below(2);
+        network n = random_network();
+        mest_plan_report plan = { .struct_size = sizeof plan };
+        mest_layer_plan layers[96];
+        for (uint32_t i = 0; i < n.count; i++) layers[i] = (mest_layer_plan){ .struct_size = sizeof *layers };
+        mest_status status = mest_plan(&n.config, n.layers, n.count, &plan, layers);
+        if (!check(documented(status) && (status == MEST_OK || *mest_last_error(NULL)), "description %lu: plan: %d %s", now, status,
+                   mest_last_error(NULL)))
+            continue;
+        if (status != MEST_OK || plan.total_bytes > 4u << 20) continue;
+
+        char *block = NULL;
+        mest_model *model = NULL;
+        if (posix_memalign((void **)&block, plan.alignment, plan.total_bytes + 64)) break;
+        memset(block, 0xa5, plan.total_bytes + 64);
+        status = mest_model_create_in(&n.config, n.layers, n.count, NULL, block, plan.total_bytes, &model);
+        const char *wrong = "create_in";
+        if (status == MEST_OK) wrong = use(model, &n, &plan);
+        check(!wrong, "description %lu: %s: %s", now, wrong ? wrong : "", mest_last_error(model));
+        mest_model_destroy(model);
+        int outside = 0;
+        for (int i = 0; i < 64; i++) outside += block[plan.total_bytes + (size_t)i] != (char)0xa5;
+        check(!outside, "description %lu: written behind the block", now);
+        free(block);
+        accepted++;
+    }
+    check(count < 1000 || accepted > count / 10, "only %lu of %lu descriptions were accepted", accepted, count);
+    return finish("random_input");
+}

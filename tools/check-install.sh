@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What a user does: installs, finds the library by pkg-config and by CMake, builds the examples
+# against the shared and the static library, runs them, and removes it all.
+set -uo pipefail
+. "$(dirname "$0")/common.sh"
+
+passed=0 failed=0
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+try() { # WHAT COMMAND
+    local what=$1
+    shift
+    if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); return 0; fi
+    failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
+}
+
+to=$work/stage/opt/mest
+installer() { make -s -C "$root" "$1" DESTDIR="$work/stage" PREFIX=/opt/mest; }
+try 'make install' installer install || { totals install $passed $failed; exit 1; }
+find "$work/stage" \( -type f -o -type l \) -printf '%P\n' | sed 's|^opt/mest/||' | LC_ALL=C sort >"$work/found"
+printf '%s\n' include/mest.h lib/cmake/mest/mestConfig.cmake lib/cmake/mest/mestConfigVersion.cmake lib/libmest.a \
+    lib/libmest.so "lib/libmest.so.$version_major" "lib/libmest.so.$version" lib/pkgconfig/mest.pc >"$work/expected"
+try 'installed files' diff "$work/expected" "$work/found"
+# Installed files belong on any machine: no path of this one.
+no_paths() { ! grep -raoF -e "$root" -e "$work" -e "$HOME/" "$to"; }
+try 'no path of this machine in installed files' no_paths
+
+gzip -dc "$root/examples/data/digits.csv.gz" >"$work/digits.csv" 2>"$work/log" || {
+    failed=$((failed + 1)); say 'FAILED: examples/data/digits.csv.gz'; cat "$work/log"; }
+
+export PKG_CONFIG_PATH=$to/lib/pkgconfig
+try 'pkg-config version' test "$(pkg-config --modversion mest)" = "$version"
+digits() { LD_LIBRARY_PATH=$to/lib "$1" "$work/digits.csv"; }
+for kind in shared static; do
+    cp -r "$root/examples/c" "$work/$kind"
+    variable=; [ $kind = shared ] || variable=STATIC=1
+    try "pkg-config, $kind: build" make -s -C "$work/$kind" clean all $variable &&
+        try "pkg-config, $kind: run" digits "$work/$kind/train_digits"
+    if [ $kind = static ]; then
+        no_shared() { ! readelf -d "$work/static/train_digits" | grep libmest; }
+        try 'the static program does not need libmest.so' no_shared
+    fi
+    cp "$work/log" "$work/$kind.log" 2>/dev/null
+done
+
+cp -r "$root/examples/c" "$work/cmake"
+try 'CMake: configure' cmake -S "$work/cmake" -B "$work/cmake/build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$to" &&
+    try 'CMake: build' cmake --build "$work/cmake/build" && {
+        try 'CMake, shared: run' digits "$work/cmake/build/train_digits"
+        try 'CMake, static: run' digits "$work/cmake/build/train_digits_static"
+    }
+same_output() { diff <(digits "$work/shared/train_digits") <(digits "$work/static/train_digits"); }
+try 'shared and static give the same output' same_output
+wrong_version() { ! cmake -S "$work/wrong" -B "$work/wrong/build" -DCMAKE_PREFIX_PATH="$to"; }
+mkdir "$work/wrong"
+printf 'cmake_minimum_required(VERSION 3.13)\nproject(p C)\nfind_package(mest 99 REQUIRED)\n' >"$work/wrong/CMakeLists.txt"
+try 'CMake: another version is refused' wrong_version
+
+try 'make uninstall' installer uninstall
+nothing_left() { [ -z "$(find "$work/stage" -type f -o -type l)" ]; }
+try 'nothing is left' nothing_left
+totals install $passed $failed

@@ -1,0 +1,193 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Everything that is checked, part by part; the last line has the totals of all.
+#
+#   tools/run-tests.sh            all parts
+#   tools/run-tests.sh NAME ...   the parts named; c, symbols, install, python need library, golden needs c
+#
+# A part is a shell function below.  It prints lines "...: N passed, N failed[, N skipped]", which are
+# added up; what it prints else is shown when it fails.  Logs stay in $BUILD/tests.
+set -uo pipefail
+. "$(dirname "$0")/common.sh"
+cd "$root"
+
+build=${BUILD:-.build}
+export BUILD=$build MEST_OPENMP=on
+mkdir -p "$build/tests"
+logs=$(cd "$build/tests" && pwd)
+bin=$(toolchain_bin)
+passed=0 failed=0 skipped=0
+started=$SECONDS
+wanted=" $* "
+
+# ------------------------------------------------------------------------------- collecting --- */
+
+# part NAME FUNCTION...: runs it unless others were asked for.
+part() {
+    local name=$1 log=$logs/$1.log begin=$SECONDS status p f s
+    shift
+    [ "$wanted" = '  ' ] || [[ $wanted == *" $name "* ]] || return 0
+    "$@" >"$log" 2>&1
+    status=$?
+    read -r p f s < <(sed -nE 's/^.+: ([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p' "$log" \
+        | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
+    # A part that dies without saying so has failed all the same.
+    if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then f=1; say "FAILED: $name ended with status $status" >>"$log"; fi
+    if [ $((p + f + s)) -eq 0 ]; then f=1; say "FAILED: $name checked nothing" >>"$log"; fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    printf '%-12s %5d passed %4d failed %4d skipped  %4d s\n' "$name" "$p" "$f" "$s" $((SECONDS - begin))
+    [ "$f" -eq 0 ] || sed 's/^/    /' "$log" | tail -n 120
+}
+
+# one WHAT COMMAND...: a command that is one check.
+one() {
+    local what=$1
+    shift
+    if "$@"; then say "$what: 1 passed, 0 failed"; else say "$what: 0 passed, 1 failed"; return 1; fi
+}
+
+# ------------------------------------------------------------------------------------ parts --- */
+
+library() { one 'make build' make -s build && one 'make build, no OpenMP' make -s build MEST_OPENMP=off; }
+
+symbols() {
+    tools/check-symbols.sh "$build/release"
+    local status=$?
+    MEST_OPENMP=off tools/check-symbols.sh "$build/serial/release" && return $status
+}
+
+swift_tests() {
+    MEST_HOSTED=1 swift test --scratch-path "$build/hosted" 2>&1 | tee "$logs/swift.txt"
+    local status=${PIPESTATUS[0]}
+    say "swift: $(grep -cE '^. Test .* passed after' "$logs/swift.txt") passed," \
+        "$(grep -cE '^. Test .* failed after' "$logs/swift.txt") failed," \
+        "$(grep -cE '^. Test .* skipped' "$logs/swift.txt") skipped" | sed -E 's/ +/ /g'
+    return "$status"
+}
+
+# The kernels alone, against definitions in double; then once more under both sanitizers.
+kernels() {
+    local flags="-std=c11 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -ISources/CMestKernels/include" status=0
+    "$bin/clang" -O2 $flags -Xclang -fopenmp Tests/c/kernels/kernels_test.c $(kernel_sources) -lomp5 -lm -o "$build/kernels" \
+        && "$build/kernels" || status=1
+    "$bin/clang" -O1 -g $flags -fuse-ld=lld -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+        Tests/c/kernels/kernels_test.c $(kernel_sources) -lm -o "$build/kernels-sanitized" \
+        && "$build/kernels-sanitized" || status=1
+    return $status
+}
+
+c_flags='-std=c11 -D_POSIX_C_SOURCE=200809L -g -Wall -Wextra -Wpedantic -Wno-missing-field-initializers -Werror'
+
+# c_programs OUT LIBRARY-FOLDER COMPILER...: Tests/c/*.c against the shared library there.
+c_programs() {
+    local out=$1 from=$2 source status=0
+    shift 2
+    mkdir -p "$out"
+    for source in Tests/c/*.c; do
+        "$@" $c_flags -Iinclude "$source" -o "$out/$(basename "$source" .c)" -L"$from" -lmest -lpthread -ldl \
+            -rdynamic -Wl,-rpath,"$(cd "$from" && pwd)" || status=1
+    done
+    return $status
+}
+
+run_c() { # OUT "PROGRAM ARGUMENT..."...
+    local out=$1 program status=0
+    shift
+    for program in "$@"; do
+        timeout 600 "$out"/$program || { status=$?; say "$program ended with status $status"; }
+    done
+    return $status
+}
+
+c_tests() {
+    c_programs "$build/c" "$build/release" gcc -O2 && run_c "$build/c" bad_input memory determinism cancel threads random_input
+}
+
+# Without OpenMP: the same tests, and the same bits as with it.
+c_serial() {
+    c_programs "$build/c-serial" "$build/serial/release" gcc -O2 || return 1
+    run_c "$build/c-serial" bad_input memory cancel threads
+    local status=$?
+    "$build/c/determinism" --print >"$logs/hashes" && "$build/c-serial/determinism" --print >"$logs/hashes-serial" || status=1
+    one 'same bits without OpenMP' diff "$logs/hashes" "$logs/hashes-serial" || status=1
+    return $status
+}
+
+# The committed hashes: whoever changes the bits says so by changing the file.
+golden() { one 'committed hashes' diff Tests/c/hashes.txt <("$build/c/determinism" --print); }
+
+sanitized() { # KIND SCRATCH FLAGS-OF-SWIFT-BUILD...
+    local scratch=$1
+    shift
+    MEST_SANITIZED=1 swift build --quiet -c release --scratch-path "$scratch" --product mest "$@" || return 1
+    ln -sf libmest.so "$scratch/release/libmest.so.$version_major"
+}
+
+address() {
+    sanitized "$build/asan" --sanitize=address -Xcc -fsanitize=undefined -Xcc -fno-sanitize-recover=undefined || return 1
+    c_programs "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
+        -fno-sanitize-recover=undefined || return 1
+    say 'leak:libomp.so' >"$logs/leaks" # what OpenMP's runtime keeps is its own
+    export LSAN_OPTIONS=suppressions=$logs/leaks:print_suppressions=0
+    export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
+    run_c "$build/c-asan" bad_input memory determinism cancel threads "random_input 500 50000"
+}
+
+# With the caller's threads and without OpenMP, whose runtime is not built for this sanitizer.
+thread() {
+    sanitized "$build/tsan" --sanitize=thread --disable-default-traits || return 1
+    local runtime
+    runtime=$bin/../lib/swift/linux
+    c_programs "$build/c-tsan" "$build/tsan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=thread \
+        -L"$runtime" -ldispatch -lBlocksRuntime -Wl,-rpath,"$runtime" || return 1
+    run_c "$build/c-tsan" determinism cancel threads
+}
+
+# The example under valgrind, which knows neither DWARF 5 nor AVX-512.
+valgrind_example() {
+    swift build --quiet -c release --scratch-path "$build/valgrind" --product mest --disable-default-traits \
+        -Xswiftc -dwarf-version=4 -Xcc -gdwarf-4 || return 1
+    ln -sf libmest.so "$build/valgrind/release/libmest.so.$version_major"
+    c_programs "$build/c-valgrind" "$build/valgrind/release" gcc -gdwarf-4 -O1 || return 1
+    gcc -std=c11 -gdwarf-4 -O1 -Iinclude examples/c/train_digits.c -o "$build/c-valgrind/train_digits" \
+        -L"$build/valgrind/release" -lmest -Wl,-rpath,"$(cd "$build/valgrind/release" && pwd)" || return 1
+    gzip -dc examples/data/digits.csv.gz | head -n 400 >"$logs/digits.csv"
+    local status=0 check="valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=all"
+    one 'valgrind: example' valgrind_status "$check" "$build/c-valgrind/train_digits" "$logs/digits.csv" || status=1
+    one 'valgrind: bad_input' valgrind_status "$check" "$build/c-valgrind/bad_input" || status=1
+    return $status
+}
+# 99 is valgrind's; the program's own status does not count here.
+valgrind_status() { $1 "${@:2}" >"$logs/valgrind.txt" 2>&1; [ $? -ne 99 ] || { tail -n 60 "$logs/valgrind.txt"; return 1; }; }
+
+python_tests() {
+    MEST_LIBRARY=$(cd "$build/release" && pwd)/libmest.so PYTHONPATH=$root/bindings/python \
+        .venv/bin/python -m pytest -q --no-header -p no:cacheprovider Tests/python 2>&1 | tee "$logs/pytest.txt"
+    local status=${PIPESTATUS[0]}
+    number() { tail -n 1 "$logs/pytest.txt" | grep -oE "[0-9]+ $1" | grep -oE '[0-9]+' || say 0; }
+    say "pytest: $(number passed) passed, $(($(number failed) + $(number errors?))) failed, $(number skipped) skipped"
+    return "$status"
+}
+
+types() { one mypy .venv/bin/python -m mypy --strict bindings/python/mest; }
+
+part lint     tools/lint-engine.sh
+part header   tools/check-header.sh
+part library  library
+part symbols  symbols
+part cross    tools/cross-check.sh
+part swift    swift_tests
+part kernels  kernels
+part c        c_tests
+part c-serial c_serial
+part golden   golden
+part address  address
+part thread   thread
+part valgrind valgrind_example
+part install  tools/check-install.sh
+part python   python_tests
+part types    types
+
+say "all parts in $((SECONDS - started)) s"
+say "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

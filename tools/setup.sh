@@ -1,0 +1,72 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what is missing and says nothing when nothing is.
+#
+#   tools/setup.sh build | demo | test
+set -euo pipefail
+. "$(dirname "$0")/common.sh"
+
+purpose=${1:-build}
+python=${PYTHON:-python3}
+
+# ---------------------------------------------------------------------------- Debian packages
+
+packages() {
+    [ "${MEST_OPENMP:-on}" = off ] || say libomp-dev
+    case $purpose in
+        demo) say python3 python3-venv ;;
+        test) say gcc g++ cmake make pkg-config valgrind binutils python3 python3-venv gzip xz-utils ;;
+    esac
+}
+
+# A machine may have a tool from elsewhere; then its package is not asked for.
+provided() {
+    case $1 in
+        libomp-dev) [ -e "$(gcc -print-file-name=libomp5.so 2>/dev/null)" ] || [ -n "$(ls /usr/lib/*/libomp5.so 2>/dev/null)" ] ;;
+        python3) have "$python" ;;
+        python3-venv) "$python" -c 'import venv, ensurepip' 2>/dev/null ;;
+        binutils) have readelf && have nm ;;
+        xz-utils) have xz ;;
+        *) have "$1" ;;
+    esac
+}
+
+missing=()
+for package in $(packages); do
+    provided "$package" || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    root_do=
+    [ "$(id -u)" -eq 0 ] || root_do='sudo -n'
+    if have apt-get && { [ -z "$root_do" ] || sudo -n true 2>/dev/null; }; then
+        say "installing ${missing[*]}"
+        log=$(mktemp)
+        { $root_do apt-get update && DEBIAN_FRONTEND=noninteractive $root_do apt-get install -y --no-install-recommends "${missing[@]}"; } \
+            >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "apt-get could not install: ${missing[*]}"; }
+        rm -f "$log"
+    else
+        fail "please install these packages, then run again: ${missing[*]}"
+    fi
+fi
+
+# ------------------------------------------------------------------------------------- Swift
+
+get_swift='Swift 6.3 or newer is needed: https://www.swift.org/install/linux (then put swift on PATH)'
+have swift || fail "no swift found. $get_swift"
+found=$(swift --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\.[0-9]*\).*/\1/p' | head -n 1)
+[ "$(printf '%s\n' 6.3 "${found:-0}" | sort -V | head -n 1)" = 6.3 ] || fail "swift ${found:-of unknown version} found. $get_swift"
+
+# ------------------------------------------------------------------------------------ Python
+
+[ "$purpose" != build ] || exit 0
+wanted=$root/tools/requirements.txt
+stamp=$root/.venv/.installed-$(cksum <"$wanted" | tr ' ' -)
+if [ ! -e "$stamp" ]; then
+    say "installing Python packages into .venv"
+    log=$(mktemp)
+    { [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"; } >"$log" 2>&1 \
+        && "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" >>"$log" 2>&1 \
+        || { tail -n 20 "$log" >&2; fail "could not install the packages of tools/requirements.txt into .venv"; }
+    rm -f "$log" "$root"/.venv/.installed-*
+    touch "$stamp"
+fi
