@@ -2,27 +2,34 @@
 /* Kernels on flat arrays, one instance per level: every value on its own, or 16 virtual lanes, so that
  * the compiler may vectorise without changing a bit. */
 
+/* Arrays are the same or apart, never shifted: in place, value i depends on value i alone. Without the
+ * promise the compiler's own check sends every call in place down the scalar loop (measured: a third of
+ * a ResNet-32 step went into ReLU's backward). */
+#ifndef MESTK_IN_PLACE
+#define MESTK_IN_PLACE _Pragma("clang loop vectorize(assume_safety)")
+#endif
+
 static void LEVEL(relu_forward)(int64_t n, const float *x, float *y)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0.0f ? 0.0f : x[i];
+    MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0.0f ? 0.0f : x[i];
 }
 
 static void LEVEL(relu_backward)(int64_t n, const float *y, const float *dy, float *dx, int32_t accumulate)
 {
     if (accumulate)
-        for (int64_t i = 0; i < n; i++) dx[i] += y[i] > 0.0f ? dy[i] : 0.0f;
+        MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) dx[i] += y[i] > 0.0f ? dy[i] : 0.0f;
     else
-        for (int64_t i = 0; i < n; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
+        MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
 }
 
 static void LEVEL(add)(int64_t n, const float *a, const float *b, float *y)
 {
-    for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
+    MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 
 static void LEVEL(sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *m)
 {
-    for (int64_t i = 0; i < n; i++) {
+    MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) {
         float d = mestk_fma_inline(h.weight_decay, w[i], h.scale * g[i]);
         float momentum = mestk_fma_inline(h.momentum, m[i], d);
         float step = h.nesterov ? mestk_fma_inline(h.momentum, momentum, d) : momentum;
@@ -34,7 +41,7 @@ static void LEVEL(sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *
 static void LEVEL(gradient_average)(int64_t n, float beta, const float *g, float *a)
 {
     float rest = 1.0f - beta;
-    for (int64_t i = 0; i < n; i++) a[i] = beta * a[i] + rest * __builtin_fabsf(g[i]);
+    MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) a[i] = beta * a[i] + rest * __builtin_fabsf(g[i]);
 }
 
 /* Value i of a chunk of 4096 goes to lane i mod 16; lanes by mestk_add_line; chunks in double. */
