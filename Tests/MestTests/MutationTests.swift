@@ -133,6 +133,23 @@ final class Rows {
     }
 }
 
+@Suite struct GoldenG4 {
+    /// Filter balance: the same number of least important kernels leaves every filter. Kernel sparsity
+    /// of 3x3 kernels with 4 of 9 entries: ks = 1 - (1 - s) * 9 / 4; kernels dropped: trunc(ks * 4).
+    @Test func leastImportantOfEachFilter() {
+        let kernels = Ratio.one - Ratio(billionths: (Ratio.one - Ratio(0.75)).billionths * 9 / 4)
+        #expect(kernels.billionths == 437_500_000)
+        let dropped = Int(kernels.floor(of: 4))
+        #expect(dropped == 1)
+        for (norms, kept) in [([4, 1, 3, 2], [0, 2, 3]), ([1, 2, 3, 4], [1, 2, 3])] as [([Float], [Int])] {
+            let filter = Rows(1, 4, capacity: 4)
+            filter.set(start: [0, 4], column: [0, 1, 2, 3], value: norms, momentum: [0, 0, 0, 0])
+            _ = filter.drop(dropped)
+            #expect(filter.positions == kept)
+        }
+    }
+}
+
 @Suite struct MutationInvariants {
     /// Golden check G13 against a plain model: sets of positions and dictionaries of state.
     @Test(arguments: 1...300) func dropAndGrow(seed: UInt64) {
