@@ -37,7 +37,8 @@
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set.
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
- *           zero in any other field means the default, so `= { sizeof(struct) }` is a valid start.
+ *           zero in any other field means the default, so `= { .struct_size = sizeof x }` is a valid
+ *           start (mest_config: MEST_CONFIG_INIT).
  * Tensors   float32 in the caller's usual order: [sample][channel][row][column], contiguous.
  * Pointers  Those marked "or NULL" may be NULL.  Others may not (checked: MEST_ERR_ARGUMENT).
  *
@@ -94,7 +95,7 @@ enum {
     MEST_ERR_SHAPE       = -11, /* layers do not fit together                                   */
     MEST_ERR_UNSUPPORTED = -12, /* valid, but this version cannot do it                         */
     MEST_ERR_VERSION     = -13, /* struct_size or ABI version is not one this library knows     */
-    MEST_ERR_STATE       = -20, /* not now: model destroyed, in use by another call, or mid-way */
+    MEST_ERR_STATE       = -20, /* not now: in use by another call, micro-batches unfinished    */
     MEST_ERR_CANCELLED   = -21, /* mest_model_cancel() was called                               */
     MEST_ERR_CALLBACK    = -22, /* a callback of the caller returned non-zero                   */
     MEST_ERR_DIVERGED    = -23, /* loss or gradient is not finite; the update was not applied   */
@@ -182,8 +183,9 @@ typedef struct mest_layer {
     char     name[MEST_NAME_BYTES]; /* for reports, UTF-8, zero-terminated; "": made from kind   */
 } mest_layer;
 
-/* First two fields of a mest_layer initializer:  { MEST_LAYER_HEAD(MEST_LAYER_RELU) } */
-#define MEST_LAYER_HEAD(kind_) (uint32_t)sizeof(mest_layer), (kind_)
+/* First two fields of a mest_layer initializer:  { MEST_LAYER_HEAD(MEST_LAYER_RELU) }
+ * (C99, C++20; before C++20 assign the fields one by one.) */
+#define MEST_LAYER_HEAD(kind_) .struct_size = (uint32_t)sizeof(mest_layer), .kind = (kind_)
 
 /* ---------------------------------------------------------------------------------- config --- */
 
@@ -285,7 +287,8 @@ typedef struct mest_config {
     uint32_t optimizer_flags;   /* MEST_SGD_*, MEST_NO_DECAY_*                                   */
 
     /* Time */
-    uint32_t epochs;            /* length of the training; needed by COSINE and mutation decay   */
+    uint32_t epochs;            /* length of the training; needed by COSINE and mutation decay;
+                                   steps beyond it go on with the last rate                      */
     uint32_t steps_per_epoch;   /* updates in an epoch; 0: ceil(samples / (batch * micro_batches))
                                    when samples is known, else the first step begins epoch 0 and
                                    only mest_model_begin_epoch() begins others                   */
@@ -305,7 +308,8 @@ typedef struct mest_config {
     /* Mutation */
     int32_t  mutation;          /* MEST_MUTATION_*                                               */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5                                */
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5; EM and EMS also mutate at
+                                   mutation_epochs[1], where EMS comes down to its target        */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
                                    then be 2 or more for EM and EMS                              */
     float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2         */
@@ -317,8 +321,10 @@ typedef struct mest_config {
     float    importance_beta;   /* EMA; 0: 0.9                                                   */
 
     /* Forgetting and two-phase training */
-    uint32_t samples;           /* size of the training set; ids are below it; 0: do not count   */
-    uint32_t phase1_epochs;     /* 0: one phase; else samples leave at the start of this epoch   */
+    uint32_t samples;           /* size of the training set; 0: do not count forgetting; to count,
+                                   give the ids, all below it, with each batch                   */
+    uint32_t phase1_epochs;     /* 0: one phase; else samples leave, by remove_rule, at the start
+                                   of this epoch                                                 */
     int32_t  remove_rule;       /* MEST_REMOVE_*                                                 */
     uint32_t remove_count;
     uint32_t remove_number;
@@ -326,7 +332,11 @@ typedef struct mest_config {
     uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
 } mest_config;
 
+#ifdef __cplusplus
 #define MEST_CONFIG_INIT { (uint32_t)sizeof(mest_config), MEST_ABI_VERSION }
+#else
+#define MEST_CONFIG_INIT { .struct_size = (uint32_t)sizeof(mest_config), .abi_version = MEST_ABI_VERSION }
+#endif
 
 /* Fills config with the defaults, for callers who cannot use the macro.  size: the caller's
  * sizeof(mest_config).  Errors: ARGUMENT (NULL), VERSION (a size this library does not know). */
@@ -506,10 +516,10 @@ typedef struct mest_step_report {
  * (mest_model_begin_epoch).
  * out_report: or NULL.
  * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
- * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before.  Two things
- * are not (after ARGUMENT and STATE they are too): gradients are zero, so that an unfinished update is
- * dropped and MEST_GRADIENT_LAST sees none; and an epoch that this call began has begun, its events
- * are in the report of the next step.
+ * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before.  After
+ * DIVERGED, and CANCELLED in the middle, gradients are zero: an unfinished update is dropped and
+ * MEST_GRADIENT_LAST sees none.  An epoch that this call began (not after ARGUMENT and STATE) has
+ * begun; its events are in the report of the next step.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);
@@ -530,9 +540,9 @@ typedef struct mest_epoch_report {
  * From then on the caller begins epochs and mest_model_step() does not.  Applies an update whose
  * micro-batches are unfinished, as the mean of those given.  Mutates when
  * epoch % mutation_every == 0, then, at epoch phase1_epochs, takes samples out of the training
- * set and counts forgetting anew; ask mest_model_select(MEST_REMOVE_NONE) which ids remain.  Callers
- * who never call this get the same from mest_model_step(), but see a removal only after the first
- * batch of that epoch.
+ * set and counts forgetting anew; mest_model_select() with rule MEST_REMOVE_NONE tells which remain.
+ * Callers who never call this get the same from mest_model_step(), but see a removal only after the
+ * first batch of that epoch.
  * Samples leave only if some were learned (ids were given) and some remain; else a log line says why
  * phase 1 goes on.  When config.steps_per_epoch was 0, epochs get shorter with the training set.
  * out_report: or NULL.  Errors: DIVERGED (the unfinished update, which is dropped), CANCELLED,
@@ -631,7 +641,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_select(const mest_model *model,
 /* -------------------------------------------------------------------------------- use it --- */
 
 enum { /* mest_model_predict flags, bits */
-    MEST_PREDICT_PROBABILITIES = 1 /* softmax of the outputs */
+    MEST_PREDICT_PROBABILITIES = 1 /* softmax of the outputs; for CROSS_ENTROPY */
 };
 
 /*

@@ -76,7 +76,7 @@ kernels() {
     return $status
 }
 
-c_flags='-std=c11 -D_POSIX_C_SOURCE=200809L -g -Wall -Wextra -Wpedantic -Wno-missing-field-initializers -Werror'
+c_flags='-std=c11 -D_POSIX_C_SOURCE=200809L -g -Wall -Wextra -Wpedantic -Werror'
 
 # c_programs OUT LIBRARY-FOLDER COMPILER...: Tests/c/*.c against the shared library there.
 c_programs() {

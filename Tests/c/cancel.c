@@ -156,18 +156,45 @@ static void from_a_thread(const network *n, const dataset *d)
 
 /* ---------------------------------------------------------------- two calls from two threads --- */
 
+enum { OTHER_STEP, OTHER_SELECT, OTHER_CSR_GET, OTHER_FORGETTING, OTHER_MUTATION, OTHER_CALLS };
+static const char *const others[] = { "step", "select", "csr_get", "forgetting", "mutation" };
+
+static mest_status other(mest_model *model, int which, const dataset *d, const mest_config *c)
+{
+    mest_batch batch = batch_at(d, c, 0, c->batch);
+    mest_selection selection = { .struct_size = sizeof selection };
+    mest_csr csr = { .struct_size = sizeof csr };
+    mest_forgetting_report forgetting = { .struct_size = sizeof forgetting };
+    uint64_t count;
+    switch (which) {
+    case OTHER_STEP:       return mest_model_step(model, &batch, NULL);
+    case OTHER_SELECT:     return mest_model_select(model, &selection, NULL, 0, &count);
+    case OTHER_CSR_GET:    return mest_model_csr_get(model, 1, &csr);
+    case OTHER_FORGETTING: return mest_model_forgetting(model, &forgetting, NULL, 0);
+    default:               return mest_model_mutation(model, NULL, NULL, 0);
+    }
+}
+
 typedef struct other_call {
     mest_model *model;
     const dataset *d;
     const mest_config *c;
-    mest_status status;
+    int calls;
 } other_call;
 
-static void *step_from_a_thread(void *pointer)
+static void *call_everything(void *pointer)
 {
     other_call *o = pointer;
-    mest_batch batch = batch_at(o->d, o->c, 0, o->c->batch);
-    o->status = mest_model_step(o->model, &batch, NULL);
+    for (int which = 0; which < OTHER_CALLS; which++) {
+        mest_status status = other(o->model, which, o->d, o->c);
+        check(status == MEST_ERR_STATE, "%s during another call: %s", others[which], mest_status_string(status));
+        /* The model's message is the running call's. */
+        check(strstr(mest_last_error(NULL), "another call") != NULL, "%s during another call: the thread's message: %s",
+              others[which], mest_last_error(NULL));
+        check(!*mest_last_error(o->model), "%s during another call: the model has its message", others[which]);
+        o->calls++;
+    }
+    mest_model_destroy(o->model); /* ignored */
     return NULL;
 }
 
@@ -175,22 +202,83 @@ static int32_t call_from_a_thread(const mest_progress *now, void *user)
 {
     (void)now;
     other_call *o = user;
-    if (o->status != MEST_OK) return 0;
+    if (o->calls > 0) return 0;
     pthread_t thread;
-    if (pthread_create(&thread, NULL, step_from_a_thread, o) == 0) pthread_join(thread, NULL);
+    if (pthread_create(&thread, NULL, call_everything, o) == 0) pthread_join(thread, NULL);
+    mest_model_destroy(o->model); /* ignored, from the caller's own thread too */
     return 0;
 }
 
+/* While a call runs, every other one from another thread is refused, and destroy does nothing. */
 static void overlapping(const network *n, const dataset *d, float *out)
 {
-    other_call o = { NULL, d, &n->config, MEST_OK };
-    mest_env env = { .struct_size = sizeof env, .user = &o, .progress = call_from_a_thread };
-    if (!check(mest_model_create(&n->config, n->layers, n->count, &env, &o.model) == MEST_OK, "create")) return;
-    uint64_t before = hash_model(o.model);
-    check(mest_model_predict(o.model, d->x, d->samples, 0, out, (uint64_t)d->samples * d->outputs) == MEST_OK, "predict");
-    check(o.status == MEST_ERR_STATE, "a step during a predict: %s", mest_status_string(o.status));
-    check(hash_model(o.model) == before, "the refused step has changed the model");
-    mest_model_destroy(o.model);
+    for (int stage = MEST_STAGE_STEP; stage <= MEST_STAGE_EVALUATE; stage++) {
+        other_call o = { NULL, d, &n->config, 0 };
+        mest_env env = { .struct_size = sizeof env, .user = &o, .progress = call_from_a_thread };
+        mest_model *alone;
+        if (!check(mest_model_create(&n->config, n->layers, n->count, &env, &o.model) == MEST_OK
+                       && mest_model_create(&n->config, n->layers, n->count, NULL, &alone) == MEST_OK,
+                   "create: %s", mest_last_error(NULL)))
+            return;
+        for (int i = 0; i < 2; i++) { /* the model still works after the overlapping calls */
+            check(call(o.model, stage, d, &n->config, out) == MEST_OK, "%s: %s", stages[stage], mest_last_error(o.model));
+            check(call(alone, stage, d, &n->config, out) == MEST_OK, "%s: %s", stages[stage], mest_last_error(alone));
+        }
+        check(o.calls == OTHER_CALLS, "%s: the other thread called %d times", stages[stage], o.calls);
+        check(hash_model(o.model) == hash_model(alone), "%s: refused calls have changed the model", stages[stage]);
+        mest_model_destroy(o.model);
+        mest_model_destroy(alone);
+    }
+}
+
+typedef struct reader {
+    other_call o;
+    atomic_int over;
+    int refused, failed;
+} reader;
+
+static void *read_often(void *pointer)
+{
+    reader *r = pointer;
+    for (int which = OTHER_SELECT; !atomic_load(&r->over); which = which % OTHER_MUTATION + 1) {
+        mest_status status = other(r->o.model, which, r->o.d, r->o.c);
+        if (status == MEST_ERR_STATE) r->refused++;
+        else if (status != MEST_OK) r->failed++;
+        nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+    }
+    return NULL;
+}
+
+/* The same at any moment: each of two threads gets its result or STATE, the one that reads too. */
+static void racing(network n, const dataset *d)
+{
+    n.config.samples = 1 << 17; /* so that reading takes a while */
+    reader r = { .o = { NULL, d, &n.config, 0 } };
+    mest_model *alone;
+    pthread_t thread;
+    if (!check(mest_model_create(&n.config, n.layers, n.count, NULL, &r.o.model) == MEST_OK
+                   && mest_model_create(&n.config, n.layers, n.count, NULL, &alone) == MEST_OK,
+               "create: %s", mest_last_error(NULL))
+        || !check(pthread_create(&thread, NULL, read_often, &r) == 0, "pthread_create"))
+        return;
+    int done = 0, refused = 0, failed = 0;
+    for (time_t end = time(NULL) + 20; (done < 60 || refused < 5) && time(NULL) < end;) {
+        mest_status status = other(r.o.model, OTHER_STEP, d, &n.config);
+        if (status == MEST_OK) done++;
+        else if (status == MEST_ERR_STATE) refused++;
+        else failed++;
+        nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+    }
+    atomic_store(&r.over, 1);
+    pthread_join(thread, NULL);
+    check(!failed && !r.failed, "racing: %d steps and %d reads failed", failed, r.failed);
+    check(done > 0 && refused > 0 && r.refused > 0, "racing: %d steps done, %d refused, %d reads refused", done, refused,
+          r.refused);
+    for (int i = 0; i < done; i++)
+        check(other(alone, OTHER_STEP, d, &n.config) == MEST_OK, "step: %s", mest_last_error(alone));
+    check(hash_model(r.o.model) == hash_model(alone), "racing: reads have changed the model");
+    mest_model_destroy(r.o.model);
+    mest_model_destroy(alone);
 }
 
 int main(void)
@@ -212,6 +300,7 @@ int main(void)
     mest_model_destroy(s.model);
     from_a_thread(&n, &d);
     overlapping(&n, &d, out);
+    racing(n, &d);
     free(out);
     free_data(&d);
     return finish("cancel");

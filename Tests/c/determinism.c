@@ -67,7 +67,8 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
     if (status == MEST_OK && n->config.mutation) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
-        status = mest_model_predict(model, d->x, d->samples, MEST_PREDICT_PROBABILITIES, out, (uint64_t)d->samples * d->outputs);
+        status = mest_model_predict(model, d->x, d->samples, n->config.loss == MEST_LOSS_MSE ? 0 : MEST_PREDICT_PROBABILITIES,
+                                    out, (uint64_t)d->samples * d->outputs);
     if (status == MEST_OK) hash = hash_bytes(hash, out, sizeof(float) * d->samples * d->outputs);
     free(out);
     mest_batch all = batch_at(d, &n->config, 0, d->samples);

@@ -128,7 +128,8 @@ static mest_status use_everything(mest_model *model, const network *n, const dat
     mest_evaluation evaluation = { .struct_size = sizeof evaluation };
     TRY(mest_model_evaluate(model, &all, &evaluation));
     TRY(mest_model_predict(model, d->x, d->samples, 0, out, (uint64_t)d->samples * d->outputs));
-    TRY(mest_model_predict(model, d->x, d->samples, MEST_PREDICT_PROBABILITIES, out, (uint64_t)d->samples * d->outputs));
+    if (n->config.loss == MEST_LOSS_CROSS_ENTROPY)
+        TRY(mest_model_predict(model, d->x, d->samples, MEST_PREDICT_PROBABILITIES, out, (uint64_t)d->samples * d->outputs));
     if (n->config.samples) {
         static uint8_t counts[64];
         static uint32_t ids[64];

@@ -147,7 +147,7 @@ static const char *use(mest_model *model, const network *n, const mest_plan_repo
             EXPECT(status == MEST_OK || status == MEST_ERR_STATE, "begin_epoch");
         }
     }
-    status = mest_model_predict(model, d.x, count, MEST_PREDICT_PROBABILITIES, out, (uint64_t)count * plan->outputs);
+    status = mest_model_predict(model, d.x, count, 0, out, (uint64_t)count * plan->outputs);
     EXPECT(status == MEST_OK, "predict");
     mest_evaluation evaluation = { .struct_size = sizeof evaluation };
     EXPECT(mest_model_evaluate(model, &batch, &evaluation) == MEST_OK, "evaluate");

@@ -119,6 +119,28 @@ def test_initial_connections(network, density, seed):
     assert fingerprint(model) == fingerprint(sparse_model(network, density, seed=seed))
 
 
+@pytest.mark.parametrize("extra", [0, 1, 7])
+@pytest.mark.parametrize(
+    "network",
+    [("linear", 40, 30), ("linear", 3, 60), ("linear", 60, 3), ("conv", 2, 12), ("conv", 12, 2)],
+)
+def test_no_output_starts_empty(network, extra):
+    """Also where there are just as many connections as outputs; allow_empty_rows: there may be."""
+    kind, inputs, outputs = network
+    columns = inputs * (9 if kind == "conv" else 1)
+    density = (outputs + extra) / (outputs * columns)
+    filled = set()
+    for seed in range(8):
+        model = sparse_model(network, density, seed=seed)
+        rows = np.diff(model.csr(1).indptr.astype(int))
+        assert rows.min() >= 1 and rows.sum() == outputs + extra, seed
+        model = sparse_model(network, density, seed=seed, allow_empty_rows=True)
+        rows = np.diff(model.csr(1).indptr.astype(int))
+        assert rows.sum() == outputs + extra
+        filled.add(rows.min() >= 1)
+    assert False in filled or outputs < 12
+
+
 def test_initial_scale():
     """He initialisation by the connections a row has: variance 2 / fan."""
     layers = [Input(500), Linear(400, density=0.1), Linear(2, density=1.0)]
@@ -248,6 +270,52 @@ def test_set_csr_is_brought_to_the_target():
     assert model.connections()[1] == 40 and state(model)[3] == (2.0, 1.0)
 
 
+@pytest.mark.parametrize("mode", ["em", "em&s"])
+def test_set_csr_is_brought_to_the_target_when_settled(mode):
+    """Past mutation_epochs[1] nothing is dropped, and what is missing still grows."""
+    model = sparse_model(
+        ("linear", 50, 40), 0.5, mutation=mode, mutation_every=1, epochs=9, mutation_epochs=(1, 2)
+    )
+    for _ in range(4):
+        model.begin_epoch()
+    for mutate in (model.mutate, model.begin_epoch):
+        model.set_csr(1, [0, 1] + [1] * 39, [3], [2.0], [1.0])
+        report = mutate()
+        assert (report.dropped, report.grown) == (0, 999)
+        assert model.connections()[1] == 1000 and state(model)[3] == (2.0, 1.0)
+        assert (mutate().dropped, model.connections()[1]) == (0, 1000)
+
+
+@pytest.mark.parametrize("network", [("linear", 20, 30), ("linear", 7, 5), ("conv", 5, 8)])
+def test_excluding_where_little_else_is_free(network):
+    """EM at 0.95 drops 0.19, later half of it; 0.05 others are free: dropped ones come back."""
+    model = sparse_model(
+        network, 0.95, mutation="em", mutation_every=1, epochs=16, exclude_dropped=True
+    )
+    part = model.plan().layers[1]
+    free = part.rows * part.columns - part.active
+    before = set(state(model))
+    for _ in range(12):
+        begun = model.begin_epoch()
+        after = set(state(model))
+        assert len(after) == part.active and begun.dropped == begun.grown
+        assert begun.grown > free and len(after - before) == free, "others are taken first"
+        before = after
+
+
+def test_very_few_connections():
+    """Shares of a density of 2e-6 are not rounded away."""
+    layers = [Input(8192), Linear(8192, density=2e-6), Linear(2, density=1.0)]
+    model = mest.Model(layers, batch=1, mutation="em", mutation_every=1, epochs=16)
+    active = model.plan().layers[1].active
+    assert active == model.connections()[1] == 134
+    for epoch in range(12):
+        begun = model.begin_epoch()
+        share = 0.2 if epoch < 9 else 0.1
+        assert begun.dropped == begun.grown == pytest.approx(share * active, abs=1)
+        assert model.connections()[1] == active
+
+
 def test_mutation_report():
     layers = [Input(30), Linear(40, density=0.1), Linear(20, density=0.2), Linear(2, density=1.0)]
     model = mest.Model(layers, batch=1, mutation="vanilla", mutation_rate=0.5, epochs=10)
@@ -312,3 +380,73 @@ def test_fit_leaves_removed_samples_out():
     model = two_phase(remove_rule="number", remove_number=10)
     history = model.fit(x, y, progress=False)
     assert history.column("samples").tolist() == [40] * 3 + [30] * 3
+
+
+def answers(model, correct):
+    """One epoch of answers that are all correct, or all wrong: no weight moves, labels do."""
+    x = np.ones((40, 4), np.float32)
+    said = int(np.argmax(model.predict(x[:1])))
+    labels = np.full(40, said if correct else (said + 1) % 3)
+    for i in range(0, 40, 8):
+        model.step(x[i : i + 8], labels[i : i + 8], range(i, i + 8))
+
+
+@pytest.mark.parametrize(
+    "rule, counted, words",
+    [
+        (dict(remove_rule="number", remove_number=13), False, "ids"),
+        (dict(remove_rule="count", remove_count=0), True, "no sample"),
+        (dict(remove_rule="number", remove_number=40), True, "every sample"),
+        (dict(remove_rule="number", remove_number=2**32 - 1), True, "every sample"),
+        (dict(remove_rule="count", remove_count=1), True, "every sample"),
+        (dict(remove_rule="number", remove_number=5, keep_lowest=40), True, "no sample"),
+        (dict(remove_rule="fraction", remove_fraction=0.001), True, "no sample"),
+    ],
+)
+@pytest.mark.parametrize("who_begins", ["caller", "step"])
+def test_phase_1_goes_on(rule, counted, words, who_begins):
+    """Nothing to go by, nobody to take, or nobody to stay: a warning, and no phase 2."""
+    lines, events = [], []
+    layers = [Input(4), Linear(3, density=1.0)]
+    model = mest.Model(
+        layers, batch=8, samples=40, epochs=6, phase1_epochs=3, learning_rate=0.0, **rule,
+        on_log=lambda level, line: lines.append((level, line)),
+    )  # fmt: skip
+    for epoch in range(5):
+        if who_begins == "caller":
+            begun = model.begin_epoch()
+            events.append(begun.removed)
+            assert (begun.samples, begun.steps) == (40, 5)
+        if counted:
+            answers(model, correct=epoch == 0)  # every sample is forgotten once
+        else:
+            x = np.ones((8, 4), np.float32)
+            events += [model.step(x, np.zeros(8, int)).removed for _ in range(5)]
+    warnings = [line for level, line in lines if level == "warning"]
+    assert len(warnings) == 1 and words in warnings[0] and not any(events)
+    report = model.forgetting()
+    assert (report.phase, report.training) == (1, 40)
+    assert report.events == (40 if counted else 0) and len(model.select()) == 40
+
+
+@pytest.mark.parametrize("given, later", [(None, 4), (5, 5), (7, 7), (2, 2)])
+def test_counts_and_epochs_in_phase_2(given, later):
+    """Counting starts anew.  Epochs get shorter, unless their length was given, be it the same."""
+    model = two_phase(
+        remove_rule="number", remove_number=10, learning_rate=0.0, steps_per_epoch=given
+    )
+    for epoch in range(3):
+        assert model.begin_epoch().steps == (given or 5)
+        answers(model, correct=epoch % 2 == 0)  # forgotten in epoch 1
+    assert model.forgetting().events == 40
+    begun = model.begin_epoch()
+    assert (begun.removed, begun.samples, begun.steps) == (True, 30, later)
+    report = model.forgetting()
+    assert (report.phase, report.events, report.events_epoch, report.seen) == (2, 0, 0, 0)
+    assert not report.counts.any()
+    answers(model, correct=True)
+    assert model.forgetting().events == 0
+    answers(model, correct=False)
+    assert (model.forgetting().events, model.forgetting().events_epoch) == (40, 40)
+    assert model.begin_epoch().steps == later
+    assert (model.forgetting().events, model.forgetting().events_epoch) == (40, 0)

@@ -93,6 +93,9 @@ public func mest_model_predict(
         if flags & ~UInt32(MEST_PREDICT_PROBABILITIES) != 0 {
             throw model.message.start("flags ").integer(flags).text(" are unknown; use MEST_PREDICT_*").as(.argument)
         }
+        if flags != 0 && model.config.loss == MEST_LOSS_MSE {
+            throw model.message.start("probabilities need loss CROSS_ENTROPY; this model's is MSE").as(.argument)
+        }
         let outputs = uint64(model.state.pointee.plan.last.pointee.channels)
         let inputs = uint64(model.nodes[0].elements)
         let (needed, overflow) = count.multipliedReportingOverflow(by: outputs)

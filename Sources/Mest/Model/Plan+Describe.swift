@@ -24,6 +24,13 @@ extension Plan {
         }
     }
 
+    /// Mutation needs something that can move.
+    func checkMutation(_ message: Message) throws(Status) {
+        if config.mutation == MEST_MUTATION_NONE || !training { return }
+        for i in 0..<count where nodes[i].sparse { return }
+        throw message.start("mutation is set, but every layer is dense: set density below 1, or mutation NONE").as(.argument)
+    }
+
     private mutating func describe(_ layer: mest_layer, _ i: Int, _ message: Message) throws(Status) {
         (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))
         if layer.struct_size != uint32(MemoryLayout<mest_layer>.size) {
@@ -73,8 +80,8 @@ extension Plan {
         else if (layer.kernel_h | layer.kernel_w) != 0 && !window { stray = "kernel" }
         else if (layer.stride_h | layer.stride_w) != 0 && !window { stray = "stride" }
         else if (layer.pad_h | layer.pad_w) != 0 && !window { stray = "pad" }
-        else if (layer.dilation_h | layer.dilation_w) > 1 && kind != .conv2D { stray = "dilation" }
-        else if layer.groups > 1 && kind != .conv2D { stray = "groups" }
+        else if (layer.dilation_h | layer.dilation_w) != 0 && kind != .conv2D { stray = "dilation" }
+        else if layer.groups != 0 && kind != .conv2D { stray = "groups" }
         else if layer.flags != 0 && !(matrix || kind == .batchNorm) { stray = "flags" }
         else if layer.scheme != 0 && !matrix { stray = "scheme" }
         else if layer.density != 0 && !matrix { stray = "density" }

@@ -94,6 +94,7 @@ extension Plan {
         try plan.describe(layers, message)
         plan.distributeDensity()
         try plan.countConnections(message)
+        try plan.checkMutation(message)
         plan.placeParameters()
         plan.placeWorkspace(tensors)
         return plan

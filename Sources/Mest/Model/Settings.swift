@@ -90,6 +90,10 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     if decays && config.mutation_epochs.1 == 0 {
         throw message.start("mutation decays: set epochs (at least 2) or mutation_epochs").as(.argument)
     }
+    if config.mutation == MEST_MUTATION_EMS && config.epochs > 0 && config.mutation_epochs.1 >= config.epochs {
+        throw message.start("mutation EMS reaches its density at epoch ").integer(config.mutation_epochs.1)
+            .text(", but epochs is ").integer(config.epochs).text("; lower mutation_epochs[1]").as(.argument)
+    }
     if decays && config.mutation_epochs.0 > config.mutation_epochs.1 {
         throw message.start("mutation_epochs must not fall: ").integer(config.mutation_epochs.0).text(", ")
             .integer(config.mutation_epochs.1).as(.argument)
@@ -97,16 +101,27 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
 }
 
 private func resolveRemoval(_ config: mest_config, _ message: Message) throws(Status) {
-    if config.phase1_epochs > 0 {
-        if config.samples == 0 {
-            throw message.start("phase1_epochs: set samples, the size of the training set").as(.argument)
-        }
-        if config.remove_rule == MEST_REMOVE_NONE {
-            throw message.start("phase1_epochs: set remove_rule, which samples leave").as(.argument)
-        }
-        if config.loss != MEST_LOSS_CROSS_ENTROPY {
-            throw message.start("phase1_epochs: forgetting needs labels, loss CROSS_ENTROPY").as(.argument)
-        }
+    if config.phase1_epochs == 0 {
+        if config.remove_rule == MEST_REMOVE_NONE { return }
+        throw message.start("remove_rule: set phase1_epochs, the epoch at whose start samples leave").as(.argument)
+    }
+    if config.samples == 0 {
+        throw message.start("phase1_epochs: set samples, the size of the training set").as(.argument)
+    }
+    if config.loss != MEST_LOSS_CROSS_ENTROPY {
+        throw message.start("phase1_epochs: forgetting needs labels, loss CROSS_ENTROPY").as(.argument)
+    }
+    if config.epochs > 0 && config.phase1_epochs >= config.epochs {
+        throw message.start("phase1_epochs is ").integer(config.phase1_epochs).text(", epochs only ")
+            .integer(config.epochs).text(": no sample would ever leave").as(.argument)
+    }
+    switch int(config.remove_rule) {
+    case MEST_REMOVE_NONE: throw message.start("phase1_epochs: set remove_rule, which samples leave").as(.argument)
+    case MEST_REMOVE_NUMBER where config.remove_number == 0:
+        throw message.start("remove_rule is NUMBER: set remove_number").as(.argument)
+    case MEST_REMOVE_FRACTION where config.remove_fraction == 0:
+        throw message.start("remove_rule is FRACTION: set remove_fraction").as(.argument)
+    default: return
     }
 }
 

@@ -13,9 +13,12 @@ struct MutationLevels {
 
 extension Plan {
     /// Whether connections move at the start of this epoch: every mutation_every epochs, epoch 0
-    /// included.
+    /// included; and when the decay has ended, whatever mutation_every says, so that EM&S comes down to
+    /// its target.
     func mutates(at epoch: UInt32) -> Bool {
-        config.mutation != MEST_MUTATION_NONE && epoch % config.mutation_every == 0
+        if config.mutation == MEST_MUTATION_NONE { return false }
+        let settles = config.mutation != MEST_MUTATION_VANILLA && epoch == config.mutation_epochs.1
+        return settles || epoch % config.mutation_every == 0
     }
 
     /// 1 at the start, 0 when the topology has settled.

@@ -21,8 +21,20 @@ extension Model {
         let clip = config.clip_norm > 0 ? min(1, config.clip_norm / (norm + 1e-6)) : 1
         let update = Update(learningRate: learningRate, norm: norm, scale: mean * clip)
         // Far from overflow, momentum included: weights stay finite.
-        if !(update.learningRate * norm * clip < 1e30) { throw diverged("update") }
+        if !(update.learningRate * (norm * clip + decayNorm(update.learningRate)) < 1e30) { throw diverged("update") }
         return update
+    }
+
+    /// Norm of weight_decay * weights where that could let them grow; 0 where it only shrinks them.
+    private func decayNorm(_ learningRate: Float) -> Float {
+        if learningRate * config.weight_decay < 0.5 * (1 - config.momentum) { return 0 }
+        var sum = 0.0
+        for i in 0..<count {
+            let n = nodes[i]
+            if n.weight.exists { sum += mestk_sum_of_squares(weightCount(n), floats(n.weight.value)) }
+            if n.bias.exists { sum += mestk_sum_of_squares(n.bias.capacity, floats(n.bias.value)) }
+        }
+        return config.weight_decay * mestk_float_double(mestk_sqrt_double(sum))
     }
 
     func diverged(_ what: StaticString) -> Status {
