@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import platform
 import statistics
 import sys
@@ -45,10 +46,16 @@ class Row(NamedTuple):
 
 
 def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    """Name, family, model and usable cores; virtual machines often hide the full name."""
+    facts: Dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    name = facts.get("model name", platform.processor() or platform.machine())
+    return f"{name}, family {facts.get('cpu family', '?')} model {facts.get('model', '?')}, {os.cpu_count()} cores"
 
 
 def measure(network: str, batch: int, threads: int, rounds: int, rng: np.random.Generator) -> List[Row]:
@@ -117,7 +124,7 @@ def main() -> None:
         path.write_text(
             f"# Training steps, dense against sparse\n\n"
             f"- command: `{command}`\n- date: {datetime.date.today()}\n- CPU: {cpu()}\n"
-            f"- medians of {options.rounds} rounds, variants interleaved\n\n{text}\n"
+            f"- medians of {options.rounds} rounds, variants interleaved; static random connections\n\n{text}\n"
         )
         print(f"\nwritten to {path}", file=sys.stderr)
 

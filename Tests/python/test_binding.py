@@ -80,6 +80,12 @@ def test_csr_round_trip():
     model.set_csr(1, *csr, momentum=momentum)
     assert all((a == b).all() for a, b in zip(csr, model.csr(1)))
     assert (model.tensor(1, "weight_momentum") == momentum).all()
+    model.set_csr(1, model.csr(1), momentum=momentum)  # views of what is being replaced
+    assert all((a == b).all() for a, b in zip(csr, model.csr(1)))
+    assert (model.tensor(1, "weight_momentum") == momentum).all()
+    for wrong in ((model.csr(1), csr[1]), (csr[0],)):
+        with pytest.raises(TypeError, match="CSR"):
+            model.set_csr(1, *wrong)
 
 
 def test_names_and_layers_as_references():
@@ -276,6 +282,25 @@ def test_copies_are_announced_once():
         model.step(X.astype(float), Y)
     with pytest.warns(mest.CopyWarning, match="non-contiguous"):
         tiny().predict(np.ones((4, 8), np.float32)[:, ::2])
+
+
+def test_copies_are_announced_where_they_are_asked_for():
+    x = X.astype(float)
+    for call in (
+        lambda model: model.step(x, Y),
+        lambda model: model.predict(x),
+        lambda model: model.predict_proba(x),
+        lambda model: model.evaluate(x, Y),
+    ):
+        with pytest.warns(mest.CopyWarning, match="^x was copied") as told:
+            call(tiny())
+        assert [w.filename for w in told] == [__file__]
+    with pytest.warns(mest.CopyWarning, match="^the training array x was copied") as told:
+        tiny(epochs=2).fit(x, Y, validation=(x, Y), progress=False)
+    assert [w.filename for w in told] == [__file__]
+    with pytest.warns(mest.CopyWarning, match="^the validation array x was copied") as told:
+        tiny(epochs=2).fit(X, Y, validation=(x, Y), progress=False)
+    assert [w.filename for w in told] == [__file__]
 
 
 def test_forked_child_is_told(tmp_path):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused, by which exception, with which words, and that a refusal changes nothing."""
 
+import inspect
+
 import numpy as np
 import pytest
 from support import X, Y, fingerprint, tiny
@@ -94,6 +96,9 @@ def test_descriptions_that_cannot_be_meant(layers, words):
         ("density", 0.0, "above 0"),
         ("mutation_rate", 0, "above 0"),
         ("learning_rate", -0.1, "at least"),
+        ("mutation_epochs", 3, "two epochs"),
+        ("mutation_epochs", (3,), "two epochs"),
+        ("mutation_epochs", (3, 4, 5), "two epochs"),
         ("remove_rule", "all", "'fraction'"),
         ("importance_gradient", "first", "'ema'"),
     ],
@@ -104,9 +109,48 @@ def test_wrong_words(field, value, words):
     assert field in str(caught.value)
 
 
-def test_unknown_field():
-    with pytest.raises(TypeError, match="learning_rate"):
-        tiny(lr=0.1)
+@pytest.mark.parametrize(
+    "field, meant",
+    [
+        ("lr", "learning_rate"), ("learnin_rate", "learning_rate"), ("sparsity", "density"),
+        ("batch_size", "batch"), ("Momentum", "momentum"), ("mutation_epoch", "mutation_epochs"),
+        ("zzz", "help"),
+    ],
+)  # fmt: skip
+def test_unknown_field(field, meant):
+    for make in (tiny, mest.Config):
+        with pytest.raises(TypeError, match=f"no field '{field}'.*{meant}") as caught:
+            make(**{field: 0.1})
+        assert len(str(caught.value)) < 100
+
+
+def test_learning_rate_none():
+    """The library's default, 0, would train nothing; an explicit 0 is meant."""
+    for make in (tiny, lambda **config: mest.plan([Input(4), Linear(3)], **config)):
+        with pytest.raises(ValueError, match="0.1 for example"):
+            make(learning_rate=None)
+        make(learning_rate=None, inference_only=True)
+        make(learning_rate=0)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Linear(784, 128), r"Linear\(784, 128\).*only features.*layer before"),
+        (lambda: Conv2d(3, 16, 3), r"Conv2d\(3, 16, 3\).*only channels and kernel.*stride"),
+        (lambda: mest.MaxPool(2, 2), "only kernel"),
+        (lambda: mest.AvgPool(2, 2), "AvgPool.*only kernel"),
+        (lambda: Linear(3, inputs=4), "inputs"),
+    ],
+)
+def test_numbers_in_the_order_of_others(make, words):
+    with pytest.raises(TypeError, match=words):
+        make()
+
+
+def test_signatures_show_keywords():
+    assert str(inspect.signature(Linear)).startswith("(features: 'int', *, density")
+    assert repr(Conv2d(channels=4, kernel=3, stride=2)) == "Conv2d(4, 3, stride=2)"
 
 
 def test_every_config_field_arrives():
@@ -204,6 +248,19 @@ def test_wrong_data(x, y, words):
         model.step(x, y)
     assert fingerprint(model) == before
     model.step(X, Y)
+
+
+def test_wrong_data_in_parts():
+    """Long arrays reach the library in parts; the sample named is that of the caller."""
+    model = tiny()
+    x, y = np.ones((200, 4), np.float32), np.zeros(200, np.int32)
+    x[150, 2], y[160] = np.inf, 7
+    with pytest.raises(mest.MestArgumentError, match="value 2 of sample 150 is inf"):
+        model.predict(x)
+    with pytest.raises(mest.MestArgumentError, match=r"y\[160\] is 7; there are 3 classes"):
+        model.evaluate(x, y)
+    with pytest.raises(mest.MestArgumentError, match="sample 150"):
+        model.evaluate(x, np.zeros(200, np.int32))
 
 
 def test_wrong_ids():

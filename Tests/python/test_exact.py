@@ -40,7 +40,7 @@ def cases():
         lambda: [
             Input(3, 9, 11),
             mest.Conv2d(9, 3, padding=1),
-            mest.MaxPool(3, 2, 1),
+            mest.MaxPool(3, stride=2, padding=1),
             mest.BatchNorm(),
             ReLU(),
             mest.Conv2d(7, (2, 3), stride=(2, 1)),

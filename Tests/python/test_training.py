@@ -229,7 +229,10 @@ def test_fit_history():
     assert "validation" in str(history[-1])
     with pytest.raises(ValueError, match="accuracy"):
         history.column("acuracy")
-    assert model.fit(x, y, progress=False) == []  # config.epochs are complete
+    assert not history.column("removed").any() and "left" not in str(history)
+    with pytest.warns(UserWarning, match="6 of 6 epochs are done; pass epochs=") as told:
+        assert model.fit(x, y, progress=False) == []
+    assert told[0].filename == __file__
 
 
 def test_fit_is_repeatable_and_seeded():
@@ -302,6 +305,44 @@ def test_fit_says_what_is_wrong():
         mest.Model(mest.mlp(4, [], 3), batch=8, epochs=1, samples=30).fit(x, y, progress=False)
 
 
+def test_fit_looks_at_everything_first():
+    """Samples are named in the caller's arrays, and no step is made."""
+    x, y = some_data(40000, (4,))
+    model = mest.Model(mest.mlp(4, [], 3), batch=8, epochs=1)
+    before = fingerprint(model)
+    for kind in (np.int32, np.int64):
+        wrong = y.astype(kind)
+        wrong[39001] = 3
+        with pytest.raises(ValueError, match=r"y\[39001\] is 3; there are 3 classes"):
+            model.fit(x, wrong, progress=False)
+    x[39002, 1] = np.nan
+    with pytest.raises(ValueError, match="x: value 1 of sample 39002 is nan"):
+        model.fit(x, y, progress=False)
+    with pytest.raises(ValueError, match="no samples"):
+        model.fit(x[:0], y[:0], progress=False)
+    assert fingerprint(model) == before and model.begin_epoch().epoch == 0
+
+    regression = mest.Model(mest.mlp(4, [], 1), batch=8, epochs=1, loss="mse")
+    with pytest.raises(ValueError, match="y: value 0 of sample 39002 is nan"):
+        regression.fit(np.zeros((40000, 4), np.float32), x[:, 1], progress=False)
+
+
+def test_samples_that_leave_are_told():
+    x, y = some_data(40, (4,))
+    model = mest.Model(
+        mest.mlp(4, [30], 3), batch=8, epochs=4, samples=40, phase1_epochs=2,
+        remove_rule="number", remove_number=30,
+    )  # fmt: skip
+    model.fit(x, y, 2, progress=False)
+    assert str(model.forgetting()).startswith("40 of 40 samples seen")
+    history = model.fit(x, y, progress=False)
+    assert history.column("removed").tolist() == [30, 0]
+    assert history.column("samples").tolist() == [10, 10]
+    assert "samples 10 (30 left the training set)" in str(history[0])
+    assert "left" not in str(history[1])
+    assert str(model.forgetting()).startswith("phase 2: 10 of 10 samples seen")
+
+
 def test_regression():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 5)).astype(np.float32)
@@ -311,6 +352,11 @@ def test_regression():
     )
     history = model.fit(x, y, validation=(x, y), progress=False)
     assert history[-1].validation_loss < 1e-6 and np.isnan(history[-1].accuracy)
+    assert np.isnan(history[-1].validation_accuracy)
+    evaluation = model.evaluate(x, y)
+    assert np.isnan(evaluation.accuracy) and evaluation.correct == 0
+    with pytest.raises(ValueError, match="probabilities"):
+        model.predict_proba(x)
 
 
 def test_inference_only():

@@ -125,7 +125,7 @@ def report(dense, sparse, speed):
         print(f"forgetting, {run.title}: {run.model.forgetting()}")
 
 
-def draw(dense, sparse, title, path):
+def draw(dense, sparse, density_wanted, title, path):
     """Four panels: accuracy, density, forgetting by epoch, forgetting by sample."""
     try:
         import matplotlib
@@ -159,19 +159,20 @@ def draw(dense, sparse, title, path):
         )
         learning.plot(epochs, run.history.column("validation_accuracy"), color=colour,
                       label=f"{run.title}, test {run.test.accuracy:.1%}")  # fmt: skip
-    low = min(np.quantile(r.history.column("validation_accuracy"), 0.1) for r in (dense, sparse))
-    learning.set(
-        title="Learning curve", xlabel="epoch", ylabel="accuracy", ylim=(max(0.0, low - 0.1), 1.005)
-    )
+    shown = ("accuracy", "validation_accuracy")
+    curves = [run.history.column(name) for run in (dense, sparse) for name in shown]
+    low = max(0.0, min(curve.min() for curve in curves) - 0.03)
+    learning.set(title="Learning curve", xlabel="epoch", ylabel="accuracy", ylim=(low, 1.005))
     learning.yaxis.set_major_formatter(PercentFormatter(1))
     learning.legend(loc="lower right")
 
-    density.step(epochs, sparse.history.column("density"), where="post", color=blue)
+    connected = sparse.history.column("density")
+    density.step(epochs, connected, where="post", color=blue)
     density.set(
         title="Density of the sparse layers",
         xlabel="epoch",
         ylabel="connections that exist",
-        ylim=0,
+        ylim=(0, 1.2 * connected.max()),
     )
     density.yaxis.set_major_formatter(PercentFormatter(1))
 
@@ -187,12 +188,15 @@ def draw(dense, sparse, title, path):
 
     reports = [(run, run.model.forgetting()) for run in (dense, sparse)]
     top = max(int(np.flatnonzero(r.histogram)[-1]) for _, r in reports) + 1
-    for (run, found), colour, shift in zip(reports, (grey, blue), (-0.2, 0.2)):
-        places = np.append(np.arange(top), top + 0.5) + shift
-        counts = np.append(found.histogram[:top], found.never_learned)
-        histogram.bar(places, counts, 0.4, color=colour, label=run.title)
     ticks = list(range(0, top, max(1, top // 8)))
-    histogram.set_xticks([*ticks, top + 0.5], [*map(str, ticks), "never\nlearned"])
+    places, names = np.arange(top, dtype=float), list(map(str, ticks))
+    if any(found.never_learned for _, found in reports):
+        places, ticks = np.append(places, top + 0.5), [*ticks, top + 0.5]
+        names.append("never\nlearned")
+    for (run, found), colour, shift in zip(reports, (grey, blue), (-0.2, 0.2)):
+        counts = np.append(found.histogram[:top], found.never_learned)[: len(places)]
+        histogram.bar(places + shift, counts, 0.4, color=colour, label=run.title)
+    histogram.set_xticks(ticks, names)
     histogram.set(
         title="How often samples were forgotten",
         xlabel="times forgotten",
@@ -202,7 +206,10 @@ def draw(dense, sparse, title, path):
     histogram.legend(loc="upper right")
 
     share = sparse.plan.active / dense.plan.active
-    title = f"{title}: dense, and {sparse.title} with {share:.0%} of the parameters"
+    title = (
+        f"{title}: dense, and sparse layers at {100 * density_wanted:.0f} %; "
+        f"{100 * share:.0f} % of all parameters, the dense layers included"
+    )
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
@@ -248,9 +255,8 @@ def main():
     sparse = Run(f"{1 - options.density:.0%} sparse", network, thin)
     sparse.train(data, augment)
     report(dense, sparse, milliseconds([dense, sparse], data, common.batch))
-    draw(
-        dense, sparse, f"ResNet-{depth} on {'CIFAR-10' if options.cifar else 'digits'}", options.out
-    )
+    title = f"ResNet-{depth} on {'CIFAR-10' if options.cifar else 'digits'}"
+    draw(dense, sparse, options.density, title, options.out)
 
 
 if __name__ == "__main__":

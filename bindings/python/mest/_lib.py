@@ -69,8 +69,8 @@ def _load() -> ctypes.CDLL:
         except OSError as error:
             tried.append(f"  {place}: {error}")
     raise ImportError(
-        "libmest was not found. Build it (swift build -c release), install it, or set MEST_LIBRARY "
-        "to its full path. Searched:\n" + "\n".join(tried)
+        "libmest was not found. Build it (make build), install it, or set MEST_LIBRARY to its full "
+        "path. Searched:\n" + "\n".join(tried)
     )
 
 

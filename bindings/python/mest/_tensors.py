@@ -90,13 +90,21 @@ class Tensors(Handle):
     def set_csr(
         self,
         layer: LayerReference,
-        indptr: ArrayLike,
-        indices: ArrayLike,
-        values: ArrayLike,
+        indptr: Union[CSR, ArrayLike],
+        indices: Optional[ArrayLike] = None,
+        values: Optional[ArrayLike] = None,
         momentum: Optional[ArrayLike] = None,
     ) -> None:
-        """Replaces the connections of a sparse layer; momentum None: zeros.  Any number up to the
-        layer's capacity; the next mutation brings it to its target."""
+        """Replaces the connections of a sparse layer by a CSR, `set_csr(layer, other.csr(layer))`,
+        or by its three arrays; momentum None: zeros.  Any number up to the layer's capacity; the
+        next mutation brings it to its target."""
+        if isinstance(indptr, CSR):
+            if indices is not None or values is not None:
+                raise TypeError("set_csr: a CSR already holds indices and values")
+            # Copies: they may be views of the very memory that is about to change.
+            indptr, indices, values = (array.copy() for array in indptr)
+        elif indices is None or values is None:
+            raise TypeError("set_csr: indptr, indices and values are wanted, or one CSR")
         index = self._index(layer)
         part = self._plan.layers[index]
         starts = arrays.indices(indptr, np.uint32, 2**32, "indptr")

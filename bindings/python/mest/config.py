@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import difflib
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Tuple
+from functools import wraps
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
 from . import _abi
 
@@ -46,7 +48,41 @@ _NOT_ZERO = (
     "mutation_extra importance_beta"
 ).split()
 
+# What other libraries call it, where spelling alone would not lead there.
+_ALIASES = {
+    "lr": "learning_rate",
+    "sparsity": "density, that is 1 - sparsity",
+    "wd": "weight_decay",
+    "batch_size": "batch",
+    "n_epochs": "epochs",
+    "max_epochs": "epochs",
+    "num_epochs": "epochs",
+    "accumulation_steps": "micro_batches",
+    "num_threads": "threads",
+    "random_state": "seed",
+}
 
+
+def _suggesting(kind: Type[Config]) -> Type[Config]:
+    """A TypeError for an unknown field that names the one that was meant."""
+    plain: Callable[..., None] = kind.__init__
+    known = [field.name for field in dataclasses.fields(kind)]
+
+    @wraps(plain)
+    def init(self: Config, *values: Any, **named: Any) -> None:
+        for name in named:
+            if name not in known:
+                close = difflib.get_close_matches(name.lower(), known, 1)
+                meant = _ALIASES.get(name.lower()) or (close[0] if close else None)
+                hint = f"did you mean {meant}?" if meant else "help(mest.Config) lists them"
+                raise TypeError(f"Config has no field {name!r}: {hint}")
+        plain(self, *values, **named)
+
+    kind.__init__ = init  # type: ignore[method-assign]
+    return kind
+
+
+@_suggesting
 @dataclass
 class Config:
     """Everything about training that is not the network.  None: the library's default.
@@ -70,7 +106,7 @@ class Config:
     label_smoothing: float = 0.0
 
     # Stochastic gradient descent
-    learning_rate: float = 0.1
+    learning_rate: float = 0.1  # 0 trains nothing, for measurements; None is refused
     momentum: float = 0.9
     weight_decay: float = 1e-4
     clip_norm: Optional[float] = None  # no clipping
@@ -99,7 +135,7 @@ class Config:
     mutation_every: Optional[int] = None  # 5 epochs
     mutation_epochs: Optional[Tuple[int, int]] = None  # 9/16 and 3/4 of epochs
     mutation_rate: Optional[float] = None  # 0.2
-    mutation_extra: Optional[float] = None  # 0.05, at most half the density
+    mutation_extra: Optional[float] = None  # 0.05; for densities below 0.05 half the density
     exclude_dropped: bool = False
     round_compat: bool = False
     normalised: bool = False
@@ -119,6 +155,9 @@ class Config:
     def to_struct(self) -> Any:
         """The mest_config.  ValueError for a word or number that cannot be meant."""
         flags = {name for bits in _FLAGS.values() for name, _, _ in bits}
+        if self.learning_rate is None and not self.inference_only:
+            # The library's default is 0, which would train nothing without a word.
+            raise ValueError("learning_rate=None: set it, 0.1 for example")
         struct = _abi.mest_config(abi_version=_abi.MEST_ABI_VERSION)
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
@@ -127,7 +166,7 @@ class Config:
             elif name in flags or value is None:
                 continue
             elif name == "mutation_epochs":
-                struct_value = (ctypes.c_uint32 * 2)(*(_number(name, epoch) for epoch in value))
+                struct_value = (ctypes.c_uint32 * 2)(*_two_epochs(name, value))
             else:
                 struct_value = _number(name, value)
             setattr(struct, name, struct_value)
@@ -138,10 +177,6 @@ class Config:
 
 def as_config(config: Optional[Config], changes: Mapping[str, Any]) -> Config:
     """`config` (None: the defaults) with some fields changed.  TypeError for an unknown field."""
-    known = {field.name for field in dataclasses.fields(Config)}
-    for name in changes:
-        if name not in known:
-            raise TypeError(f"Config has no field {name!r}: {', '.join(sorted(known))}")
     return dataclasses.replace(config or Config(), **changes)
 
 
@@ -153,6 +188,15 @@ def code_of(field: str, word: Optional[str]) -> int:
     if plain not in words:
         raise ValueError(f"{field}={word!r}: choose from {', '.join(map(repr, words))}")
     return words.index(plain)
+
+
+def _two_epochs(name: str, value: Any) -> Tuple[int, int]:
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        raise ValueError(
+            f"{name}={value!r}: two epochs are wanted, where mutation slows down and where it "
+            "ends, (9, 12) for example"
+        )
+    return _number(name, value[0]), _number(name, value[1])
 
 
 def _number(name: str, value: Any) -> Any:

@@ -12,13 +12,50 @@ Shapes are (channels, height, width); a flat sample is (features, 1, 1).
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Sequence, Tuple, Union
+from functools import wraps
+from typing import Any, Callable, ClassVar, Sequence, Tuple, Type, TypeVar, Union
 
 from . import _abi
 
 Reference = Union[None, int, str, "Layer"]
 Pair = Union[int, Tuple[int, int]]
+L = TypeVar("L", bound="Layer")
+
+
+def _keywords_after(last: str, hint: str = "") -> Callable[[Type[L]], Type[L]]:
+    """All fields of a dataclass behind `last` by keyword only (dataclasses can since Python 3.10),
+    so that numbers in the order of another library are refused instead of misread."""
+
+    def change(kind: Type[L]) -> Type[L]:
+        plain: Callable[..., None] = kind.__init__
+        signature = inspect.signature(plain)
+        names = list(signature.parameters)[1:]
+        allowed = names[: names.index(last) + 1]
+
+        @wraps(plain)
+        def init(self: L, *values: Any, **named: Any) -> None:
+            if len(values) > len(allowed):
+                said = ", ".join(map(repr, values))
+                raise TypeError(
+                    f"{kind.__name__}({said}): only {' and '.join(allowed)} without a keyword; "
+                    f"then {', '.join(names[len(allowed) :])} by keyword{hint}"
+                )
+            plain(self, *values, **named)
+
+        parameters = [
+            item if name in ("self", *allowed) else item.replace(kind=item.KEYWORD_ONLY)
+            for name, item in signature.parameters.items()
+        ]
+        init.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        kind.__init__ = init  # type: ignore[method-assign, assignment]
+        return kind
+
+    return change
+
+
+_INPUTS_KNOWN = ". The number of inputs is not given: it is that of the layer before"
 
 
 class Layer:
@@ -66,6 +103,7 @@ class Input(Layer):
         struct.width = _natural(self, "width", self.width)
 
 
+@_keywords_after("features", _INPUTS_KNOWN)
 @dataclass(eq=False, repr=False)
 class Linear(Layer):
     """(n, 1, 1) -> (features, 1, 1).  density: share of the connections that exist, above 0 up to
@@ -83,6 +121,7 @@ class Linear(Layer):
         _fill_weights(self, struct, self.density, self.bias)
 
 
+@_keywords_after("kernel", _INPUTS_KNOWN)
 @dataclass(eq=False, repr=False)
 class Conv2d(Layer):
     """(in, h, w) -> (channels, (h + 2 * padding - kernel) // stride + 1, the same of w).
@@ -133,6 +172,7 @@ class ReLU(Layer):
     from_: Reference = None
 
 
+@_keywords_after("kernel")
 @dataclass(eq=False, repr=False)
 class MaxPool(Layer):
     """Largest value of each window; padding never wins.  stride None: the kernel."""
@@ -149,6 +189,7 @@ class MaxPool(Layer):
         _fill_window(self, struct, self.kernel, stride, self.padding)
 
 
+@_keywords_after("kernel")
 @dataclass(eq=False, repr=False)
 class AvgPool(MaxPool):
     """Mean of each window; padding counts as zeros.  stride None: the kernel."""

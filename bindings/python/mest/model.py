@@ -13,7 +13,7 @@ from . import _abi, arrays
 from ._environment import Environment, OnLog, OnProgress
 from ._tensors import Tensors
 from .config import Config, as_config, code_of
-from .errors import StateError
+from .errors import MestArgumentError, StateError
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -93,8 +93,12 @@ class Model(Tensors):
         for "mse" (n, outputs); ids: (n,) numbers of the samples, to count forgetting.
         Errors: ValueError, DivergedError, CancelledError; the model is then as before the call.
         """
-        arguments = self._checked(x, y, ids)
-        batch, report = self._batch(*arguments), _abi.mest_step_report()
+        inputs = self._samples(x)
+        known = self._answers(y, len(inputs))
+        numbers = None if ids is None else arrays.sample_ids(
+            ids, len(inputs), self.config.samples or 0
+        )
+        batch, report = self._batch(inputs, known, numbers), _abi.mest_step_report()
         self._call(self._lib.mest_model_step, ctypes.byref(batch), ctypes.byref(report))
         self._epoch = report.epoch if report.events & _abi.MEST_EVENT_EPOCH else self._epoch
         return from_struct(StepReport, report)
@@ -138,6 +142,7 @@ class Model(Tensors):
         shuffle: a new order each epoch, from (config.seed, epoch) alone.  progress: a line per
         epoch, and a bar when tqdm is installed.  callback(record): after each epoch; return True
         to stop.  When config.samples is set, row i of x is sample i in the forgetting counts.
+        All of x and y is checked before the first step.
 
         Returns one EpochRecord an epoch.  Ctrl-C is raised as KeyboardInterrupt after the running
         step; the model stays usable and the next fit begins a new epoch.
@@ -195,18 +200,24 @@ class Model(Tensors):
     # ------------------------------------------------------------------------------- use it ---
 
     def predict(self, x: ArrayLike) -> Floats:
-        """Outputs (n, outputs) in inference mode: running statistics, no dropout."""
+        """Outputs (n, outputs) in inference mode: running statistics, no dropout.  Classes are
+        `predict(x).argmax(1)`."""
         return self._predict(x, 0)
 
     def predict_proba(self, x: ArrayLike) -> Floats:
-        """Softmax of the outputs: (n, outputs), rows add up to 1."""
+        """Softmax of the outputs: (n, outputs), rows add up to 1.  ValueError for loss "mse"."""
+        if self.config.loss == "mse":
+            raise MestArgumentError('loss "mse" has no probabilities: predict gives the outputs')
         return self._predict(x, _abi.MEST_PREDICT_PROBABILITIES)
 
     def _predict(self, x: ArrayLike, flags: int) -> Floats:
-        inputs = self._samples(x, warn=not self._warned)
+        inputs = self._samples(x)
+        parts = self._parts(len(inputs))
+        if len(parts) > 1:  # else the library sees all of x and names the right sample
+            arrays.finite(inputs, "x")
         out = np.empty((len(inputs), self._plan.outputs), np.float32)
         with self._busy() as handle:
-            for part in self._parts(len(inputs)):
+            for part in parts:
                 source, target = inputs[part], out[part]
                 self._call_busy(
                     handle,
@@ -221,17 +232,21 @@ class Model(Tensors):
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
         """Loss and correct answers over any number of samples, in inference mode."""
-        inputs, known, _ = self._checked(x, y, None)
+        inputs = self._samples(x)
+        known, parts = self._answers(y, len(inputs), whole=True), self._parts(len(inputs))
+        if len(parts) > 1:
+            arrays.finite(inputs, "x")
         loss, correct, found = 0.0, 0, _abi.mest_evaluation()
         with self._busy() as handle:
-            for part in self._parts(len(inputs)):
+            for part in parts:
                 batch = self._batch(inputs[part], known[part], None)
                 evaluate = self._lib.mest_model_evaluate
                 self._call_busy(handle, evaluate, ctypes.byref(batch), ctypes.byref(found))
                 loss += found.loss * found.count
                 correct += found.correct
         count = len(inputs)
-        return Evaluation(loss / count if count else float("nan"), correct, count)
+        ranked = self.config.loss != "mse"
+        return Evaluation(loss / count if count else float("nan"), correct, count, ranked)
 
     def _parts(self, count: int) -> List[slice]:
         """Many samples as several calls of some batches each, so that Ctrl-C is heard in between.
@@ -241,19 +256,15 @@ class Model(Tensors):
 
     # ------------------------------------------------------------------------------- inputs ---
 
-    def _checked(
-        self, x: ArrayLike, y: ArrayLike, ids: Optional[ArrayLike]
-    ) -> Tuple[Floats, NDArray[Any], Optional[NDArray[np.uint32]]]:
-        """Samples, labels or targets, and ids in the form that the library reads."""
-        inputs = self._samples(x, warn=not self._warned)
-        count, outputs = len(inputs), self._plan.outputs
-        known: NDArray[Any]
-        if self.config.loss == "mse":
-            known = arrays.targets(y, count, outputs)
-        else:
-            known = arrays.labels(y, count, outputs)
-        numbers = None if ids is None else arrays.sample_ids(ids, count, self.config.samples or 0)
-        return inputs, known, numbers
+    def _answers(self, y: ArrayLike, count: int, whole: bool = False) -> NDArray[Any]:
+        """Labels or targets in the form that the library reads.  whole: they may reach it in parts,
+        so all values are looked at here, to name the sample in y."""
+        if self.config.loss != "mse":
+            return arrays.labels(y, count, self._plan.outputs, whole)
+        known = arrays.targets(y, count, self._plan.outputs)
+        if whole:
+            arrays.finite(known, "y")
+        return known
 
     def _batch(self, x: Floats, y: NDArray[Any], ids: Optional[NDArray[np.uint32]]) -> Any:
         """A mest_batch that points into the arrays, which the caller keeps during the call."""
@@ -266,7 +277,8 @@ class Model(Tensors):
             batch.ids = arrays.address(ids)
         return batch
 
-    def _samples(self, x: ArrayLike, warn: bool) -> Floats:
-        converted = arrays.samples(x, self._plan.layers[0].shape, warn)
-        self._warned |= converted is not x
+    def _samples(self, x: ArrayLike, what: str = "x") -> Floats:
+        """x as the library reads it; an array that has to be copied is announced once."""
+        converted = arrays.samples(x, self._plan.layers[0].shape, not self._warned, what)
+        self._warned |= isinstance(x, np.ndarray) and converted is not x
         return converted

@@ -97,7 +97,8 @@ class Plan:
         return self.weight_bytes + self.index_bytes + self.gradient_bytes + self.state_bytes
 
     def __str__(self) -> str:
-        lines = [*layer_table(self.layers), "", "memory of the model", *self._memory()]
+        lines = [*layer_table(self.layers), *self._growth(), "", "memory of the model"]
+        lines += self._memory()
         lines += ["", f"{'':<22}{'sparse':>14}{'dense':>16}{'share':>9}"]
         for what, sparse, dense in (
             ("parameters", self.active, self.parameters),
@@ -110,6 +111,19 @@ class Plan:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _growth(self) -> List[str]:
+        """Why bytes are more than `active` needs, where they are."""
+        target, peak = (
+            sum(getattr(layer, what) for layer in self.layers if layer.sparse)
+            for what in ("active", "capacity")
+        )
+        if peak <= target:
+            return []
+        return [
+            f"     sparse connections: {target:,} at the target, at most {peak:,} while EM&S grows "
+            "(bytes are planned for the latter)"
+        ]
 
     def _memory(self) -> List[str]:
         parts = [

@@ -112,8 +112,11 @@ class ForgettingReport:
     histogram: NDArray[np.uint32]
 
     def __str__(self) -> str:
+        second = self.phase == 2  # counted anew, over the samples that stayed
         return (
-            f"{self.seen:,} of {self.samples:,} samples seen: {self.unforgettable:,} learned and "
+            f"{'phase 2: ' if second else ''}{self.seen:,} of "
+            f"{self.training if second else self.samples:,} samples seen: "
+            f"{self.unforgettable:,} learned and "
             f"never forgotten, {self.learned - self.unforgettable:,} forgotten at least once "
             f"({self.events:,} times in all), {self.never_learned:,} never learned"
         )
@@ -124,12 +127,14 @@ class Evaluation:
     """Loss (without label smoothing) and correct answers over `count` samples."""
 
     loss: float
-    correct: int
+    correct: int  # 0 for loss "mse"
     count: int
+    ranked: bool = True  # outputs are classes: loss "cross_entropy"
 
     @property
     def accuracy(self) -> float:
-        return self.correct / self.count if self.count else float("nan")
+        """Share of correct answers; nan for loss "mse" and for no samples."""
+        return self.correct / self.count if self.ranked and self.count else float("nan")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class EpochRecord:
     grown: int
     forgotten: int  # samples answered wrongly that were right before
     samples: int  # in the training set
+    removed: int  # samples that left it at the beginning of this epoch
     seconds: float  # of training, without validation
 
     def __str__(self) -> str:
@@ -54,6 +55,8 @@ class EpochRecord:
         line += f"  lr {self.learning_rate:.2e}  density {self.density:.4f}"
         if self.mutated:
             line += f"  mutated -{self.dropped} +{self.grown}"
+        if self.removed:
+            line += f"  samples {self.samples:,} ({self.removed:,} left the training set)"
         return line + f"  {self.seconds:.2f} s"
 
 
@@ -86,7 +89,14 @@ def fit(
     if epochs is None:
         if model.config.epochs is None:
             raise ValueError("epochs is not given, neither here nor in the config")
-        epochs = model.config.epochs - (model._epoch + 1)
+        done = model._epoch + 1
+        epochs = model.config.epochs - done
+        if epochs <= 0:
+            arrays.warn_caller(
+                f"{done} of {model.config.epochs} epochs are done; pass epochs= to train on"
+            )
+    if validation is not None:  # converted once, not in every epoch
+        validation = model._samples(validation[0], "the validation array x"), validation[1]
     history = History()
     for _ in range(epochs):
         record = _train_epoch(model, data, validation, progress)
@@ -109,14 +119,13 @@ class _Data:
         augment: Optional[Augment],
         shuffle: bool,
     ) -> None:
-        config, plan = model.config, model.plan()
-        self.x = arrays.samples(x, plan.layers[0].shape)
+        config = model.config
+        self.x = model._samples(x, "the training array x")
         count = len(self.x)
-        self.y: NDArray[Any]
-        if config.loss == "mse":
-            self.y = arrays.targets(y, count, plan.outputs)
-        else:
-            self.y = arrays.labels(y, count, plan.outputs)
+        if count == 0:
+            raise MestArgumentError("x holds no samples: there is nothing to train on")
+        self.y = model._answers(y, count, whole=True)
+        arrays.finite(self.x, "x")
         if config.samples not in (None, count):
             raise MestArgumentError(f"x has {count} samples, Config.samples is {config.samples}")
         self.counted = config.samples is not None
@@ -175,14 +184,14 @@ def _train_epoch(
         raise
     seconds = time.perf_counter() - start
     nan = float("nan")
-    ranked = model.config.loss == "cross_entropy"
+    ranked = model.config.loss != "mse"
     evaluation = None if validation is None else model.evaluate(*validation)
     return EpochRecord(
         epoch=begun.epoch,
         loss=loss / max(count, 1),
         accuracy=correct / max(count, 1) if ranked else nan,
         validation_loss=evaluation.loss if evaluation else nan,
-        validation_accuracy=evaluation.accuracy if evaluation and ranked else nan,
+        validation_accuracy=evaluation.accuracy if evaluation else nan,
         learning_rate=begun.learning_rate,
         density=model.density(),
         mutated=begun.mutated,
@@ -190,6 +199,7 @@ def _train_epoch(
         grown=begun.grown,
         forgotten=model.forgetting().events_epoch if data.counted else 0,
         samples=len(order),
+        removed=len(data.x) - len(order) if begun.removed else 0,
         seconds=seconds,
     )
 
