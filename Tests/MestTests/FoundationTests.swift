@@ -98,6 +98,7 @@ import Testing
         #expect(text { $0.integer(Int64.min).text(" ").integer(0).text(" ").natural(.max) }
             == "-9223372036854775808 0 18446744073709551615")
         #expect(text { $0.real(0.1).text(" ").real(-2.5).text(" ").real(3).text(" ").real(.nan) } == "0.1 -2.5 3 NaN")
+        #expect(text { $0.real(1e-38).text(" ").real(-1e-7).text(" ").real(0) } == "below 0.000001 above -0.000001 0")
         #expect(text { $0.real(.infinity).text(" ").real(1e20) } == "infinity above 1000000000")
     }
 

@@ -11,10 +11,7 @@ public func mest_model_forgetting(
 ) -> Int32 {
     call(model) { (model) throws(Status) in
         let forgetting = try counting(model)
-        if let out_report {
-            try checkSize(
-                out_report.pointee.struct_size, MemoryLayout<mest_forgetting_report>.size, "out_report", model.message)
-        }
+        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_forgetting_report>.size, "out_report", model.message)
         if let out_counts {
             if capacity < uint64(forgetting.samples) {
                 throw model.message.start("capacity is ").natural(capacity).text(", there are ")

@@ -11,9 +11,7 @@ public func mest_model_step(
     call(model) { (model) throws(Status) in
         guard let batch else { throw null("batch", model.message) }
         try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
-        if let out_report {
-            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
-        }
+        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
         try model.requireTraining()
         let report = try model.step(batch.pointee)
         out_report?.pointee = report
@@ -25,9 +23,7 @@ public func mest_model_begin_epoch(
     _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_epoch_report>?
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        if let out_report {
-            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_epoch_report>.size, "out_report", model.message)
-        }
+        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_epoch_report>.size, "out_report", model.message)
         try model.requireTraining()
         let report = try model.beginEpoch()
         model.state.pointee.callerBegins = true
@@ -41,9 +37,7 @@ public func mest_model_mutate(
     _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_mutation_report>?
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        if let out_report {
-            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
-        }
+        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
         try model.requireTraining()
         if model.config.mutation == MEST_MUTATION_NONE {
             throw model.message.start("config.mutation is NONE: the connections are fixed").as(.argument)
@@ -61,9 +55,7 @@ public func mest_model_mutation(
     _ out_layers: UnsafeMutablePointer<mest_mutation_layer>?, _ capacity: UInt32
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        if let out_report {
-            try checkSize(out_report.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
-        }
+        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
         if let out_layers {
             if int(capacity) < model.sparseLayers {
                 throw model.message.start("capacity is ").integer(capacity).text(", there are ").integer(model.sparseLayers)

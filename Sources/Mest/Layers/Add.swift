@@ -14,7 +14,7 @@ enum Add: Layer {
                 .text(" x ").integer(a.width).text(" and ").integer(b.channels).text(" x ").integer(b.height).text(" x ")
                 .integer(b.width).text("; the shapes must be equal").as(.shape)
         }
-        (node.channels, node.height, node.width) = (a.channels, a.height, a.width)
+        node.takeShape(of: a)
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {

@@ -10,15 +10,14 @@ enum BatchNorm: Layer {
     static let traits = LayerTraits(inPlaceBackward: true, backwardReadsInput: true)
 
     static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
-        let input = plan.nodes[int(node.from)]
         if !(layer.momentum >= 0 && layer.momentum <= 1) || !(layer.epsilon >= 0 && layer.epsilon.isFinite) {
             throw plan.layer(int(node.index), message).text(": use momentum 0 to 1 and epsilon above 0").as(.argument)
         }
         if layer.flags & ~UInt32(MEST_FLAG_NO_AFFINE) != 0 {
             throw plan.layer(int(node.index), message).text(": flags ").integer(layer.flags).text(" do not fit this kind").as(.argument)
         }
-        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
-        node.statistics = input.channels
+        node.takeShape(of: plan.nodes[int(node.from)])
+        node.statistics = node.channels
         node.momentum = layer.momentum == 0 ? 0.1 : layer.momentum
         node.epsilon = layer.epsilon == 0 ? 1e-5 : layer.epsilon
         node.flags = layer.flags

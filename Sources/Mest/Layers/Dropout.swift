@@ -12,8 +12,7 @@ enum Dropout: Layer {
         if !(layer.rate >= 0 && layer.rate < 1) {
             throw plan.layer(int(node.index), message).text(": rate is ").real(layer.rate).text("; use 0 to below 1").as(.argument)
         }
-        let input = plan.nodes[int(node.from)]
-        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
+        node.takeShape(of: plan.nodes[int(node.from)])
         node.rate = layer.rate
     }
 

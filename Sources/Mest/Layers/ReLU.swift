@@ -8,8 +8,7 @@ enum ReLU: Layer {
     static let traits = LayerTraits(inPlace: true, inPlaceBackward: true, backwardReadsOutput: true)
 
     static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
-        let input = plan.nodes[int(node.from)]
-        (node.channels, node.height, node.width) = (input.channels, input.height, input.width)
+        node.takeShape(of: plan.nodes[int(node.from)])
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {

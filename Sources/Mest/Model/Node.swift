@@ -94,6 +94,11 @@ struct Node {
         self.index = index
     }
 
+    /// The output has the shape of another's.
+    mutating func takeShape(of other: Node) {
+        (channels, height, width) = (other.channels, other.height, other.width)
+    }
+
     var positions: Int64 { int64(rows) &* int64(columns) }
     var pixels: Int64 { int64(height) &* int64(width) }
     var elements: Int64 { pixels &* int64(channels) }
