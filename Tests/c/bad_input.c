@@ -8,7 +8,7 @@
 
 enum { /* expected statuses, as bits: a row may allow several */
     ARGUMENT = 1, SHAPE = 2, UNSUPPORTED = 4, VERSION = 8, STATE = 16, CANCELLED = 32, CALLBACK = 64,
-    DIVERGED = 128, MEMORY = 256, BUDGET = 512, INTERNAL = 1024, OK = 2048, ANY = 4095 & ~1024
+    DIVERGED = 128, MEMORY = 256, BUDGET = 512, INTERNAL = 1024, OK = 2048
 };
 
 static int bit_of(mest_status status)

@@ -144,7 +144,8 @@ static const char *use(mest_model *model, const network *n, const mest_plan_repo
         }
         if (i == 3) {
             status = mest_model_begin_epoch(model, NULL);
-            EXPECT(status == MEST_OK || status == MEST_ERR_STATE, "begin_epoch");
+            /* It applies an unfinished update, which may turn out not to be finite. */
+            EXPECT(status == MEST_OK || (status == MEST_ERR_DIVERGED && n->config.micro_batches > 1), "begin_epoch");
         }
     }
     status = mest_model_predict(model, d.x, count, 0, out, (uint64_t)count * plan->outputs);

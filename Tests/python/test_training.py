@@ -272,7 +272,7 @@ def test_fit_takes_every_sample_once(count, batch, micro):
     model.fit(x, y, progress=False, augment=lambda b, _: sizes.append(len(b)) or b)
     assert sum(sizes) == 2 * count and max(sizes) <= batch and len(sizes) % micro == 0
     if micro == 1:
-        assert sizes[-1] == count % batch or batch
+        assert sizes[-1] == (count % batch or batch)
     assert model.forgetting().seen == count
 
 
