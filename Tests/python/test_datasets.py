@@ -23,6 +23,8 @@ from mest.datasets import (
     pad_crop_flip,
 )
 
+DIGITS = Path(__file__).resolve().parents[2] / "examples" / "data" / "digits.csv.gz"
+
 
 def test_digits_file():
     data = digits()
@@ -79,6 +81,25 @@ def test_mnist_files(tmp_path):
     assert data.x_train.shape == (2, 1, 28, 28) and data.y_test.tolist() == [7, 3]
     expected = (images[1, 2, 3] / 255 - MNIST_MEAN[0]) / MNIST_STD[0]
     assert data.x_test[1, 0, 2, 3] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("left", [0, 3, 40, 5000])
+def test_truncated_files(tmp_path, packed, left):
+    """Whatever is cut off, the message names the file and asks whether it is complete."""
+    record = bytes(3073)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        data = lzma.compress(3 * record) if packed else 3 * record
+        (tmp_path / (name + (".bin.xz" if packed else ".bin"))).write_bytes(data[: min(left, len(data) - 1)])
+    images = gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 9, 28, 28) + bytes(9 * 784), mtime=0)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(images[: min(left, len(images) - 1)])
+    digits_file = tmp_path / "digits.csv.gz"
+    digits_file.write_bytes(DIGITS.read_bytes()[:left])
+    for read, name in ((cifar10, "data_batch_1"), (mnist, "train-images")):
+        with pytest.raises(ValueError, match=rf"{name}.*is the file complete"):
+            read(tmp_path)
+    with pytest.raises(ValueError, match="digits.*is the file complete"):
+        digits(digits_file)
 
 
 def test_missing_files(tmp_path):

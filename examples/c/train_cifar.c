@@ -87,7 +87,12 @@ static int32_t label[BATCH];
 static int read_sample(FILE *file, uint32_t at)
 {
     static const float mean[3] = { 0.4914f, 0.4822f, 0.4465f }, deviation[3] = { 0.2470f, 0.2435f, 0.2616f };
-    if (fread(record, RECORD, 1, file) != 1 || record[0] > 9) return 0;
+    size_t got = fread(record, 1, RECORD, file);
+    if (got == 0 && !ferror(file)) return 0;
+    if (got != RECORD || record[0] > 9) {
+        fprintf(stderr, "train_cifar: not whole records of 1 + 3072 bytes with labels 0 to 9; is the file complete?\n");
+        exit(1);
+    }
     label[at] = record[0];
     for (int i = 0; i < PIXELS; i++)
         x[at][i] = ((float)record[1 + i] / 255.0f - mean[i / 1024]) / deviation[i / 1024];

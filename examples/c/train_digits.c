@@ -18,16 +18,19 @@ static int32_t digit[MOST], batch_label[BATCH];
 static uint32_t ids[MOST];
 static uint8_t forgotten[MOST];
 
+/* The number of digits; 0 when a line is not whole. */
 static uint32_t read_digits(FILE *file)
 {
     uint32_t count = 0;
     for (; count < MOST; count++) {
         int value = 0;
         for (int i = 0; i < PIXELS; i++) {
-            if (fscanf(file, "%d ,", &value) != 1) return count;
+            int found = fscanf(file, "%d ,", &value);
+            if (found == EOF && i == 0) return count;
+            if (found != 1) return 0;
             x[count][i] = (float)value / 8 - 1;
         }
-        if (fscanf(file, "%d", &value) != 1 || value < 0 || value >= CLASSES) return count;
+        if (fscanf(file, "%d", &value) != 1 || value < 0 || value >= CLASSES) return 0;
         digit[count] = value;
     }
     return count;
@@ -70,7 +73,7 @@ int main(int argc, char **argv)
 {
     FILE *file = argc > 1 ? fopen(argv[1], "r") : stdin;
     uint32_t samples = file ? read_digits(file) : 0;
-    if (samples <= TEST) return fprintf(stderr, "usage: train_digits [digits.csv]\n"), 1;
+    if (samples <= TEST) return fprintf(stderr, "usage: train_digits [digits.csv], lines of 64 pixels and a digit\n"), 1;
     uint32_t training = samples - TEST;
 
     mest_config config = MEST_CONFIG_INIT;

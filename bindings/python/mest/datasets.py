@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import gzip
 import lzma
+import math
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -46,8 +48,9 @@ def digits(path: Optional[Folder] = None, seed: int = 0) -> Dataset:
         path = Path(__file__).resolve().parents[3] / "examples" / "data" / "digits.csv.gz"
         if not path.exists():
             raise FileNotFoundError(f"{path}: give digits the path of digits.csv.gz")
-    with gzip.open(path, "rt", newline="") as file:
-        table = np.array(list(csv.reader(file)), dtype=np.float32)
+    table = np.array(list(csv.reader(_unpacked(path).decode().splitlines())), dtype=np.float32)
+    if table.ndim != 2 or table.shape[1] != 65:
+        raise ValueError(f"{path}: not lines of 65 numbers; is the file complete?")
     x = _normalise(table[:, :64].reshape(-1, 1, 8, 8) / 16, DIGITS_MEAN, DIGITS_STD)
     y = table[:, 64].astype(np.int32)
     order = np.random.default_rng(seed).permutation(len(x))
@@ -117,17 +120,36 @@ def _cifar_batch(folder: Path, name: str) -> Tuple[Floats, Labels]:
     plain, packed = folder / f"{name}.bin", folder / f"{name}.bin.xz"
     if not plain.exists() and not packed.exists():
         raise FileNotFoundError(f"neither {plain} nor {packed}")
-    raw = plain.read_bytes() if plain.exists() else lzma.open(packed).read()
+    path = plain if plain.exists() else packed
+    raw = _unpacked(path)
+    if not raw or len(raw) % 3073:
+        raise ValueError(f"{path}: {len(raw)} bytes are no records of 3073; is the file complete?")
     records = np.frombuffer(raw, np.uint8).reshape(-1, 3073)  # label, then red, green, blue
+    if records[:, 0].max() > 9:
+        raise ValueError(f"{path}: a label is {records[:, 0].max()}; is this CIFAR-10's binary version?")
     x = records[:, 1:].reshape(-1, 3, 32, 32) / np.float32(255)
     return _normalise(x, CIFAR10_MEAN, CIFAR10_STD), records[:, 0].astype(np.int32)
 
 
+def _unpacked(path: Folder) -> bytes:
+    """A file's bytes, of .gz and .xz what is in them."""
+    readers = {".gz": gzip.decompress, ".xz": lzma.decompress}
+    raw = Path(path).read_bytes()
+    try:
+        return readers[Path(path).suffix](raw) if Path(path).suffix in readers else raw
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"{path}: {error}; is the file complete?") from error
+
+
 def _idx(path: Path) -> NDArray[np.uint8]:
     """An IDX file: 0, 0, type (8: bytes), axes, then the big-endian size of each axis."""
-    raw = gzip.open(path).read()
+    raw = _unpacked(path)
+    if len(raw) < 4:
+        raise ValueError(f"{path}: {len(raw)} bytes; is the file complete?")
     kind, axes = raw[2], raw[3]
     if raw[:2] != b"\0\0" or kind != 8:
         raise ValueError(f"{path} is not an IDX file of bytes")
-    shape = struct.unpack_from(f">{axes}I", raw, 4)
+    shape = struct.unpack_from(f">{axes}I", raw, 4) if len(raw) >= 4 + 4 * axes else (-1,)
+    if len(raw) != 4 + 4 * axes + math.prod(shape):
+        raise ValueError(f"{path}: {len(raw)} bytes do not fit its header; is the file complete?")
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
