@@ -125,6 +125,80 @@ def report(dense, sparse, speed):
         print(f"forgetting, {run.title}: {run.model.forgetting()}")
 
 
+GREY, BLUE, ORANGE = "#7a7f87", "#1f5fa8", "#e07b1a"
+
+
+def draw_learning(learning, dense, sparse):
+    """Accuracy by epoch, trained and tested."""
+    from matplotlib.ticker import PercentFormatter
+
+    epochs = sparse.history.column("epoch")
+    for run, colour in ((dense, GREY), (sparse, BLUE)):
+        learning.plot(
+            epochs, run.history.column("accuracy"), ":", color=colour, label=f"{run.title}, train"
+        )
+        learning.plot(epochs, run.history.column("validation_accuracy"), color=colour,
+                      label=f"{run.title}, test {run.test.accuracy:.1%}")  # fmt: skip
+    shown = ("accuracy", "validation_accuracy")
+    curves = [run.history.column(name) for run in (dense, sparse) for name in shown]
+    low = max(0.0, min(curve.min() for curve in curves) - 0.03)
+    learning.set(title="Learning curve", xlabel="epoch", ylabel="accuracy", ylim=(low, 1.005))
+    learning.yaxis.set_major_formatter(PercentFormatter(1))
+    learning.legend(loc="lower right")
+
+
+def draw_density(density, sparse):
+    """Share of the positions in sparse layers that are connected."""
+    from matplotlib.ticker import PercentFormatter
+
+    epochs = sparse.history.column("epoch")
+    connected = sparse.history.column("density")
+    density.step(epochs, connected, where="post", color=BLUE)
+    density.set(
+        title="Density of the sparse layers",
+        xlabel="epoch",
+        ylabel="connections that exist",
+        ylim=(0, 1.2 * connected.max()),
+    )
+    density.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def draw_forgotten(forgotten, dense, sparse):
+    """Samples forgotten in each epoch, mutations marked."""
+    epochs = sparse.history.column("epoch")
+    moved = epochs[sparse.history.column("mutated")]
+    for index, epoch in enumerate(moved):
+        forgotten.axvline(
+            epoch, color=ORANGE, alpha=0.35, linewidth=1, label=None if index else "mutation"
+        )
+    for run, colour in ((dense, GREY), (sparse, BLUE)):
+        forgotten.plot(epochs, run.history.column("forgotten"), color=colour, label=run.title)
+    forgotten.set(title="Samples forgotten in each epoch", xlabel="epoch", ylabel="samples", ylim=0)
+    forgotten.legend(loc="upper right")
+
+
+def draw_histogram(histogram, dense, sparse):
+    """Samples by how often they were forgotten."""
+    reports = [(run, run.model.forgetting()) for run in (dense, sparse)]
+    top = max(int(np.flatnonzero(r.histogram)[-1]) for _, r in reports) + 1
+    ticks = list(range(0, top, max(1, top // 8)))
+    places, names = np.arange(top, dtype=float), list(map(str, ticks))
+    if any(found.never_learned for _, found in reports):
+        places, ticks = np.append(places, top + 0.5), [*ticks, top + 0.5]
+        names.append("never\nlearned")
+    for (run, found), colour, shift in zip(reports, (GREY, BLUE), (-0.2, 0.2)):
+        counts = np.append(found.histogram[:top], found.never_learned)[: len(places)]
+        histogram.bar(places + shift, counts, 0.4, color=colour, label=run.title)
+    histogram.set_xticks(ticks, names)
+    histogram.set(
+        title="How often samples were forgotten",
+        xlabel="times forgotten",
+        ylabel="samples",
+        yscale="log",
+    )
+    histogram.legend(loc="upper right")
+
+
 def draw(dense, sparse, density_wanted, title, path):
     """Four panels: accuracy, density, forgetting by epoch, forgetting by sample."""
     try:
@@ -134,9 +208,7 @@ def draw(dense, sparse, density_wanted, title, path):
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import PercentFormatter
 
-    grey, blue, orange = "#7a7f87", "#1f5fa8", "#e07b1a"
     pyplot.rcParams.update(
         {
             "font.size": 9,
@@ -151,59 +223,10 @@ def draw(dense, sparse, density_wanted, title, path):
         }
     )
     figure, ((learning, density), (forgotten, histogram)) = pyplot.subplots(2, 2, figsize=(10, 6.6))
-    epochs = sparse.history.column("epoch")
-
-    for run, colour in ((dense, grey), (sparse, blue)):
-        learning.plot(
-            epochs, run.history.column("accuracy"), ":", color=colour, label=f"{run.title}, train"
-        )
-        learning.plot(epochs, run.history.column("validation_accuracy"), color=colour,
-                      label=f"{run.title}, test {run.test.accuracy:.1%}")  # fmt: skip
-    shown = ("accuracy", "validation_accuracy")
-    curves = [run.history.column(name) for run in (dense, sparse) for name in shown]
-    low = max(0.0, min(curve.min() for curve in curves) - 0.03)
-    learning.set(title="Learning curve", xlabel="epoch", ylabel="accuracy", ylim=(low, 1.005))
-    learning.yaxis.set_major_formatter(PercentFormatter(1))
-    learning.legend(loc="lower right")
-
-    connected = sparse.history.column("density")
-    density.step(epochs, connected, where="post", color=blue)
-    density.set(
-        title="Density of the sparse layers",
-        xlabel="epoch",
-        ylabel="connections that exist",
-        ylim=(0, 1.2 * connected.max()),
-    )
-    density.yaxis.set_major_formatter(PercentFormatter(1))
-
-    moved = epochs[sparse.history.column("mutated")]
-    for index, epoch in enumerate(moved):
-        forgotten.axvline(
-            epoch, color=orange, alpha=0.35, linewidth=1, label=None if index else "mutation"
-        )
-    for run, colour in ((dense, grey), (sparse, blue)):
-        forgotten.plot(epochs, run.history.column("forgotten"), color=colour, label=run.title)
-    forgotten.set(title="Samples forgotten in each epoch", xlabel="epoch", ylabel="samples", ylim=0)
-    forgotten.legend(loc="upper right")
-
-    reports = [(run, run.model.forgetting()) for run in (dense, sparse)]
-    top = max(int(np.flatnonzero(r.histogram)[-1]) for _, r in reports) + 1
-    ticks = list(range(0, top, max(1, top // 8)))
-    places, names = np.arange(top, dtype=float), list(map(str, ticks))
-    if any(found.never_learned for _, found in reports):
-        places, ticks = np.append(places, top + 0.5), [*ticks, top + 0.5]
-        names.append("never\nlearned")
-    for (run, found), colour, shift in zip(reports, (grey, blue), (-0.2, 0.2)):
-        counts = np.append(found.histogram[:top], found.never_learned)[: len(places)]
-        histogram.bar(places + shift, counts, 0.4, color=colour, label=run.title)
-    histogram.set_xticks(ticks, names)
-    histogram.set(
-        title="How often samples were forgotten",
-        xlabel="times forgotten",
-        ylabel="samples",
-        yscale="log",
-    )
-    histogram.legend(loc="upper right")
+    draw_learning(learning, dense, sparse)
+    draw_density(density, sparse)
+    draw_forgotten(forgotten, dense, sparse)
+    draw_histogram(histogram, dense, sparse)
 
     share = sparse.plan.active / dense.plan.active
     title = (
