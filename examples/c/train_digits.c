@@ -142,7 +142,7 @@ int main(int argc, char **argv)
            moved.density, 100 * moved.explored);
     mest_forgetting_report memory = { .struct_size = sizeof memory };
     check(mest_model_forgetting(model, &memory, forgotten, MOST), model);
-    printf("forgetting: %llu times; %u samples never forgotten, %u never learned\n",
+    printf("forgetting, phase %u: %llu times; %u samples never forgotten, %u never learned\n", memory.phase,
            (unsigned long long)memory.events, memory.unforgettable, memory.never_learned);
     mest_model_destroy(model);
     return 100 * result.correct < 90 * TEST;
