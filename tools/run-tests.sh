@@ -59,9 +59,9 @@ symbols() {
 swift_tests() {
     MEST_HOSTED=1 swift test --scratch-path "$build/hosted" 2>&1 | tee "$logs/swift.txt"
     local status=${PIPESTATUS[0]}
-    say "swift: $(grep -cE '^. Test .* passed after' "$logs/swift.txt") passed," \
-        "$(grep -cE '^. Test .* failed after' "$logs/swift.txt") failed," \
-        "$(grep -cE '^. Test .* skipped' "$logs/swift.txt") skipped" | sed -E 's/ +/ /g'
+    # The line about the whole run looks like one about a test.
+    swift_number() { grep -E "^. Test .* $1" "$logs/swift.txt" | grep -vc '^. Test run '; }
+    say "swift: $(swift_number 'passed after') passed, $(swift_number 'failed after') failed, $(swift_number skipped) skipped"
     return "$status"
 }
 
