@@ -30,6 +30,8 @@ MEST_LAYER_GLOBAL_AVG_POOL, MEST_LAYER_ADD, MEST_LAYER_FLATTEN, MEST_LAYER_DROPO
 MEST_SCHEME_UNSTRUCTURED = 0
 MEST_ACTIVATIONS_F32 = 0
 MEST_ACTIVATIONS_BF16 = 1
+MEST_RECOMPUTE_NONE = 0
+MEST_RECOMPUTE_BLOCK = 1
 MEST_FLAG_NO_BIAS, MEST_FLAG_NO_AFFINE = 1, 2
 MEST_FROM_INPUT = -1
 MEST_NAME_BYTES = 24
@@ -130,6 +132,7 @@ class mest_config(Struct):
         ("remove_fraction", f32),
         ("keep_lowest", u32),
         ("activations", i32),
+        ("recompute", i32),
     ]
 
 
