@@ -63,6 +63,8 @@ def refusals() -> Iterator[None]:
 
     try:
         yield
+    except mest.VersionError:  # library and package do not belong together: nothing can be measured
+        raise
     except (mest.MestError, ValueError) as error:
         raise NotInThisBuild(str(error)) from None
     except TypeError as error:  # a field or keyword of a later version; any other is a defect here
@@ -195,14 +197,15 @@ class Bystanders:
 
     @staticmethod
     def _now() -> Optional[List[float]]:
-        """Seconds of all cores: busy, in all, and of this process; None where /proc does not tell."""
+        """Seconds of all cores: busy, in all, and of this process and its finished children; None where
+        /proc does not tell."""
         try:
             fields = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
         except (OSError, ValueError):
             return None
         tick = os.sysconf("SC_CLK_TCK")
         idle = fields[3] + fields[4]
-        return [(sum(fields) - idle) / tick, sum(fields) / tick, time.process_time()]
+        return [(sum(fields) - idle) / tick, sum(fields) / tick, sum(os.times()[:4])]
 
     def share(self) -> Optional[float]:
         """0 to 1."""

@@ -78,6 +78,8 @@ NETWORKS: Dict[str, Network] = {
     "dscnn": Network("DS-CNN 4 x 64, keywords", ds_cnn, (1, 49, 10), 12),
 }
 
+TINY = Network("ResNet-8, 4 channels", lambda: mest.resnet(8, 4), (3, 32, 32))
+
 
 def sources(layers: List[Layer]) -> List[Tuple[int, ...]]:
     """Indices of the layers that each takes its input from; these networks refer by object."""
