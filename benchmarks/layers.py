@@ -88,8 +88,9 @@ def peak_table(peak: Peak) -> str:
     }  # fmt: skip
     lines = []
     for what, level in kinds:
-        values = [peak.get((what, level, threads), (0.0, "")) for threads in (1, 2)]
-        lines.append([names.get(what, what), level, *(f"{value:.1f}" for value, _ in values), values[0][1]])
+        values = [peak.get((what, level, threads)) for threads in (1, 2)]
+        unit = next(value[1] for value in values if value)
+        lines.append([names.get(what, what), level, *(f"{value[0]:.1f}" if value else "-" for value in values), unit])
     return common.table(["at best", "level", ">1 thread", ">2 threads", "unit"], lines)
 
 

@@ -60,13 +60,13 @@ def ds_cnn(channels: int = 64, blocks: int = 4) -> List[Layer]:
     convolution.  Only the pointwise ones are sparse."""
     layers: List[Layer] = [Input(1, 49, 10)]
 
-    def conv(*values: Any, **fields: Any) -> None:
-        layers.extend([Conv2d(*values, bias=False, **fields), BatchNorm(), ReLU()])
+    def conv(kernel: Any, **fields: Any) -> None:
+        layers.extend([Conv2d(channels, kernel, **{"bias": False, **fields}), BatchNorm(), ReLU()])
 
-    conv(channels, (10, 4), stride=2, padding=(5, 1), density=1.0)
+    conv((10, 4), stride=2, padding=(5, 1), density=1.0)
     for _ in range(blocks):
-        conv(channels, 3, padding=1, groups=channels, density=1.0)
-        conv(channels, 1)
+        conv(3, padding=1, groups=channels, density=1.0)
+        conv(1)
     return layers + [GlobalAvgPool(), Linear(12, density=1.0)]
 
 

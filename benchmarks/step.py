@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import common
@@ -26,7 +27,7 @@ from common import NotInThisBuild, fastest, median, ratio, times
 
 SPARSITIES = (0, 80, 90, 95)
 SCHEMES = ("unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "channel")
-ALL = {
+ALL: Dict[str, List[Any]] = {
     "networks": ["mlp", "resnet20", "resnet32", "vgg", "dscnn"], "batch": [1, 8, 16, 64], "threads": [1, 2],
     "sparsity": [0, 80, 90, 95, 98], "schemes": list(SCHEMES), "activations": ["float32", "bfloat16"],
 }  # fmt: skip
@@ -81,7 +82,7 @@ def measure(name: str, batch: int, group: str, variants: Sequence[Variant], opti
                 model = _mest(network, batch, row)
                 models.append(model)
                 x, y = network.data(batch)
-                calls[variant] = lambda model=model, x=x, y=y: model.step(x, y)
+                calls[variant] = partial(model.step, x, y)
             else:
                 calls[variant] = _rival(network, batch, variant, options)
         except NotInThisBuild as error:
