@@ -6,6 +6,9 @@ while after their last work, LLVM's 200 ms unless told otherwise, GNU's some 10 
 take turns, a pause before each lets the threads of the one before fall asleep (`quiet_threads` keeps
 LLVM's to 2 ms), and short steps are timed several in a row after one that wakes their own threads.
 No library is measured with sleeping threads, none against another's spinning ones.
+
+A busy neighbour costs most where threads wait for each other without giving way, PyTorch's for example:
+up to fifty times the time.  Rounds in which other processes took part are therefore taken again.
 """
 
 from __future__ import annotations
@@ -20,12 +23,16 @@ import statistics
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Hashable, Iterable, Iterator, List, Mapping, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Hashable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAUSE = 0.02  # seconds before a turn
 TURN = 0.03  # seconds of timed work in a turn, at least one call
+BUSY = 0.1  # share of the processors that others may use
+SHORT = 0.3  # seconds of all cores, below which that share cannot be told
+PATIENCE = 2  # how often all rounds may be taken again
 THREADS_NOTE = (
     "OpenMP: KMP_BLOCKTIME={} ms, a pause of 20 ms before each turn, short steps several in a row after one untimed"
 )
@@ -85,13 +92,28 @@ def interleave(calls: Mapping[K, Call], rounds: int, pause: float = PAUSE, turn:
         call()
         repeats[key] = max(1, min(200, int(turn / max(seconds(call), 1e-6))))
     times: Dict[K, List[float]] = {key: [] for key in calls}
+    patience = PATIENCE * rounds
     for _ in range(rounds):
-        for key, call in calls.items():
-            time.sleep(pause)
-            if repeats[key] > 1:
-                call()
-            times[key] += [1e3 * seconds(call) for _ in range(repeats[key])]
+        found, disturbed = _round(calls, repeats, pause)
+        while disturbed and patience > 0:
+            patience, TALLY.repeated = patience - 1, TALLY.repeated + 1
+            found, disturbed = _round(calls, repeats, pause)
+        TALLY.kept += disturbed
+        for key, samples in found.items():
+            times[key] += samples
     return times
+
+
+def _round(calls: Mapping[K, Call], repeats: Mapping[K, int], pause: float) -> Tuple[Dict[K, List[float]], bool]:
+    """A turn of each, and whether other processes were busy meanwhile."""
+    bystanders = Bystanders()
+    found = {}
+    for key, call in calls.items():
+        time.sleep(pause)
+        if repeats[key] > 1:
+            call()
+        found[key] = [1e3 * seconds(call) for _ in range(repeats[key])]
+    return found, bystanders.disturbed()
 
 
 def seconds(call: Call) -> float:
@@ -112,6 +134,62 @@ def ratio(reference: Optional[Sequence[float]], samples: Optional[Sequence[float
 def fastest(many: Iterable[Sequence[float]]) -> Optional[Sequence[float]]:
     """The samples with the least median, the better of several layouts for example."""
     return min((samples for samples in many if samples), key=median, default=None)
+
+
+# ------------------------------------------------------------------------------ other processes ---
+
+
+class Bystanders:
+    """How much of the processors' time others used since this object was made."""
+
+    def __init__(self) -> None:
+        self.begin = self._now()
+
+    @staticmethod
+    def _now() -> Optional[List[float]]:
+        """Seconds of all cores: busy, in all, and of this process and its finished children; None where
+        /proc does not tell."""
+        try:
+            fields = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        except (OSError, ValueError):
+            return None
+        tick = os.sysconf("SC_CLK_TCK")
+        idle = fields[3] + fields[4]
+        return [(sum(fields) - idle) / tick, sum(fields) / tick, sum(os.times()[:4])]
+
+    def share(self) -> Optional[float]:
+        """0 to 1; None when it is not known, or the time was too short to tell."""
+        now = self._now()
+        if now is None or self.begin is None:
+            return None
+        busy, whole, own = (b - a for a, b in zip(self.begin, now))
+        return max(0.0, busy - own) / whole if whole > SHORT else None
+
+    def disturbed(self) -> bool:
+        return (self.share() or 0.0) > BUSY
+
+
+@dataclass
+class Tally:
+    """Rounds that others disturbed: taken again, or kept because patience was at its end."""
+
+    repeated: int = 0
+    kept: int = 0
+
+
+TALLY = Tally()
+
+
+def conditions(options: argparse.Namespace) -> List[str]:
+    """Notes on how it was measured.  What was disturbed is not saved unless --busy says so."""
+    notes = [THREADS_NOTE.format(os.environ.get("KMP_BLOCKTIME", "default"))]
+    notes.append(f"{TALLY.repeated} rounds taken again because of other processes, {TALLY.kept} disturbed ones kept")
+    if TALLY.kept:
+        print(f"warning: {notes[-1]}: threads that wait for each other suffer most", file=sys.stderr)
+        if options.save and not options.busy:
+            options.save = False
+            print("not saved: the machine was busy (--busy saves all the same)", file=sys.stderr)
+    return notes
 
 
 # -------------------------------------------------------------------------------------- output ---
@@ -164,13 +242,13 @@ def origin() -> Dict[str, str]:
 
 
 def save(name: str, title: str, notes: Sequence[str], text: str, records: Iterable[Mapping[str, Any]]) -> None:
-    """Writes results/NAME.md for people and results/NAME.jsonl, origin first, with every sample."""
+    """Writes results/NAME.md for people and results/NAME.jsonl, origin and notes first, every sample."""
     source = origin()
     lines = [f"# {title}", "", *(f"- {what}: {value}" for what, value in source.items()), *(f"- {n}" for n in notes)]
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text("\n".join([*lines, "", text, ""]))
     with (RESULTS / f"{name}.jsonl").open("w") as file:
-        for record in [source, *records]:
+        for record in [{**source, "notes": list(notes)}, *records]:
             file.write(json.dumps(rounded(record)) + "\n")
     print(f"\nwritten to {RESULTS.name}/{name}.md and .jsonl", file=sys.stderr)
 
@@ -189,47 +267,10 @@ def load(name: str) -> List[Dict[str, Any]]:
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
 
 
-class Bystanders:
-    """How much of the processors' time others used since this object was made."""
-
-    def __init__(self) -> None:
-        self.begin = self._now()
-
-    @staticmethod
-    def _now() -> Optional[List[float]]:
-        """Seconds of all cores: busy, in all, and of this process and its finished children; None where
-        /proc does not tell."""
-        try:
-            fields = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-        except (OSError, ValueError):
-            return None
-        tick = os.sysconf("SC_CLK_TCK")
-        idle = fields[3] + fields[4]
-        return [(sum(fields) - idle) / tick, sum(fields) / tick, sum(os.times()[:4])]
-
-    def share(self) -> Optional[float]:
-        """0 to 1."""
-        now = self._now()
-        if now is None or self.begin is None:
-            return None
-        busy, whole, own = (b - a for a, b in zip(self.begin, now))
-        return max(0.0, busy - own) / whole if whole else 0.0
-
-
-def conditions(bystanders: Bystanders) -> List[str]:
-    """Notes on how it was measured.  Warns when the machine was busy with something else."""
-    notes = [THREADS_NOTE.format(os.environ.get("KMP_BLOCKTIME", "default"))]
-    share = bystanders.share()
-    if share is not None:
-        notes.append(f"other processes used {share:.0%} of the processors meanwhile")
-        if share > 0.05:
-            print(f"warning: {notes[-1]}; threads that wait for each other suffer most", file=sys.stderr)
-    return notes
-
-
 def parser(doc: Optional[str]) -> argparse.ArgumentParser:
     """Options that all benchmarks have."""
     made = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
     made.add_argument("--rounds", type=int, default=7)
     made.add_argument("--save", action="store_true", help="write to benchmarks/results/")
+    made.add_argument("--busy", action="store_true", help="save even what other processes disturbed")
     return made

@@ -25,7 +25,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    bystanders = common.Bystanders()
     lines: List[List[str]] = []
     records = []
     for name in SHOWN:
@@ -44,7 +43,7 @@ def main() -> None:
     header = ["network", ">sparsity", ">ms a step", ">than dense", ">model KiB", ">whole block KiB"]
     text = common.table(header, lines)
     print(text)
-    notes = [f"batch {options.batch}, {options.threads} threads", *common.conditions(bystanders)]
+    notes = [f"batch {options.batch}, {options.threads} threads", *common.conditions(options)]
     if options.save:
         common.save("dense_against_sparse", "Dense against sparse, this library alone", notes, text, records)
 

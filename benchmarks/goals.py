@@ -87,7 +87,8 @@ FURTHER = (
     _mlp(128, 6.0), _mlp(16, 9.0), _mlp(1, 15.0),
     Further(
         "ResNet-32 dense, batch 64, than PyTorch", 0.8,
-        lambda runs: runs.best("resnet32/64", "pytorch", 2), lambda runs: runs.samples("resnet32/64", Variant("mest", 2)),
+        lambda runs: runs.best("resnet32/64", "pytorch", 2),
+        lambda runs: runs.samples("resnet32/64", Variant("mest", 2)),
     ),
     Further(
         "ResNet-32, 90 % pattern, batch 64, than block4", 1.0,

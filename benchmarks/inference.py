@@ -97,7 +97,6 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", default=["unstructured"])
     options = parser.parse_args()
     options.onnx = all(common.optional(name) is not None for name in ("onnx", "onnxruntime"))
-    bystanders = common.Bystanders()
     rows: List[Row] = []
     for name in options.networks:
         for batch in options.batch:
@@ -106,7 +105,7 @@ def main() -> None:
                 rows += measure(name, batch, threads, options)
     text = report(rows)
     print(text)
-    notes = [f"medians of {options.rounds} rounds, variants interleaved", *common.conditions(bystanders)]
+    notes = [f"medians of {options.rounds} rounds, variants interleaved", *common.conditions(options)]
     if options.save:
         common.save("inference", "Inference", notes, text, (row._asdict() for row in rows))
 

@@ -134,23 +134,24 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    bystanders = common.Bystanders()
     with tempfile.TemporaryDirectory() as folder:
         try:
             peak_program, speed_program = build(options.compiler, Path(folder))
         except subprocess.CalledProcessError:
             raise SystemExit("the C programs could not be built here: the compiler said why above") from None
+        bystanders = common.Bystanders()  # compilers are children too
         peak = parse_peak(run(peak_program, max(100, options.milliseconds)))
         levels = [level for _, level, _ in peak]
         slowest = 2 if options.all_levels or "avx512" not in levels else 3
         names, speeds, others = parse_speed(run(speed_program, options.batch, slowest, options.milliseconds))
+        common.TALLY.kept += bystanders.disturbed()
     text = "\n\n".join(
         [peak_table(peak), f"Batch {options.batch}: GFLOP/s and share of the multiply-add peak from registers.",
          layer_table(names, speeds, peak), "\n".join(f"    {line}" for line in others)]
     )  # fmt: skip
     print(text)
     notes = ["the best of many runs; forward 2 FLOP a connection and pixel, backward 4, padding not counted",
-             *common.conditions(bystanders)[1:]]  # fmt: skip
+             *common.conditions(options)[1:]]  # fmt: skip
     if options.save:
         records: List[Dict[str, Any]] = [
             {"peak": what, "level": level, "threads": threads, "value": value, "unit": unit}

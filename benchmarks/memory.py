@@ -5,8 +5,8 @@
 
 Every variant runs in a process of its own: growth of the peak of resident memory over the state before
 the model, through three updates.  That state is after imports and a step of a tiny network, which brings
-in code and caches: PyTorch's first step takes 200 MB of them whatever the network.  The times are a second, interleaved measurement of
-one update (all micro-batches of it) in one process.
+in code and caches: PyTorch's first step takes 200 MB of them whatever the network.  The times are a
+second, interleaved measurement of one update (all micro-batches of it) in one process.
 """
 
 from __future__ import annotations
@@ -125,8 +125,9 @@ def child(variant: Variant, options: argparse.Namespace) -> Dict[str, Any]:
 
 def measure(number: int, options: argparse.Namespace) -> Dict[str, Any]:
     """The same from outside."""
-    words = [sys.executable, __file__, "--child", str(number), "--network", options.network,
-             "--batch", str(options.batch), "--threads", str(options.threads), "--sparsity", str(options.sparsity)]  # fmt: skip
+    words = [sys.executable, __file__, "--child", str(number)]
+    for name in ("network", "batch", "threads", "sparsity"):
+        words += [f"--{name}", str(getattr(options, name))]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ))
     result: Dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -183,15 +184,15 @@ def main() -> None:
         print(json.dumps(child(VARIANTS[options.child], options)))
         return
     options.torch = common.optional("torch") is not None
-    bystanders = common.Bystanders()
     found = run(options)
     text = report(found)
     print(text)
     notes = [
-        f"{options.network}, batch {options.batch}, {options.sparsity:g} % sparse, {options.threads} threads; MB are 10^6 bytes",
+        f"{options.network}, batch {options.batch}, {options.sparsity:g} % sparse, {options.threads} threads",
+        "MB are 10^6 bytes",
         f"4 micro-batches of {options.batch // 4}: batch norm's statistics are those of a micro-batch",
         "resident: growth of the process's peak over the state after imports and a step of a tiny network",
-        *common.conditions(bystanders),
+        *common.conditions(options),
     ]  # fmt: skip
     if options.save:
         records = ({**each._asdict(), "variant": each.variant._asdict()} for each in found)

@@ -135,14 +135,13 @@ def main() -> None:
     options = parser.parse_args()
     from networks import NETWORKS
 
-    bystanders = common.Bystanders()
     network = NETWORKS[options.network]
     whole = timed(network, options, options.batch)
     points = scale(options)
     text = f"{epoch_table(network.title, whole, options.batch)}\n\n{scale_table(points)}"
     print(text)
     notes = [f"medians of {options.rounds} rounds, {options.sparsity:g} % sparse, {options.threads} threads",
-             *common.conditions(bystanders)]  # fmt: skip
+             *common.conditions(options)]  # fmt: skip
     if options.save:
         picture(points, f"{options.sparsity:g} % sparse, n to n, {options.threads} threads")
         records: List[Dict[str, Any]] = [{"network": network.title, "batch": options.batch, **whole._asdict()}]

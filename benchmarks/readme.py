@@ -49,6 +49,7 @@ def body(records: List[Dict[str, Any]]) -> str:
     said = f"Command: `{source['command']}`; {source['date']}, {source['CPU']}"
     if "compared with" in source:
         said += f"; PyTorch is {source['compared with']}, its better memory layout"
+    said += "".join(f"; {note}" for note in source.get("notes", []) if "disturbed" in note)
     where = "all rows in [benchmarks/results/step.md](benchmarks/results/step.md)."
     return f"{said};\n{where}\n\n{table(rows)}"
 

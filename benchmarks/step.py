@@ -137,9 +137,10 @@ def groups(options: argparse.Namespace) -> Iterator[Tuple[str, int, str, List[Va
         for batch in options.batch:
             for threads in options.threads:
                 for scheme in options.schemes:
-                    sparsities = [50.0] if scheme == "nm24" else [s for s in options.sparsity if s > 0]
+                    sparsities = [s for s in options.sparsity if s > 0]
+                    sparsities = [50.0, *sparsities] if scheme == "nm24" else sparsities  # 2:4 is 50 %
                     variants = [Variant("mest", threads, activations=kind) for kind in options.activations]
-                    variants = [v for v in variants if 0 in options.sparsity or scheme == "nm24"]
+                    variants = variants if 0 in options.sparsity else []
                     variants += [
                         Variant("mest", threads, sparsity, scheme, kind)
                         for kind in options.activations for sparsity in sparsities
@@ -226,7 +227,6 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     common.quiet_threads()
     options = arguments()
-    bystanders = common.Bystanders()
     name = "step"
     title = "Training steps"
     if options.goals:
@@ -241,7 +241,7 @@ def main() -> None:
             rows += measure(network, batch, group, variants, options)
         text = report(rows)
     print(text)
-    conditions = common.conditions(bystanders)
+    conditions = common.conditions(options)
     if options.save:
         notes = [
             f"medians of {options.rounds} rounds, variants of a group interleaved; static random connections",

@@ -86,16 +86,44 @@ def test_results_are_kept_with_their_origin(tmp_path, monkeypatch):
     common.save("x", "Title", ["a note"], "the table", [{"samples": [1.23456, 2.0]}])
     assert common.load("x")[1:] == [{"samples": [1.2346, 2.0]}]
     source = common.load("x")[0]
-    assert source["command"] == "python benchmarks/step.py --save" and set(source) >= {"date", "CPU", "build"}
+    assert source["command"] == "python benchmarks/step.py --save" and source["notes"] == ["a note"]
+    assert set(source) >= {"date", "CPU", "build"}
     text = (tmp_path / "results" / "x.md").read_text()
     assert text.startswith("# Title\n\n- command: ") and text.endswith("- a note\n\nthe table\n")
 
 
+@pytest.mark.parametrize(
+    "rounds, disturbed, tally",
+    [
+        (2, [False, False], common.Tally()),
+        (2, [True, False, False], common.Tally(repeated=1)),
+        (1, [True, True, True], common.Tally(repeated=2, kept=1)),  # patience is at its end
+        (2, [True, True, False, True, True, True], common.Tally(repeated=4, kept=1)),
+    ],
+)
+def test_disturbed_rounds_are_taken_again(monkeypatch, rounds, disturbed, tally):
+    answers = iter(disturbed)
+    monkeypatch.setattr(common.Bystanders, "disturbed", lambda self: next(answers))
+    monkeypatch.setattr(common, "TALLY", common.Tally())
+    calls = []
+    found = common.interleave({"a": lambda: calls.append(1)}, rounds, pause=0, turn=0)
+    assert len(found["a"]) == rounds and len(calls) == 3 + len(disturbed)
+    assert common.TALLY == tally and next(answers, None) is None
+
+
+def test_what_was_disturbed_is_not_saved(monkeypatch, capsys):
+    monkeypatch.setattr(common, "TALLY", common.Tally(repeated=4, kept=1))
+    for busy, saved in ((False, False), (True, True)):
+        options = argparse.Namespace(save=True, busy=busy)
+        assert common.conditions(options)[1].startswith("4 rounds taken again") and options.save is saved
+        assert "warning: " in capsys.readouterr().err
+
+
 def test_bystanders():
     bystanders = common.Bystanders()
+    assert bystanders.share() is None  # too short to tell
+    bystanders.begin = [0.0, 0.0, 0.0] if bystanders.begin else None
     assert bystanders.begin is None or 0 <= bystanders.share() <= 1
-    bystanders.begin = None
-    assert bystanders.share() is None and len(common.conditions(bystanders)) == 1
 
 
 # ----------------------------------------------------------------------------------- networks ---
@@ -159,11 +187,12 @@ def test_ratios_are_within_one_run():
     assert "| 2.00 | 2.0x | 3.0x |" in lines[3] and "| 2.00 | 20.0x | 40.0x |" in lines[4]
 
 
-def test_a_scheme_of_fixed_density_is_measured_there():
+def test_two_of_four_is_measured_at_its_own_density_too():
     options = argparse.Namespace(
-        networks=["mlp"], batch=[1], threads=[1], sparsity=[0, 90], schemes=["nm24"], activations=["float32"], torch=False
-    )
-    assert [variant.sparsity for *_, variants in step.groups(options) for variant in variants] == [0, 50]
+        networks=["mlp"], batch=[1], threads=[1], sparsity=[0, 90], schemes=["nm24"], activations=["float32"],
+        torch=False,
+    )  # fmt: skip
+    assert [variant.sparsity for *_, variants in step.groups(options) for variant in variants] == [0, 50, 90]
 
 
 # -------------------------------------------------------------------------------------- goals ---
@@ -175,7 +204,7 @@ def test_goals():
     assert goals.cell(4.1, 4.0) == "**4.10x** (goal 4x)"
     assert all(len(wanted) == len(goals.COLUMNS) for wanted in goals.GOALS.values())
 
-    rows = [row("pytorch", samples=[7.0], group="resnet32/8"), row(sparsity=90, samples=[1.0], group="resnet32/8", batch=8)]
+    rows = [row("pytorch", samples=[7.0], group="resnet32/8"), row(sparsity=90, group="resnet32/8")]
     lines = goals.main_table(goals.Runs(rows), "pytorch").splitlines()
     assert lines[3] == (
         "| 90 % unstructured | - (goal 5x) | - (goal 6.5x) | - (goal 6.5x) | - (goal 7.3x) | **7.00x** (goal 5x) |"
@@ -260,9 +289,12 @@ def test_cost_of_mutation():
 
 
 def test_readme_is_rewritten():
-    rows = [row("pytorch", samples=[6.0]), row(samples=[4.0]), row(sparsity=90, samples=[2.0]), row(sparsity=90, batch=8)]
+    rows = [row("pytorch", samples=[6.0]), row(samples=[4.0]), row(sparsity=90, samples=[2.0])]
+    rows.append(row(sparsity=90, batch=8))
     source = {"command": "python x", "date": "2026-01-01", "CPU": "fast", "compared with": "torch 9"}
+    source["notes"] = ["x", "1 disturbed"]
     new = readme.body([source, *(json.loads(json.dumps(found.record())) for found in rows)])
+    assert new.splitlines()[0].endswith("; PyTorch is torch 9, its better memory layout; 1 disturbed;")
     assert new.splitlines()[-2:] == [
         "| Net | 0 % | 4.00 | 1.0x | 1.5x | 1 KiB | 1.0 MiB |",
         "| Net | 90 % | 2.00 | 2.0x | 3.0x | 1 KiB | 1.0 MiB |",

@@ -132,7 +132,8 @@ static double together(job *jobs, int threads)
     return done / (end - begin);
 }
 
-static void figure(const char *what, const char *level, const char *unit, double (*run)(work *), float **memory, double budget)
+static void figure(const char *what, const char *level, const char *unit, double (*run)(work *), float **memory,
+                   double budget)
 {
     for (int threads = 1; threads <= MOST; threads++) {
         job jobs[MOST];
