@@ -181,6 +181,7 @@ part kernels  kernels
 part c        c_tests
 part c-serial c_serial
 part golden   golden
+part aarch64  tools/aarch64.sh
 part address  address
 part thread   thread
 part valgrind valgrind_example
