@@ -31,7 +31,7 @@ void *memset(void *to, int value, size_t size);
 #endif
 /* The level of the build's own target.  Not NEON of 32-bit ARM: it flushes subnormal numbers to zero. */
 #define MESTK_HAS_NATIVE (MESTK_HARDWARE_FMA && !MESTK_X86)
-#if defined(__aarch64__) && defined(__ARM_NEON)
+#if defined(__aarch64__) && defined(__ARM_NEON) && !defined(MESTK_NO_SIMD)
 #define MESTK_NATIVE MESTK_NEON
 #define MESTK_HAS_NEON MESTK_HAS_NATIVE
 #else
