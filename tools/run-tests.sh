@@ -190,7 +190,8 @@ part kernels  kernels
 part c        c_tests
 part c-serial c_serial
 part golden   golden
-part aarch64  tools/aarch64.sh
+part aarch64  tools/emulate.sh aarch64
+part armv7    tools/emulate.sh armv7
 part address  address
 part thread   thread
 part valgrind valgrind_example

@@ -29,7 +29,9 @@ provided() {
         xz-utils) have xz ;;
         qemu-user) have qemu-aarch64 || have qemu-aarch64-static ;;
         libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/lib/libc.so ] ;;
+        libc6-dev-armhf-cross) [ -e /usr/arm-linux-gnueabihf/lib/libc.so ] ;;
         libgcc-*-dev-arm64-cross) compgen -G '/usr/lib/gcc-cross/aarch64-linux-gnu/*/libgcc.a' >/dev/null ;;
+        libgcc-*-dev-armhf-cross) compgen -G '/usr/lib/gcc-cross/arm-linux-gnueabihf/*/libgcc.a' >/dev/null ;;
         *) have "$1" ;;
     esac
 }
@@ -57,10 +59,13 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # What the tests can do without: they say what they skip.
-if [ "$purpose" = test ] && [ "$(uname -m)" != aarch64 ]; then
-    missing_of qemu-user libc6-dev-arm64-cross "libgcc-$(gcc -dumpversion | cut -d. -f1)-dev-arm64-cross"
+if [ "$purpose" = test ]; then
+    gcc_major=$(gcc -dumpversion | cut -d. -f1)
+    optional=(qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
+    [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
+    missing_of "${optional[@]}"
     if [ ${#missing[@]} -gt 0 ]; then
-        { can_install && install_missing; } || say "without ${missing[*]} the library is not run on AArch64"
+        { can_install && install_missing; } || say "without ${missing[*]} the library is not run on emulated ARM"
     fi
 fi
 

@@ -29,7 +29,8 @@ void *memset(void *to, int value, size_t size);
 #else
 #define MESTK_HARDWARE_FMA 0
 #endif
-/* The level of the build's own target.  Not NEON of 32-bit ARM: it flushes subnormal numbers to zero. */
+/* The level of the build's own target.  Not NEON of 32-bit ARM, which flushes subnormal
+ * numbers to zero: build there with -mfpu=vfpv4-d16 or the like. */
 #define MESTK_HAS_NATIVE (MESTK_HARDWARE_FMA && !MESTK_X86)
 #if defined(__aarch64__) && defined(__ARM_NEON) && !defined(MESTK_NO_SIMD)
 #define MESTK_NATIVE MESTK_NEON
