@@ -156,8 +156,7 @@ extension Model {
         own.nodes = nodes
         for i in 0..<plan.count { (nodes + i).initialize(to: plan.nodes[i]) }
 
-        let level = plan.config.simd == MEST_SIMD_AUTO ? mestk_best_level() : plan.config.simd
-        let kernels = mestk_context(level: level, threads: plan.threads, parallel_for: env.parallel_for, user: env.user)
+        let kernels = mestk_context(level: plan.level, threads: plan.threads, parallel_for: env.parallel_for, user: env.user)
         let model = Model(OpaquePointer(block))
         model.flags.initialise()
         model.state.initialize(
