@@ -69,9 +69,14 @@ VEC_INLINE void V(conv_pack_tiles)(const V(pack) *k, const int32_t kind)
             if (whole) {
                 float *to = row;
                 int64_t line = at;
-                ROLLED for (int32_t r = k->r0; r < k->r1; r++, line += 4 * LANES, to += row_floats)
+                ROLLED for (int32_t r = k->r0; r < k->r1; r++, line += 4 * LANES, to += row_floats) {
+                    UNROLL for (int i = 0; i < 4 * LANES; i += 64 / (int)sizeof(stored)) {
+                        __builtin_prefetch(term.x + line + TILES_AHEAD * tile + i);
+                        if (kind & V(SECOND)) __builtin_prefetch(term.r + line + TILES_AHEAD * tile + i);
+                    }
                     UNROLL for (int i = 0; i < 4 * LANES; i += WIDTH)
                         vec_store(to + i, V(operand_value)(&term, line + i, kind));
+                }
                 continue;
             }
             for (int32_t r = k->r0; r < k->r1; r++)
@@ -328,10 +333,7 @@ VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, in
     }
 }
 
-/* What a channel to come reads: its lines lie too far apart for the hardware to guess. */
-#ifndef AHEAD
-#define AHEAD 2
-#endif
+/* What a channel to come reads. */
 VEC_INLINE void V(conv_prefetch)(const mestk_conv_job *job, const V(unit) *u, int64_t at, const int pixels)
 {
     const mestk_gradient *to = job->gradient;
@@ -358,7 +360,7 @@ VEC_INLINE void V(conv_channels)(const mestk_conv_job *job, const V(unit) *u, in
         float *kept = u->chains + (int64_t)c * 8 * LANES;
         V(term) term = V(operand_term)(job->x, c);
         vec x[8], chain[8];
-        V(conv_prefetch)(job, u, at + AHEAD * channel, pixels);
+        V(conv_prefetch)(job, u, at + CHANNELS_AHEAD * channel, pixels);
 #define RUN(kind)                                                                                               \
     UNROLL for (int p = 0; p < pixels; p++)                                                                     \
         x[p] = u->whole || u->inside[p] ? V(operand_value)(&term, at + u->at[p], kind) : vec_zero()
