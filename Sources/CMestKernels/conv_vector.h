@@ -112,7 +112,7 @@ static void V(conv_clear_lanes)(const conv_slab *s, int32_t lanes, float *slab)
 {
     if (lanes >= LANES) return;
     for (int64_t i = 0; i < s->channel * s->picture.channels; i += LANES)
-        for (int32_t l = lanes; l < LANES; l++) slab[i + l] = 0.0f;
+        for (int32_t l = mestk_max(0, lanes); l < LANES; l++) slab[i + l] = 0.0f;
 }
 
 /* ---- forward ---- */
@@ -337,8 +337,8 @@ VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, in
 VEC_INLINE void V(conv_prefetch)(const mestk_conv_job *job, const V(unit) *u, int64_t at, const int pixels)
 {
     const mestk_gradient *to = job->gradient;
-    const stored *x = (const stored *)job->x->x + at, *dx = (const stored *)to->dx + at;
-    const stored *r = (const stored *)to->normed[0] + at;
+    const stored *x = (const stored *)job->x->x + at, *dx = to->dx ? (const stored *)to->dx + at : NULL;
+    const stored *r = to->normed[0] ? (const stored *)to->normed[0] + at : NULL;
     UNROLL for (int p = 0; p < pixels; p++) {
         if ((p * LANES * (int)sizeof(stored)) % 64) continue;
         __builtin_prefetch(x + u->at[p]);
