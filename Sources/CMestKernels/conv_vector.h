@@ -324,8 +324,8 @@ VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, in
     }
     vec_store(lines, sum);
     for (int n = 0; n < 2; n++) {
-        const stored *normed = (const stored *)to->normed[n] + at;
         if (!to->normed[n]) break;
+        const stored *normed = (const stored *)to->normed[n] + at;
         vec dot = vec_load(lines + (n + 1) * LANES);
         UNROLL for (int p = 0; p < pixels; p++)
             if (u->whole || u->inside[p]) dot = vec_fma(chain[p], get_stored(normed + u->at[p]), dot);
