@@ -78,7 +78,8 @@ kernel_test() {
 }
 
 # The kernels alone, against definitions in double; once more as a machine with a scalar FPU has them
-# (Cortex-M4F), here with this one's multiply-add; then under both sanitizers.
+# (Cortex-M4F), here with this one's multiply-add; then with every access checked.  (Undefined behaviour:
+# part address.  Here it would triple the time that the vector kernels take to compile.)
 kernels() {
     local status=0 fma=
     kernel_test "$build/kernels" 240 -O2 -Xclang -fopenmp || status=1
@@ -88,8 +89,7 @@ kernels() {
     else
         say 'kernels, scalar FPU: 0 passed, 0 failed, 1 skipped'
     fi
-    kernel_test "$build/kernels-sanitized" 60 -O1 -g -Wno-pass-failed -fsanitize=address,undefined \
-        -fno-sanitize-recover=undefined || status=1
+    kernel_test "$build/kernels-sanitized" 60 -O1 -g -Wno-pass-failed -fsanitize=address || status=1
     return $status
 }
 
