@@ -61,7 +61,7 @@ struct mestk_conv_job {
 
     int32_t tasks, groups;
     int64_t connections, partial_stride;
-    float *partials, *dw, *db; /* partials: [groups][partial_stride], by entry or by connection */
+    float *partials, *dw; /* partials: [groups][partial_stride], by entry or by connection */
     int32_t by_entry;
 };
 
