@@ -160,12 +160,14 @@ static void check_depthwise(const depthwise_inputs *in, const depthwise_result *
                     double v = in->start ? in->start[c] : 0, most = fabs(v), d = depthwise_value(&in->dy, so, n, c, y, x);
                     db += d, db_size += fabs(d);
                     for (int t = 0; t < taps; t++) {
-                        int qy = y * g->stride_h + t / g->kernel_w - g->pad_h, qx = x * g->stride_w + t % g->kernel_w - g->pad_w;
+                        int qy = y * g->stride_h + t / g->kernel_w - g->pad_h;
+                        int qx = x * g->stride_w + t % g->kernel_w - g->pad_w;
                         if (qy < 0 || qy >= si.height || qx < 0 || qx >= si.width) continue;
                         double q = depthwise_value(&in->x, si, n, c, qy, qx);
                         v += w[t] * q, most += fabs(w[t] * q), dw[t] += d * q, size[t] += fabs(d * q);
                     }
-                    y_fits &= depthwise_close(v, most, depthwise_get(r->y, so.format, mestk_line(so, n / so.lanes, c, y, x) + n % so.lanes), so.format);
+                    int64_t at = mestk_line(so, n / so.lanes, c, y, x) + n % so.lanes;
+                    y_fits &= depthwise_close(v, most, depthwise_get(r->y, so.format, at), so.format);
                 }
             for (int y = 0; in->wants_dx && y < si.height; y++)
                 for (int x = 0; x < si.width; x++) {
@@ -219,7 +221,9 @@ static void test_depthwise_case(depthwise_case t)
     depthwise_inputs in = {.count = t.count, .chunks = 1 + below(6), .wants_sums = below(2), .wants_dx = below(5) > 0};
     in.g = (mestk_conv){.kernel_h = t.kh, .kernel_w = t.kw, .stride_h = t.sh, .stride_w = t.sw, .pad_h = t.ph, .pad_w = t.pw};
     in.g.in = (mestk_shape){blocks, t.lanes, t.channels, t.h, t.w, t.format};
-    in.g.out = (mestk_shape){blocks, t.lanes, t.channels, (t.h + 2 * t.ph - t.kh) / t.sh + 1, (t.w + 2 * t.pw - t.kw) / t.sw + 1, t.format};
+    in.g.out = in.g.in;
+    in.g.out.height = (t.h + 2 * t.ph - t.kh) / t.sh + 1;
+    in.g.out.width = (t.w + 2 * t.pw - t.kw) / t.sw + 1;
     void *owned[14] = {0};
     int normed = below(2);
     in.x = depthwise_operand(in.g.in, t.count, depthwise_kinds[below(8)], 0, owned);
