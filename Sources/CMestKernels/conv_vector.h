@@ -146,6 +146,9 @@ VEC_INLINE void V(conv_end)(const mestk_conv_job *job, const V(window) *a, int32
         return;
     }
     stored *y = a->y + o * a->y_channel;
+    UNROLL for (int i = 0; i < lines; i++)
+        if (i * LANES * (int)sizeof(stored) % 64 == 0)
+            __builtin_prefetch(y + FILTERS_AHEAD * a->y_channel + i / 4 * a->y_step + i % 4 * LANES, 1);
     int32_t whole = a->valid_rows * 4 == lines && a->valid_columns == 4;
     if (whole) {
         UNROLL for (int i = 0; i < lines; i++) put_stored(y + i / 4 * a->y_step + i % 4 * LANES, sum[i]);
