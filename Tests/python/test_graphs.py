@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random networks against the double-precision reference: what fusion, shared buffers and
+recomputation make of a graph must not be seen in any number.
+
+A failure names its seed: Graph.random(seed).layers is the network.
+"""
+
+import numpy as np
+import pytest
+import reference
+from graphs import Graph, dropout_masks, well_conditioned
+from support import close, expected_gradients, gradients, has, randomise, reference_of
+
+import mest
+from mest import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    GlobalAvgPool,
+    Input,
+    Linear,
+    MaxPool,
+    ReLU,
+)
+
+FORWARD, BACKWARD = 2e-5, 2e-4
+TRAINING = dict(learning_rate=0.02, momentum=0.9, weight_decay=1e-3, density=0.5)
+
+
+def model_of(graph, seed, **config):
+    loss = "mse" if seed % 5 == 0 or graph.outputs < 2 else "cross_entropy"
+    config = {"seed": seed, "batch": graph.batch, "loss": loss, **TRAINING, **config}
+    return mest.Model(graph.layers, **config)
+
+
+def data_of(graph, rng, count, loss):
+    x = rng.normal(size=(count, *graph.shapes[0])).astype(np.float32)
+    if loss == "mse":
+        return x, rng.normal(size=(count, graph.outputs)).astype(np.float32)
+    return x, rng.integers(0, graph.outputs, count)
+
+
+def made(seed, **options):
+    """A graph with the largest batch and the batches of two steps."""
+    graph = Graph.random(seed, **options)
+    rng = np.random.default_rng(seed + 10**6)
+    graph.batch = graph.samples + int(rng.integers(0, 4))
+    counts = [graph.batch, graph.samples]
+    rng.shuffle(counts)
+    return graph, rng, counts
+
+
+def statistics(model):
+    return {
+        (index, what): model.tensor(index, what)
+        for index in range(1, len(model.layers))
+        for what in ("running_mean", "running_var")
+        if has(model, index, what)
+    }
+
+
+def state(model):
+    """Bytes of every gradient and statistic."""
+    return [a.tobytes() for a in (*gradients(model).values(), *statistics(model).values())]
+
+
+def compare_step(model, graph, seed, number, x, y):
+    """Outputs, loss, gradients, statistics of one step against the reference.  False, and nothing
+    is done, where floats cannot follow."""
+    known = reference_of(model)
+    masks = dropout_masks(graph.layers, graph.shapes, seed, number, len(x))
+    outputs = known.forward(x, training=True, masks=masks)
+    if not well_conditioned(known):
+        return False
+    mse = model.config.loss == "mse"
+    value, slope = (reference.mean_squared_error if mse else reference.cross_entropy)(outputs, y)
+    found = known.backward(slope)
+
+    inference = reference_of(model)
+    close(model.predict(x), inference.forward(x), FORWARD, f"seed {seed}: outputs")
+    before = statistics(model)
+    report = model.step(x, y)
+    close(report.loss, value, FORWARD, f"seed {seed}: loss")
+    expected = expected_gradients(model, found)
+    noise = None
+    for place, gradient in gradients(model).items():
+        what = f"seed {seed} step {number}: gradient {place}"
+        floor = max(1e-6, 5e-2 * max(np.abs(e).max(initial=0) for e in expected.values()))
+        if np.abs(gradient - expected[place]).max(initial=0) > BACKWARD * floor:
+            noise = noise or gradient_noise(model, known, x, y, masks, expected)
+            floor = max(floor, noise[place])
+        close(gradient, expected[place], BACKWARD, what, floor)
+    for (index, what), now in statistics(model).items():
+        mean, var = known.cache[index]
+        n = known.x[index][0][:, 0].size
+        batch = mean if what == "running_mean" else var * (n / (n - 1) if n > 1 else 1)
+        share = graph.layers[index].momentum
+        then = (1 - share) * before[index, what] + share * batch
+        close(now, then, FORWARD, f"seed {seed} step {number}: {what} of layer {index}", 1.0)
+    return True
+
+
+def gradient_noise(model, known, x, y, masks, expected):
+    """How far each gradient moves when everything that goes in moves by a few roundings, as a floor
+    for `close`: batch norm of few or of equal values multiplies them."""
+    loss = reference.mean_squared_error if model.config.loss == "mse" else reference.cross_entropy
+    rng = np.random.default_rng(0)
+    moved = dict.fromkeys(expected, 0.0)
+    for _ in range(3):
+        near = reference.Network(known.layers, [
+            {what: values * (1 + 1e-6 * rng.normal(size=values.shape)) for what, values in found.items()}
+            for found in known.parameters
+        ])  # fmt: skip
+        slope = loss(near.forward(x * (1 + 1e-6 * rng.normal(size=x.shape)), True, masks), y)[1]
+        for place, gradient in expected_gradients(model, near.backward(slope)).items():
+            moved[place] = max(moved[place], np.abs(gradient - expected[place]).max(initial=0))
+    return {place: 10 * change / BACKWARD for place, change in moved.items()}
+
+
+def check_against_reference(seed, **config):
+    """Two steps; True if both could be compared."""
+    graph, rng, counts = made(seed)
+    model = model_of(graph, seed, **config)
+    randomise(model, rng)
+    number = 0
+    for count in counts:
+        for _ in range(8):
+            x, y = data_of(graph, rng, count, model.config.loss)
+            if compare_step(model, graph, seed, number, x, y):
+                number += 1
+                break
+        else:
+            return False
+    return True
+
+
+SEEDS, PARTS = 400, 20
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_against_the_reference(part):
+    compared = sum(
+        check_against_reference(seed, threads=1 + seed % 2)
+        for seed in range(part, SEEDS, PARTS)
+    )
+    assert compared >= SEEDS // PARTS * 0.6, "too few networks could be compared"
+
+
+# ------------------------------------------------------- networks that were computed wrongly once ---
+
+
+def conv(channels=3, kernel=3, bias=False, **more):
+    return Conv2d(channels, kernel, padding=kernel // 2, bias=bias, density=1.0, **more)
+
+
+def ending(features=3):
+    return [GlobalAvgPool(), Linear(features, density=1.0)]
+
+
+FOUND = {
+    # Both are computed by who reads them, their sum is stored: it needs the sum of their shifts.
+    "sum of two batch norms, read by a pool": lambda: [
+        Input(3, 6, 5), conv(name="a"), BatchNorm(name="a norm"), conv(from_="a"), BatchNorm(),
+        Add(with_="a norm"), *ending(),
+    ],
+    "sum of two batch norms, read twice": lambda: [
+        Input(3, 6, 5), conv(name="a"), BatchNorm(), conv(from_=0), BatchNorm(), Add(with_=2),
+        conv(), Add(with_=5), ReLU(), *ending(),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recompute", [None], ids=["kept"])
+@pytest.mark.parametrize("name", FOUND)
+def test_found(name, recompute):
+    graph, rng = Graph(None, 7, True, FOUND[name]()), np.random.default_rng(7)
+    graph.batch = 9
+    graph.shapes = [part.shape for part in mest.plan(graph.layers, batch=graph.batch).layers]
+    model = model_of(graph, 7, recompute=recompute)
+    randomise(model, rng)
+    for number, count in enumerate((9, 7)):
+        tries = (data_of(graph, rng, count, "cross_entropy") for _ in range(20))
+        assert any(compare_step(model, graph, 7, number, x, y) for x, y in tries)
