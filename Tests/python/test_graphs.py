@@ -169,6 +169,14 @@ FOUND = {
         Input(3, 6, 5), conv(name="a"), BatchNorm(), conv(from_=0), BatchNorm(), Add(with_=2),
         conv(), Add(with_=5), ReLU(), *ending(),
     ],
+    # No gradient reaches this batch norm, so it has no sums.
+    "batch norm of the input, added": lambda: [
+        Input(3, 6, 5), BatchNorm(affine=False), conv(from_=0), BatchNorm(), Add(from_=1, with_=3),
+        ReLU(), conv(), *ending(),
+    ],
+    "batch norm of the input, added without a convolution behind": lambda: [
+        Input(3, 6, 5), BatchNorm(affine=False), conv(from_=0), Add(from_=1, with_=2), ReLU(), *ending(),
+    ],
 }  # fmt: skip
 
 
