@@ -29,11 +29,12 @@ extension Plan {
         }
     }
 
+    /// What a block gives up: outputs that backward reads.
     private func innerBytes(after start: Int, before end: Int) -> Int64 {
         var bytes: Int64 = 0
         var i = start &+ 1
         while i < end {
-            if !nodes[i].isVirtual && !nodes[i].inPlace {
+            if int(nodes[i].outputOwner) == i && !nodes[i].isVirtual && isReadInBackward(i) {
                 bytes &+= mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks))
             }
             i &+= 1
@@ -44,12 +45,32 @@ extension Plan {
     private func markBlock(after start: Int, before end: Int) {
         var trigger = end
         if !nodes[start &+ 1].trains { return }
-        for i in (start &+ 1)..<end where nodes[i].kind == .batchNorm {
+        for i in (start &+ 1)...end where nodes[i].kind == .batchNorm {
             // Whoever takes a batch norm's sums reads what was normalised.
             trigger = max(trigger, int(nodes[i].summedBy))
         }
-        for i in (start &+ 1)..<end { nodes[i].recomputedAt = int32(trigger) }
-        nodes[trigger].recomputes = (int32(start &+ 1), int32(end))
+        // From the end, so that it is known what the later ones are computed from.
+        var first = end
+        var i = end &- 1
+        while i > start {
+            // What was computed over the block's input is there still: it is kept in its place.
+            if int(nodes[i].outputOwner) != start && isReadInBackward(i) {
+                nodes[i].recomputedAt = int32(trigger)
+                first = i
+            }
+            i &-= 1
+        }
+        nodes[trigger].recomputes = (int32(first), int32(end))
+    }
+
+    /// By a layer's backward, or by one that is itself computed again; those in its place included.
+    private func isReadInBackward(_ i: Int) -> Bool {
+        var j = i
+        while j < count {
+            if int(nodes[j].outputOwner) == i && lastReads(j).backward > 0 { return true }
+            j &+= 1
+        }
+        return lastReads(i).backward > 0
     }
 
     /// A stored output that is all that later layers know of earlier ones. A convolution's is not: it is
@@ -74,6 +95,8 @@ extension Model {
     func recompute(_ node: Node, _ pass: Pass) {
         var again = pass
         again.recomputing = true
-        for i in int(node.recomputes.0)..<int(node.recomputes.1) { layerForward(self, nodes + i, again) }
+        for i in int(node.recomputes.0)..<int(node.recomputes.1) where nodes[i].recomputedAt == node.index {
+            layerForward(self, nodes + i, again)
+        }
     }
 }
