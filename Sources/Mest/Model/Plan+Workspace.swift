@@ -18,9 +18,14 @@ struct Tensor {
     var offset: Int64 = -1
     var next: Int32 = -1  // of the placed ones, by ascending offset
 
+    /// Scratch is used up when a kernel returns, so that of two never meets: not even where, at one time, a
+    /// block is computed again, node after node, and then a backward comes.
     func meets(_ other: Tensor) -> Bool {
-        life.meets(other.life) || life.meets(other.again) || again.meets(other.life) || again.meets(other.again)
+        if isScratch && other.isScratch { return false }
+        return life.meets(other.life) || life.meets(other.again) || again.meets(other.life) || again.meets(other.again)
     }
+
+    private var isScratch: Bool { use == .scratch || use == .backwardScratch }
 
     func lives(at time: Int32) -> Bool { life.meets(Life(time, time)) || again.meets(Life(time, time)) }
 }
