@@ -26,8 +26,8 @@ struct Importance {
         var ofWeight: Float = 1
         if config.mutation_flags & UInt32(MEST_MUTATION_NORMALISED) != 0 {
             let n = int64(node.pointee.active)
-            ofWeight = Importance.inverseMean(value, n)
-            factor = config.importance_lambda * (source.map { Importance.inverseMean($0, n) } ?? 0)
+            ofWeight = Importance.inverseMean(model, value, n)
+            factor = config.importance_lambda * (source.map { Importance.inverseMean(model, $0, n) } ?? 0)
         }
         weightFactor = ofWeight
         gradientFactor = factor
@@ -40,8 +40,8 @@ struct Importance {
         return weight + gradientFactor * source[j].magnitude
     }
 
-    private static func inverseMean(_ x: UnsafeMutablePointer<Float>, _ n: Int64) -> Float {
-        let sum = mestk_sum_of_magnitudes(n, x)
+    private static func inverseMean(_ model: Model, _ x: UnsafeMutablePointer<Float>, _ n: Int64) -> Float {
+        let sum = mestk_sum_of_magnitudes(model.kernels, n, x)
         return sum > 0 ? mestk_float_double(mestk_double_u64(uint64(n)) / sum) : 0
     }
 }
