@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import reference
 from graphs import Graph, dropout_masks, well_conditioned
-from support import close, expected_gradients, gradients, has, randomise, reference_of
+from support import (
+    close,
+    expected_gradients,
+    fingerprint,
+    gradients,
+    has,
+    randomise,
+    reference_of,
+)
 
 import mest
 from mest import (
@@ -46,7 +54,7 @@ def made(seed, **options):
     """A graph with the largest batch and the batches of two steps."""
     graph = Graph.random(seed, **options)
     rng = np.random.default_rng(seed + 10**6)
-    graph.batch = graph.samples + int(rng.integers(0, 4))
+    graph.batch = graph.samples + int(rng.choice([0, 1, 2, 3, 17, 30]))  # blocks of lanes left empty
     counts = [graph.batch, graph.samples]
     rng.shuffle(counts)
     return graph, rng, counts
@@ -146,6 +154,137 @@ def test_against_the_reference(part):
         for seed in range(part, SEEDS, PARTS)
     )
     assert compared >= SEEDS // PARTS * 0.6, "too few networks could be compared"
+
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_the_reference_itself(part):
+    """Its gradients of random networks against finite differences."""
+    for seed in range(part, 60, 10):
+        graph, rng, counts = made(seed)
+        with model_of(graph, seed) as model:
+            randomise(model, rng)
+            known = reference_of(model)
+        x, y = data_of(graph, rng, counts[0], model.config.loss)
+        x = x.astype(float)
+        masks = dropout_masks(graph.layers, graph.shapes, seed, 0, len(x))
+        mse = model.config.loss == "mse"
+
+        def loss():
+            outputs = known.forward(x, True, masks)
+            return (reference.mean_squared_error if mse else reference.cross_entropy)(outputs, y)
+
+        slope = loss()[1]
+        if not well_conditioned(known):
+            continue
+        found = known.backward(slope)
+        tensors = [(x, known.input_gradient)] + [
+            (values, found[index][what])
+            for index, parameters in enumerate(known.parameters)
+            for what, values in parameters.items()
+            if what in found[index]
+        ]
+        for values, gradient in tensors:
+            flat, direction = values.reshape(-1), rng.normal(size=values.size) * (values.reshape(-1) != 0)
+            kept, h = flat.copy(), 1e-7 / max(1.0, np.abs(direction).max(initial=0))
+            losses = []
+            for sign in (1, -1):
+                flat[:] = kept + sign * h * direction
+                losses.append(loss()[0])
+            flat[:] = kept
+            measured, wanted = (losses[0] - losses[1]) / (2 * h), np.asarray(gradient).reshape(-1) @ direction
+            assert abs(measured - wanted) < 1e-5 * max(1, abs(wanted)), f"seed {seed}"
+
+
+# ---------------------------------------------------------------------------------------- bits ---
+
+
+def two_steps(graph, seed, batches, **config):
+    """Everything to be seen of two steps; None where the machine lacks the instructions."""
+    try:
+        model = model_of(graph, seed, **config)
+    except mest.UnsupportedError:
+        return None
+    with model:
+        randomise(model, np.random.default_rng(seed))
+        seen = []
+        for x, y in batches:
+            seen.append(model.step(x, y).loss)
+            seen += state(model)
+            seen.append(model.predict(x).tobytes())
+        seen.append(fingerprint(model))
+    return seen
+
+
+def check_bits(seed, **config):
+    graph, rng, counts = made(seed)
+    loss = model_of(graph, seed).config.loss
+    batches = [data_of(graph, rng, count, loss) for count in counts]
+    plain = two_steps(graph, seed, batches, threads=1, **config)
+    for other in (
+        dict(simd="reference", threads=2),
+        dict(simd="avx2", threads=3, recompute="block"),
+        dict(simd="avx512", threads=2, recompute="block"),
+        dict(threads=3),
+    ):
+        seen = two_steps(graph, seed, batches, **other, **config)
+        assert seen is None or seen == plain, f"seed {seed}: {other}"
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_same_bits(part):
+    """For every instruction set, number of threads, and whether blocks are computed again."""
+    for seed in range(part, 120, 10):
+        check_bits(seed)
+
+
+def twin(graph, seed, model, **config):
+    """A new model with the parameters and the state of another."""
+    other = model_of(graph, seed, **config)
+    for index in range(1, len(graph.layers)):
+        for what in ("weight", "bias", "scale", "running_mean", "running_var"):
+            for tensor in (what, what + "_momentum") if what[0] != "r" else (what,):
+                if has(model, index, tensor):
+                    other.set_tensor(index, tensor, model.tensor(index, tensor))
+    return other
+
+
+@pytest.mark.parametrize("activations", ["float32", "bfloat16"])
+@pytest.mark.parametrize("part", range(5))
+def test_steps_leave_nothing_behind(part, activations):
+    """The second step of a model, after one of another size and a prediction, is the first of its twin."""
+    for seed in range(part, 100, 5):
+        config = dict(activations=activations, recompute="block" if seed % 2 else None)
+        graph, rng, counts = made(seed, dropout=False)
+        with model_of(graph, seed, **config) as model:
+            randomise(model, rng)
+            x, y = data_of(graph, rng, counts[0], model.config.loss)
+            model.step(x, y)
+            with twin(graph, seed, model, **config) as other:
+                model.predict(x[:1])
+                x, y = data_of(graph, rng, counts[1], model.config.loss)
+                assert model.step(x, y).loss == other.step(x, y).loss, f"seed {seed}"
+                assert state(model) == state(other), f"seed {seed}"
+                assert fingerprint(model) == fingerprint(other), f"seed {seed}"
+
+
+@pytest.mark.parametrize("activations", ["float32", "bfloat16"])
+def test_inference_only(activations):
+    """A model that cannot train stores other things and gives the same bits."""
+    for seed in range(60):
+        graph, rng, counts = made(seed)
+        with model_of(graph, seed, activations=activations) as model:
+            randomise(model, rng)
+            x, _ = data_of(graph, rng, 2 * graph.batch + 1, model.config.loss)
+            wanted = model.predict(x)
+            more = dict(activations=activations, inference_only=True, recompute="block")
+            with model_of(graph, seed, **more) as lean:
+                for index in range(1, len(graph.layers)):
+                    for what in ("weight", "bias", "scale", "running_mean", "running_var"):
+                        if has(model, index, what):
+                            lean.set_tensor(index, what, model.tensor(index, what))
+                assert lean.predict(x).tobytes() == wanted.tobytes(), f"seed {seed}"
+                assert lean.plan().workspace_bytes <= model.plan().workspace_bytes, f"seed {seed}"
 
 
 # ------------------------------------------------------- networks that were computed wrongly once ---
