@@ -8,6 +8,7 @@ import pytest
 import reference
 from graphs import Graph, dropout_masks
 from support import close, expected_gradients, gradients, randomise, reference_of
+from test_memory import create_in, work
 from test_graphs import check_bits, conv, data_of, ending, made, model_of, two_steps
 
 import mest
@@ -184,3 +185,176 @@ def test_flatten_of_one_pixel():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
     close(model.predict(x), reference_of(model).forward(x), 0.02)
     model.step(x, [0, 1])
+
+
+# --------------------------------------------------------------------------------- recomputation ---
+
+
+def vgg(pool, *more):
+    layers = [Input(3, 16, 16)]
+    for channels in (8, 16, 16):
+        for _ in range(2):
+            layers += [conv(channels), BatchNorm(), ReLU(), *(kind() for kind in more)]
+        layers.append(pool())
+    return [*layers, Flatten(), Linear(4, density=1.0)]
+
+
+def stages(block):
+    """A stem, four blocks, a head."""
+    layers = [Input(3, 12, 12), conv(8), BatchNorm(), ReLU()]
+    for _ in range(4):
+        layers += block(len(layers) - 1)
+    return [*layers, GlobalAvgPool(), Linear(4, density=1.0)]
+
+
+BLOCKS = {
+    "resnet": lambda: mest.resnet(14, 8, 4, (3, 12, 12)),
+    "vgg, max pools": lambda: vgg(lambda: MaxPool(2)),
+    "vgg, average pools": lambda: vgg(lambda: AvgPool(2)),
+    "vgg, overlapping pools": lambda: vgg(lambda: MaxPool(3, stride=2, padding=1)),
+    "vgg, dropout": lambda: vgg(lambda: MaxPool(2), lambda: Dropout(0.2)),
+    "vgg, no batch norm": lambda: [
+        layer for layer in vgg(lambda: MaxPool(2)) if not isinstance(layer, BatchNorm)
+    ],
+    "dropout inside residual blocks": lambda: stages(lambda i: [
+        conv(8, bias=True), BatchNorm(), ReLU(), Dropout(0.3), conv(8), BatchNorm(), Add(with_=i), ReLU(),
+    ]),
+    "dropout at the end of a branch": lambda: stages(lambda i: [
+        conv(8), BatchNorm(), ReLU(), conv(8), BatchNorm(), Dropout(0.3), Add(with_=i), ReLU(),
+    ]),
+    "pre-activated": lambda: stages(lambda i: [
+        BatchNorm(), ReLU(), conv(8), BatchNorm(), ReLU(), conv(8), Add(with_=i),
+    ]),
+    "pre-activated, the other order": lambda: stages(lambda i: [
+        BatchNorm(), ReLU(), conv(8), BatchNorm(), ReLU(), conv(8), Add(from_=i, with_=i + 6),
+    ]),
+    "squeezed": lambda: stages(lambda i: [
+        conv(4, 1), BatchNorm(), ReLU(), conv(4), BatchNorm(), ReLU(), conv(8, 1), BatchNorm(),
+        Add(from_=i, with_=i + 8), ReLU(),
+    ]),
+    "pools inside blocks": lambda: stages(lambda i: [
+        conv(8), AvgPool(3, stride=1, padding=1), conv(8), MaxPool(3, stride=1, padding=1), BatchNorm(),
+        Add(with_=i), ReLU(),
+    ]),
+}  # fmt: skip
+
+# Nothing to give up, or too little.
+SMALL = {
+    "one convolution": lambda: [Input(3, 9, 9), conv(), *ending()],
+    "one block": lambda: [Input(3, 9, 9), conv(8), BatchNorm(), ReLU(), conv(8), BatchNorm(), Add(with_=3), ReLU(), *ending()],
+    "no picture": lambda: mest.mlp(12, [20, 20, 20], 4),
+    "mlp with batch norm": lambda: [
+        Input(9), Linear(8), BatchNorm(), ReLU(), Linear(8), BatchNorm(), ReLU(), Linear(8), Dropout(0.2), Linear(3),
+    ],
+    "no weights before the pool": lambda: [Input(3, 9, 9), ReLU(), MaxPool(2), conv(8), ReLU(), conv(8), MaxPool(2), *ending()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("activations", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", {**BLOCKS, **SMALL})
+def test_recompute(name, activations):
+    """Less memory where there is a block, never more than scratch allows; the same bits always."""
+    layers, config = {**BLOCKS, **SMALL}[name](), dict(batch=19, density=0.5, activations=activations)
+    plans = [mest.plan(layers, recompute=recompute, **config) for recompute in (None, "block")]
+    kept, again = (plan.activation_bytes for plan in plans)
+    assert again < 0.95 * kept if name in BLOCKS else again <= kept
+    assert plans[1].total_bytes <= plans[0].total_bytes
+
+    graph = Graph(None, 19, True, layers, [part.shape for part in plans[0].layers])
+    graph.batch = 19
+    rng = np.random.default_rng(0)
+    batches = [data_of(graph, rng, count, "cross_entropy") for count in (19, 3, 18)]
+    plain = two_steps(graph, 1, batches, activations=activations)
+    for threads in (1, 2):
+        seen = two_steps(graph, 1, batches, threads=threads, recompute="block", activations=activations)
+        assert seen == plain, f"{name}, {threads} threads"
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_recompute_of_a_model_that_cannot_train(name):
+    """There is no backward, so nothing changes."""
+    plans = [
+        mest.plan(BLOCKS[name](), batch=8, inference_only=True, recompute=recompute)
+        for recompute in (None, "block")
+    ]
+    assert plans[0] == plans[1]
+
+
+def test_micro_batches():
+    layers = BLOCKS["dropout inside residual blocks"]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3, 12, 12)).astype(np.float32), rng.integers(0, 4, 40)
+    seen = set()
+    for recompute in (None, "block"):
+        with mest.Model(layers(), batch=10, micro_batches=2, recompute=recompute, **BF16) as model:
+            losses = [model.step(x[i : i + 10], y[i : i + 10]).loss for i in range(0, 40, 10)]
+            seen.add((*losses, *(g.tobytes() for g in gradients(model).values())))
+    assert len(seen) == 1
+
+
+# ------------------------------------------------------------------------------------------ memory ---
+
+KINDS = [(a, r) for a in ("float32", "bfloat16") for r in (None, "block")]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_bf16_halves_activations(name):
+    whole, half = (
+        mest.plan(BLOCKS[name](), batch=16, activations=kind).activation_bytes for kind in ("float32", "bfloat16")
+    )
+    assert 0.49 < half / whole < 0.55
+
+
+@pytest.mark.parametrize("activations, recompute", KINDS)
+@pytest.mark.parametrize("name", {**BLOCKS, **SMALL})
+def test_the_plan_is_the_truth(name, activations, recompute):
+    """One request of the planned size, and nothing is written outside it: guard zones stay as painted."""
+    layers = {**BLOCKS, **SMALL}[name]()
+    config = dict(batch=9, density=0.5, samples=18, threads=2, activations=activations, recompute=recompute)
+    if any(layer.sparse for layer in mest.plan(layers, **config).layers):
+        config.update(mutation="em&s", epochs=4)
+    plan = mest.plan(layers, **config)
+    with mest.Model(layers, **config) as model:
+        assert (model.memory.requests, model.memory.peak) == (1, plan.total_bytes)
+    guard, total = 4096, plan.total_bytes
+    block = np.full(total + 2 * guard + plan.alignment, 0xA5, np.uint8)
+    offset = guard + (-(block.ctypes.data + guard)) % plan.alignment
+    status, handle, _keep = create_in(layers, config, block, offset, total)
+    assert status == 0, _lib.library().mest_last_error(None)
+    work(handle, plan, config)
+    _lib.library().mest_model_destroy(handle)
+    assert (block[:offset] == 0xA5).all() and (block[offset + total :] == 0xA5).all()
+
+
+# ------------------------------------------------------------------------------------------- use ---
+
+
+@pytest.mark.parametrize("value", [2, -1, 2**31 - 1])
+@pytest.mark.parametrize("field", ["activations", "recompute"])
+def test_refused(field, value):
+    layers = mest.mlp(4, [4], 2)
+    structs, config = describe(layers), mest.Config(batch=2).to_struct()
+    setattr(config, field, value)
+    plan = _abi.mest_plan_report()
+    status = _lib.library().mest_plan(ctypes.byref(config), structs, len(layers), ctypes.byref(plan), None)
+    said = _lib.library().mest_last_error(None).decode()
+    assert status == _abi.MEST_ERR_ARGUMENT and f"config.{field} is {value}" in said
+    with pytest.raises(ValueError, match=field):
+        mest.Config(**{field: "other"}).to_struct()
+
+
+def test_training_reaches_the_same():
+    """Digits in a small residual network: rounding activations costs nothing that can be measured."""
+    data = digits()
+    found = {}
+    for activations, recompute in KINDS:
+        config = dict(
+            batch=32, density=0.3, epochs=6, samples=len(data.x_train), schedule="cosine",
+            schedule_by_update=True, activations=activations, recompute=recompute,
+        )  # fmt: skip
+        with mest.Model(mest.resnet(8, 8, 10, (1, 8, 8)), **config) as model:
+            model.fit(data.x_train, data.y_train, progress=False)
+            found[activations, recompute] = model.evaluate(data.x_test, data.y_test).accuracy
+    assert found["float32", None] == found["float32", "block"]
+    assert found["bfloat16", None] == found["bfloat16", "block"]
+    assert min(found.values()) > 0.96 and abs(found["float32", None] - found["bfloat16", None]) < 0.03, found
