@@ -49,6 +49,7 @@ struct Node {
     var rows: Int32 = 0
     var columns: Int32 = 0
     var taps: Int32 = 1
+    var isDepthwise = false       // CONV2D: a row's inputs are its own channel
     var scheme: Int32 = 0
     var density = Ratio.one       // target
     var sparse = false
