@@ -5,6 +5,8 @@ recomputation make of a graph must not be seen in any number.
 A failure names its seed: Graph.random(seed).layers is the network.
 """
 
+import ctypes
+
 import numpy as np
 import pytest
 import reference
@@ -18,6 +20,7 @@ from support import (
     randomise,
     reference_of,
 )
+from test_memory import create_in
 
 import mest
 from mest import (
@@ -31,6 +34,8 @@ from mest import (
     Linear,
     MaxPool,
     ReLU,
+    _abi,
+    _lib,
 )
 
 FORWARD, BACKWARD = 2e-5, 2e-4
@@ -355,3 +360,37 @@ def test_found(name, recompute):
     for number, count in enumerate((9, 7)):
         tries = (data_of(graph, rng, count, "cross_entropy") for _ in range(20))
         assert any(compare_step(model, graph, 7, number, x, y) for x, y in tries)
+
+
+def traces(graph, seed, batches, paint, **config):
+    """Bits of two steps and of a prediction in a block that held `paint`; guard zones are checked."""
+    lib, guard = _lib.library(), 256
+    config = {"seed": seed, "batch": graph.batch, **TRAINING, **config}
+    plan = mest.plan(graph.layers, **config)
+    block = np.full(plan.total_bytes + 2 * guard + plan.alignment, paint, np.uint8)
+    offset = guard + (-(block.ctypes.data + guard)) % plan.alignment
+    status, handle, _keep = create_in(graph.layers, config, block, offset, plan.total_bytes)
+    assert status == 0, lib.mest_last_error(None)
+    seen = []
+    for x, y in batches:
+        labels, report = np.ascontiguousarray(y, np.int32), _abi.mest_step_report()
+        batch = _abi.mest_batch(count=len(x), x=x.ctypes.data, labels=labels.ctypes.data)
+        assert lib.mest_model_step(handle, ctypes.byref(batch), ctypes.byref(report)) == 0
+        out = np.zeros((len(x), graph.outputs), np.float32)
+        assert lib.mest_model_predict(handle, x.ctypes.data, len(x), 0, out.ctypes.data, out.size) == 0
+        seen += [report.loss, report.gradient_norm, out.tobytes()]
+    lib.mest_model_destroy(handle)
+    assert (block[:offset] == paint).all() and (block[offset + plan.total_bytes :] == paint).all()
+    return seen
+
+
+@pytest.mark.parametrize("activations", ["float32", "bfloat16"])
+@pytest.mark.parametrize("part", range(5))
+def test_nothing_is_read_that_was_not_written(part, activations):
+    """Blocks full of zeros, of NaN and of large numbers give the same bits; nothing beside them changes."""
+    for seed in range(part, 100, 5):
+        config = dict(activations=activations, recompute="block" if seed % 2 else None, threads=1 + seed % 3)
+        graph, rng, counts = made(seed)
+        batches = [data_of(graph, rng, count, "cross_entropy") for count in counts]
+        zeros, *others = (traces(graph, seed, batches, paint, **config) for paint in (0, 0xFF, 0x7E))
+        assert all(other == zeros for other in others), f"seed {seed}"
