@@ -29,6 +29,7 @@ func randomNetwork(_ random: inout SplitMix64) -> [mest_layer] {
         return add(MEST_LAYER_CONV2D, from) {
             $0.channels = 8; $0.kernel_h = kernel; $0.pad_h = kernel / 2; $0.pad_w = kernel / 2
             $0.flags = chance(bias) ? 0 : UInt32(MEST_FLAG_NO_BIAS)
+            if chance(25) { $0.groups = 8; $0.density = 1 }
         }
     }
     func norm(_ from: Int32) -> Int32 {
@@ -47,10 +48,10 @@ func randomNetwork(_ random: inout SplitMix64) -> [mest_layer] {
         return at
     }
 
-    for _ in 0..<(2 + random.below(14)) {
+    for _ in 0..<(2 + random.below(18)) {
         let last = Int32(layers.count - 1)
         let from = chance(75) ? last : anyone()
-        switch random.below(12) {
+        switch random.below(14) {
         case 0: _ = norm(from)
         case 1: _ = relu(from)
         case 2: add(MEST_LAYER_DROPOUT, from) { $0.rate = chance(80) ? 0.1 : 0 }
@@ -58,9 +59,9 @@ func randomNetwork(_ random: inout SplitMix64) -> [mest_layer] {
         case 5, 6: _ = relu(norm(conv(from)))
         case 7: add(MEST_LAYER_ADD, from, with: anyone())
         case 8: _ = pool(from, kernel: 3, stride: 1)
-        case 9:
+        case 9, 10, 11:
             let at = join()
-            first = pool(at, kernel: 1, stride: layers.count < 12 && chance(60) ? 2 : 1)
+            first = pool(at, kernel: 1, stride: first < 12 && chance(30) ? 2 : 1)
         default:
             var source = chance(50) ? relu(from) : from
             var at = chance(50) ? relu(norm(conv(source))) : source
@@ -283,18 +284,18 @@ struct Simulation {
 }
 
 @Suite struct Simulations {
-    @Test(arguments: 0..<40) func aStepReadsWhatItTakesItFor(part: UInt64) throws {
+    @Test(arguments: 0..<20) func aStepReadsWhatItTakesItFor(part: UInt64) throws {
         var recomputed = 0
-        for seed in (part * 25)..<(part * 25 + 25) {
+        for seed in (part * 50)..<(part * 50 + 50) {
             var random = SplitMix64(seed)
             let layers = randomNetwork(&random)
             try withPlan(layers, { vary(&$0, seed); $0.inference_only = seed % 10 == 7 ? 1 : 0 }) { plan, tensors in
                 var simulation = Simulation(plan, tensors)
                 simulation.run()
                 #expect(simulation.wrong.isEmpty, "seed \(seed): \(simulation.wrong.prefix(3))")
-                recomputed += simulation.recomputed
+                if simulation.recomputed > 0 { recomputed += 1 }
             }
         }
-        #expect(recomputed > 0)
+        #expect(recomputed >= 5, "networks in which anything is computed again")
     }
 }

@@ -91,7 +91,10 @@ class Graph:
             return source
         bias = self.chance(0.4) if bias is None else bias
         density = [None, 1.0, 0.7][int(self.rng.integers(3))]
-        layer = Conv2d(channels, kernel, stride=stride, padding=padding, bias=bias, density=density)
+        more = {"density": density}
+        if channels == c > 1 and self.chance(0.25):
+            more = {"groups": c}  # depthwise, always dense
+        layer = Conv2d(channels, kernel, stride=stride, padding=padding, bias=bias, **more)
         return self.add(layer, shape, source)
 
     def bn(self, source):
