@@ -218,7 +218,7 @@ enum { /* mest_config.activations: how activations and their gradients are store
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
     MEST_RECOMPUTE_NONE  = 0,
     MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools; a step takes up to
-                                1.3 times as long; the same bits                                */
+                                1.3 times the time; the same bits                               */
 };
 
 enum { /* mest_config.optimizer_flags, bits */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random networks: directed graphs of every layer, with the patterns that the engine fuses made likely.
+"""Random networks: directed graphs of every layer, those that the engine fuses made likely.
 
 A network is a pure function of its seed.  Every layer leads to the output, every shape fits.
 """
@@ -81,7 +81,9 @@ class Graph:
     def conv(self, source, channels=None, same=False, bias=None):
         c, h, w = self.shapes[source]
         channels = channels or int(self.rng.choice([c, c, 3, 4, 6, 1]))
-        kernel, stride, padding = ((1, 1), (1, 1), (0, 0)) if self.chance(0.3) else ((3, 3), (1, 1), (1, 1))
+        kernel, stride, padding = (
+            ((1, 1), (1, 1), (0, 0)) if self.chance(0.3) else ((3, 3), (1, 1), (1, 1))
+        )
         if not same and self.chance(0.4):
             kernel = tuple(map(int, self.rng.integers(1, 4, 2)))
             stride = tuple(map(int, self.rng.integers(1, 3, 2)))
@@ -102,7 +104,9 @@ class Graph:
         if self.samples * h * w < 4:  # of fewer the gradient is mostly rounding
             return source
         momentum = float(self.rng.choice([0.1, 0.5]))
-        layer = BatchNorm(momentum=momentum, eps=float(self.rng.choice([1e-5, 1e-2])), affine=self.chance(0.8))
+        layer = BatchNorm(
+            momentum=momentum, eps=float(self.rng.choice([1e-5, 1e-2])), affine=self.chance(0.8)
+        )
         return self.add(layer, self.shapes[source], source)
 
     def relu(self, source):
@@ -179,7 +183,10 @@ class Graph:
 
 
 def sizes(size, kernel, stride, padding):
-    return tuple((s + 2 * p - k) // t + 1 if s + 2 * p >= k else 0 for s, k, t, p in zip(size, kernel, stride, padding))
+    return tuple(
+        (s + 2 * p - k) // t + 1 if s + 2 * p >= k else 0
+        for s, k, t, p in zip(size, kernel, stride, padding)
+    )
 
 
 # ------------------------------------------------------------------------------------- dropout ---

@@ -8,8 +8,8 @@ import pytest
 import reference
 from graphs import Graph, dropout_masks
 from support import close, expected_gradients, gradients, randomise, reference_of
-from test_memory import create_in, work
 from test_graphs import check_bits, conv, data_of, ending, made, model_of, two_steps
+from test_memory import create_in, work
 
 import mest
 from mest import (
@@ -45,7 +45,9 @@ def rounded(x):
 def stored(x):
     """What is read again of values written as a picture."""
     n = x[0].size
-    model = mest.Model([Input(*x.shape[1:]), Flatten(), Linear(n, density=1.0)], batch=len(x), **BF16)
+    model = mest.Model(
+        [Input(*x.shape[1:]), Flatten(), Linear(n, density=1.0)], batch=len(x), **BF16
+    )
     model.set_tensor(2, "weight", np.eye(n, dtype=np.float32))
     return model.predict(x).reshape(x.shape)
 
@@ -56,7 +58,6 @@ def test_rounding():
     upper = rng.integers(0x0080, 0x7F00, 400).astype(np.uint32) << 16
     lower = rng.choice([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], 400).astype(np.uint32)
     sign = rng.integers(0, 2, 400).astype(np.uint32) << 31
-    # Every second sample is of usual size: rows of the product are sums, which large values would hide.
     x = (upper | lower | sign).view(np.float32)
     for value in x:
         got = stored(np.array([value, 0, 0, 0], np.float32).reshape(1, 1, 2, 2))
@@ -73,7 +74,9 @@ class Stored(reference.Network):
         first, norm, second, last = (self.parameters[i] for i in (1, 2, 4, 6))
         layers, n = self.layers, len(x)
         x = rounded(x).astype(float)
-        a = rounded(self._forward(1, layers[1], [x], True) - reference.channel(norm["running_mean"])).astype(float)
+        a = rounded(
+            self._forward(1, layers[1], [x], True) - reference.channel(norm["running_mean"])
+        ).astype(float)
         mean, var = a.mean((0, 2, 3), keepdims=True), a.var((0, 2, 3), keepdims=True)
         hat = (a - mean) / np.sqrt(var + layers[2].eps)
         h = np.maximum(hat * reference.channel(norm["scale"]) + reference.channel(norm["bias"]), 0)
@@ -98,16 +101,26 @@ class Stored(reference.Network):
 
 
 def test_what_is_stored_is_rounded_and_nothing_else():
-    """The gradients are those of a model that rounds in the same places; they are ten times farther from
-    those without rounding."""
-    layers = [Input(3, 8, 8), conv(6), BatchNorm(), ReLU(), conv(5), GlobalAvgPool(), Linear(4, density=1.0)]
+    """The gradients are those of a model that rounds in the same places, and far from those of one
+    that does not round."""
+    layers = [
+        Input(3, 8, 8),
+        conv(6),
+        BatchNorm(),
+        ReLU(),
+        conv(5),
+        GlobalAvgPool(),
+        Linear(4, density=1.0),
+    ]
     model = mest.Model(layers, batch=16, learning_rate=0.0, **BF16)
     rng = np.random.default_rng(0)
     randomise(model, rng)
     x, y = rng.normal(size=(16, 3, 8, 8)).astype(np.float32), rng.integers(0, 4, 16)
     known = reference_of(model)
     loss, found = Stored(known.layers, known.parameters).step(x, y)
-    exact = expected_gradients(model, known.backward(reference.cross_entropy(known.forward(x, True), y)[1]))
+    exact = expected_gradients(
+        model, known.backward(reference.cross_entropy(known.forward(x, True), y)[1])
+    )
     close(model.step(x, y).loss, loss, 1e-5)
 
     def distance(a, b):
@@ -173,14 +186,24 @@ def test_a_picture_of_one_pixel_is_no_feature(name):
     layers = PICTURES[name]
 
     with mest.Model(layers, batch=2) as model:
-        x = np.random.default_rng(0).normal(size=(2, *model.plan().layers[0].shape)).astype(np.float32)
+        x = (
+            np.random.default_rng(0)
+            .normal(size=(2, *model.plan().layers[0].shape))
+            .astype(np.float32)
+        )
         close(model.predict(x), reference_of(model).forward(x), 1e-5)
     with pytest.raises(mest.ShapeError, match="bf16.*FLATTEN"):
         mest.plan(layers, batch=2, **BF16)
 
 
 def test_flatten_of_one_pixel():
-    layers = [Input(3, 4, 4), Conv2d(3, 4, density=1.0), Flatten(), GlobalAvgPool(from_=0), Add(with_=2)]
+    layers = [
+        Input(3, 4, 4),
+        Conv2d(3, 4, density=1.0),
+        Flatten(),
+        GlobalAvgPool(from_=0),
+        Add(with_=2),
+    ]
     model = mest.Model(layers, batch=2, **BF16)
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
     close(model.predict(x), reference_of(model).forward(x), 0.02)
@@ -254,7 +277,10 @@ SMALL = {
 @pytest.mark.parametrize("name", {**BLOCKS, **SMALL})
 def test_recompute(name, activations):
     """Less memory where there is a block, never more than scratch allows; the same bits always."""
-    layers, config = {**BLOCKS, **SMALL}[name](), dict(batch=19, density=0.5, activations=activations)
+    layers, config = (
+        {**BLOCKS, **SMALL}[name](),
+        dict(batch=19, density=0.5, activations=activations),
+    )
     plans = [mest.plan(layers, recompute=recompute, **config) for recompute in (None, "block")]
     kept, again = (plan.activation_bytes for plan in plans)
     assert again < 0.95 * kept if name in BLOCKS else again <= kept
@@ -266,7 +292,9 @@ def test_recompute(name, activations):
     batches = [data_of(graph, rng, count, "cross_entropy") for count in (19, 3, 18)]
     plain = two_steps(graph, 1, batches, activations=activations)
     for threads in (1, 2):
-        seen = two_steps(graph, 1, batches, threads=threads, recompute="block", activations=activations)
+        seen = two_steps(
+            graph, 1, batches, threads=threads, recompute="block", activations=activations
+        )
         assert seen == plain, f"{name}, {threads} threads"
 
 
@@ -300,7 +328,8 @@ KINDS = [(a, r) for a in ("float32", "bfloat16") for r in (None, "block")]
 @pytest.mark.parametrize("name", BLOCKS)
 def test_bf16_halves_activations(name):
     whole, half = (
-        mest.plan(BLOCKS[name](), batch=16, activations=kind).activation_bytes for kind in ("float32", "bfloat16")
+        mest.plan(BLOCKS[name](), batch=16, activations=kind).activation_bytes
+        for kind in ("float32", "bfloat16")
     )
     assert 0.49 < half / whole < 0.55
 
@@ -310,7 +339,9 @@ def test_bf16_halves_activations(name):
 def test_the_plan_is_the_truth(name, activations, recompute):
     """One request of the planned size, and nothing is written outside it: guard zones stay as painted."""
     layers = {**BLOCKS, **SMALL}[name]()
-    config = dict(batch=9, density=0.5, samples=18, threads=2, activations=activations, recompute=recompute)
+    config = dict(
+        batch=9, density=0.5, samples=18, threads=2, activations=activations, recompute=recompute
+    )
     if any(layer.sparse for layer in mest.plan(layers, **config).layers):
         config.update(mutation="em&s", epochs=4)
     plan = mest.plan(layers, **config)
@@ -336,7 +367,9 @@ def test_refused(field, value):
     structs, config = describe(layers), mest.Config(batch=2).to_struct()
     setattr(config, field, value)
     plan = _abi.mest_plan_report()
-    status = _lib.library().mest_plan(ctypes.byref(config), structs, len(layers), ctypes.byref(plan), None)
+    status = _lib.library().mest_plan(
+        ctypes.byref(config), structs, len(layers), ctypes.byref(plan), None
+    )
     said = _lib.library().mest_last_error(None).decode()
     assert status == _abi.MEST_ERR_ARGUMENT and f"config.{field} is {value}" in said
     with pytest.raises(ValueError, match=field):
@@ -357,4 +390,6 @@ def test_training_reaches_the_same():
             found[activations, recompute] = model.evaluate(data.x_test, data.y_test).accuracy
     assert found["float32", None] == found["float32", "block"]
     assert found["bfloat16", None] == found["bfloat16", "block"]
-    assert min(found.values()) > 0.96 and abs(found["float32", None] - found["bfloat16", None]) < 0.03, found
+    assert (
+        min(found.values()) > 0.96 and abs(found["float32", None] - found["bfloat16", None]) < 0.03
+    ), found

@@ -59,7 +59,9 @@ def made(seed, **options):
     """A graph with the largest batch and the batches of two steps."""
     graph = Graph.random(seed, **options)
     rng = np.random.default_rng(seed + 10**6)
-    graph.batch = graph.samples + int(rng.choice([0, 1, 2, 3, 17, 30]))  # blocks of lanes left empty
+    graph.batch = graph.samples + int(
+        rng.choice([0, 1, 2, 3, 17, 30])
+    )  # blocks of lanes left empty
     counts = [graph.batch, graph.samples]
     rng.shuffle(counts)
     return graph, rng, counts
@@ -155,11 +157,12 @@ SEEDS, PARTS = 400, 20
 @pytest.mark.parametrize("part", range(PARTS))
 def test_against_the_reference(part):
     compared = sum(
-        check_against_reference(seed, recompute="block" if seed % 3 == 0 else None, threads=1 + seed % 2)
+        check_against_reference(
+            seed, recompute="block" if seed % 3 == 0 else None, threads=1 + seed % 2
+        )
         for seed in range(part, SEEDS, PARTS)
     )
     assert compared >= SEEDS // PARTS * 0.6, "too few networks could be compared"
-
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -190,14 +193,20 @@ def test_the_reference_itself(part):
             if what in found[index]
         ]
         for values, gradient in tensors:
-            flat, direction = values.reshape(-1), rng.normal(size=values.size) * (values.reshape(-1) != 0)
+            flat, direction = (
+                values.reshape(-1),
+                rng.normal(size=values.size) * (values.reshape(-1) != 0),
+            )
             kept, h = flat.copy(), 1e-7 / max(1.0, np.abs(direction).max(initial=0))
             losses = []
             for sign in (1, -1):
                 flat[:] = kept + sign * h * direction
                 losses.append(loss()[0])
             flat[:] = kept
-            measured, wanted = (losses[0] - losses[1]) / (2 * h), np.asarray(gradient).reshape(-1) @ direction
+            measured, wanted = (
+                (losses[0] - losses[1]) / (2 * h),
+                np.asarray(gradient).reshape(-1) @ direction,
+            )
             assert abs(measured - wanted) < 1e-5 * max(1, abs(wanted)), f"seed {seed}"
 
 
@@ -257,7 +266,7 @@ def twin(graph, seed, model, **config):
 @pytest.mark.parametrize("activations", ["float32", "bfloat16"])
 @pytest.mark.parametrize("part", range(5))
 def test_steps_leave_nothing_behind(part, activations):
-    """The second step of a model, after one of another size and a prediction, is the first of its twin."""
+    """The second step of a model, after another batch and a prediction, is the first of its twin."""
     for seed in range(part, 100, 5):
         config = dict(activations=activations, recompute="block" if seed % 2 else None)
         graph, rng, counts = made(seed, dropout=False)
@@ -377,7 +386,9 @@ def traces(graph, seed, batches, paint, **config):
         batch = _abi.mest_batch(count=len(x), x=x.ctypes.data, labels=labels.ctypes.data)
         assert lib.mest_model_step(handle, ctypes.byref(batch), ctypes.byref(report)) == 0
         out = np.zeros((len(x), graph.outputs), np.float32)
-        assert lib.mest_model_predict(handle, x.ctypes.data, len(x), 0, out.ctypes.data, out.size) == 0
+        assert (
+            lib.mest_model_predict(handle, x.ctypes.data, len(x), 0, out.ctypes.data, out.size) == 0
+        )
         seen += [report.loss, report.gradient_norm, out.tobytes()]
     lib.mest_model_destroy(handle)
     assert (block[:offset] == paint).all() and (block[offset + plan.total_bytes :] == paint).all()
@@ -387,10 +398,14 @@ def traces(graph, seed, batches, paint, **config):
 @pytest.mark.parametrize("activations", ["float32", "bfloat16"])
 @pytest.mark.parametrize("part", range(5))
 def test_nothing_is_read_that_was_not_written(part, activations):
-    """Blocks full of zeros, of NaN and of large numbers give the same bits; nothing beside them changes."""
+    """Blocks full of zeros, of NaN and of large numbers give the same bits."""
     for seed in range(part, 100, 5):
-        config = dict(activations=activations, recompute="block" if seed % 2 else None, threads=1 + seed % 3)
+        config = dict(
+            activations=activations, recompute="block" if seed % 2 else None, threads=1 + seed % 3
+        )
         graph, rng, counts = made(seed)
         batches = [data_of(graph, rng, count, "cross_entropy") for count in counts]
-        zeros, *others = (traces(graph, seed, batches, paint, **config) for paint in (0, 0xFF, 0x7E))
+        zeros, *others = (
+            traces(graph, seed, batches, paint, **config) for paint in (0, 0xFF, 0x7E)
+        )
         assert all(other == zeros for other in others), f"seed {seed}"
