@@ -210,13 +210,15 @@ enum { /* mest_config.simd */
 enum { /* mest_config.activations: how activations and their gradients are stored */
     MEST_ACTIVATIONS_F32  = 0,
     MEST_ACTIVATIONS_BF16 = 1 /* pictures as the upper half of a float, rounded to nearest; arithmetic
-                                 stays in float; features (1 x 1 pixels) stay floats             */
+                                 stays in float; features stay floats: INPUT of 1 x 1 pixels, and
+                                 what LINEAR, GLOBAL_AVG_POOL and FLATTEN make; where features are
+                                 needed, FLATTEN stands behind a picture of one pixel            */
 };
 
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
     MEST_RECOMPUTE_NONE  = 0,
     MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools; a step takes up to
-                                1.3 times as long; the same bits                                */
+                                1.3 times the time; the same bits                               */
 };
 
 enum { /* mest_config.optimizer_flags, bits */

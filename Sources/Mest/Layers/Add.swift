@@ -14,6 +14,10 @@ enum Add: Layer {
                 .text(" x ").integer(a.width).text(" and ").integer(b.channels).text(" x ").integer(b.height).text(" x ")
                 .integer(b.width).text("; the shapes must be equal").as(.shape)
         }
+        if a.format != b.format {
+            throw plan.layer(int(node.index), message)
+                .text(" adds features and a picture of one pixel, stored as bf16; put FLATTEN behind the picture").as(.shape)
+        }
         node.takeShape(of: a)
     }
 

@@ -13,7 +13,7 @@ extension Plan {
     func constants(_ n: Node) -> Int64 {
         switch n.kind {
         case .batchNorm: return training ? 6 : 3
-        case .add: return n.isVirtual && nodes[int(n.from)].isVirtual && nodes[int(n.with)].isVirtual ? 1 : 0
+        case .add: return nodes[int(n.from)].isVirtual && nodes[int(n.with)].isVirtual ? 1 : 0
         default: return 0
         }
     }

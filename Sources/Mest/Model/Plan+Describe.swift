@@ -19,6 +19,10 @@ extension Plan {
             throw layer(count &- 1, message).text(" is the output and has ").integer(last.pointee.height).text(" x ")
                 .integer(last.pointee.width).text(" pixels; end with GLOBAL_AVG_POOL or FLATTEN, then LINEAR").as(.shape)
         }
+        if last.pointee.format != int32(MESTK_F32) {
+            throw layer(count &- 1, message)
+                .text(" is the output and a picture of one pixel, stored as bf16; put FLATTEN behind it").as(.shape)
+        }
         if !last.pointee.trains && training {
             throw message.start("no layer has weights: add LINEAR or CONV2D").as(.shape)
         }

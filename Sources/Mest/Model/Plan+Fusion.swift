@@ -73,16 +73,17 @@ extension Plan {
 
     /// The batch norms whose output's gradient lies in the buffer of node i's.
     private func markSums(_ i: Int, by finisher: Int) {
-        if nodes[i].kind == .batchNorm {
-            nodes[i].summedBy = int32(finisher)
-        } else if nodes[i].kind == .add {
-            let (from, with) = (int(nodes[i].from), int(nodes[i].with))
-            if nodes[i].gradientInPlace && nodes[from].kind == .batchNorm { nodes[from].summedBy = int32(finisher) }
-            // Others may still add to it, unless the sum alone reads it.
-            if nodes[i].withInPlace && nodes[with].kind == .batchNorm && nodes[with].consumers == 1 {
-                nodes[with].summedBy = int32(finisher)
-            }
-        }
+        markSum(i, by: finisher)
+        if nodes[i].kind != .add { return }
+        if nodes[i].gradientInPlace { markSum(int(nodes[i].from), by: finisher) }
+        // Others may still add to it, unless the sum alone reads it.
+        let with = int(nodes[i].with)
+        if nodes[i].withInPlace && nodes[with].consumers == 1 { markSum(with, by: finisher) }
+    }
+
+    /// One that nothing before it nor itself trains takes no sums.
+    private func markSum(_ i: Int, by finisher: Int) {
+        if nodes[i].kind == .batchNorm && nodes[i].trains { nodes[i].summedBy = int32(finisher) }
     }
 
     /// May the gradient of `with` lie in the buffer of the sum's gradient? Whoever writes there must come

@@ -3,8 +3,8 @@
 // when backward comes to it (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 //
 // A block lies between two stored outputs through which alone everything passes: the output of a residual
-// block, of a pool. The last block is kept, since backward begins there, and so are those that hold less
-// than a third of the largest: late blocks take as long to compute again and save little.
+// block, of a pool. The last block that holds anything is kept, since backward begins there, and so are those
+// that hold less than a third of the largest: late blocks take as long to compute again and save little.
 
 import CMest
 import CMestKernels
@@ -14,26 +14,32 @@ extension Plan {
     func chooseRecomputation() {
         if !training || config.recompute != MEST_RECOMPUTE_BLOCK { return }
         var largest: Int64 = 0
-        forEachBlock { largest = max(largest, innerBytes(after: $0, before: $1)) }
+        var last = 0
         forEachBlock { start, end in
-            if innerBytes(after: start, before: end) &* 3 > largest { markBlock(after: start, before: end) }
+            let bytes = innerBytes(after: start, before: end)
+            largest = max(largest, bytes)
+            if bytes > 0 { last = end }
+        }
+        forEachBlock { start, end in
+            if end < last && innerBytes(after: start, before: end) &* 3 > largest { markBlock(after: start, before: end) }
         }
     }
 
-    /// Between neighbouring anchors, the last two left out.
+    /// Between neighbouring anchors.
     private func forEachBlock(_ body: (Int, Int) -> Void) {
         var start = 0
         for i in 1..<count where isAnchor(i) {
-            if nextAnchor(after: i) < count { body(start, i) }
+            body(start, i)
             start = i
         }
     }
 
+    /// What a block gives up: outputs that backward reads.
     private func innerBytes(after start: Int, before end: Int) -> Int64 {
         var bytes: Int64 = 0
         var i = start &+ 1
         while i < end {
-            if !nodes[i].isVirtual && !nodes[i].inPlace {
+            if int(nodes[i].outputOwner) == i && !nodes[i].isVirtual && !liesIn(start, end, i) && isReadInBackward(i) {
                 bytes &+= mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks))
             }
             i &+= 1
@@ -44,28 +50,48 @@ extension Plan {
     private func markBlock(after start: Int, before end: Int) {
         var trigger = end
         if !nodes[start &+ 1].trains { return }
-        for i in (start &+ 1)..<end where nodes[i].kind == .batchNorm {
+        for i in (start &+ 1)...end where nodes[i].kind == .batchNorm {
             // Whoever takes a batch norm's sums reads what was normalised.
             trigger = max(trigger, int(nodes[i].summedBy))
         }
-        for i in (start &+ 1)..<end { nodes[i].recomputedAt = int32(trigger) }
-        nodes[trigger].recomputes = (int32(start &+ 1), int32(end))
+        // From the end, so that it is known what the later ones are computed from.
+        var first = end
+        var i = end &- 1
+        while i > start {
+            if !liesIn(start, end, i) && isReadInBackward(i) {
+                nodes[i].recomputedAt = int32(trigger)
+                first = i
+            }
+            i &-= 1
+        }
+        nodes[trigger].recomputes = (int32(first), int32(end))
+    }
+
+    /// In the buffer of the block's input or output: such a one is not given up, and nobody else reads it.
+    private func liesIn(_ start: Int, _ end: Int, _ i: Int) -> Bool {
+        nodes[i].outputOwner == nodes[start].outputOwner || nodes[i].outputOwner == nodes[end].outputOwner
+    }
+
+    /// By a layer's backward, or by one that is itself computed again; those in its place included.
+    private func isReadInBackward(_ i: Int) -> Bool {
+        var j = i
+        while j < count {
+            if int(nodes[j].outputOwner) == i && lastReads(j).backward > 0 { return true }
+            j &+= 1
+        }
+        return lastReads(i).backward > 0
     }
 
     /// A stored output that is all that later layers know of earlier ones. A convolution's is not: it is
     /// what a block can give up.
     private func isAnchor(_ i: Int) -> Bool {
-        if nodes[i].isVirtual || nodes[i].inPlace || nodes[i].kind == .conv2D { return false }
+        if nodes[i].isVirtual || nodes[i].kind == .conv2D { return false }
+        // Nor is ReLU's or dropout's in its place; but a sum ends a residual block wherever it lies.
+        if nodes[i].inPlace && nodes[i].kind != .add { return false }
         for j in (i &+ 1)..<count where (int(nodes[j].from) < i) || (nodes[j].with >= 0 && int(nodes[j].with) < i) {
             return false
         }
         return true
-    }
-
-    private func nextAnchor(after i: Int) -> Int {
-        var j = i &+ 1
-        while j < count && !isAnchor(j) { j &+= 1 }
-        return j
     }
 }
 
@@ -74,6 +100,8 @@ extension Model {
     func recompute(_ node: Node, _ pass: Pass) {
         var again = pass
         again.recomputing = true
-        for i in int(node.recomputes.0)..<int(node.recomputes.1) { layerForward(self, nodes + i, again) }
+        for i in int(node.recomputes.0)..<int(node.recomputes.1) where nodes[i].recomputedAt == node.index {
+            layerForward(self, nodes + i, again)
+        }
     }
 }

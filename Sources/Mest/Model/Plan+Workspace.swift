@@ -18,9 +18,14 @@ struct Tensor {
     var offset: Int64 = -1
     var next: Int32 = -1  // of the placed ones, by ascending offset
 
+    /// Scratch is used up when a kernel returns, so that of two never meets: not even where, at one time, a
+    /// block is computed again, node after node, and then a backward comes.
     func meets(_ other: Tensor) -> Bool {
-        life.meets(other.life) || life.meets(other.again) || again.meets(other.life) || again.meets(other.again)
+        if isScratch && other.isScratch { return false }
+        return life.meets(other.life) || life.meets(other.again) || again.meets(other.life) || again.meets(other.again)
     }
+
+    private var isScratch: Bool { use == .scratch || use == .backwardScratch }
 
     func lives(at time: Int32) -> Bool { life.meets(Life(time, time)) || again.meets(Life(time, time)) }
 }
@@ -39,7 +44,7 @@ struct Life {
     func meets(_ other: Life) -> Bool { max(first, other.first) <= min(last, other.last) }
 }
 
-private struct LastReads {
+struct LastReads {
     var forward: Int
     var backward: Int
 
@@ -123,9 +128,10 @@ extension Plan {
                 var reads = LastReads(forward: i, backward: 0)
                 for j in i..<count where int(nodes[j].outputOwner) == i { reads.take(lastReads(j)) }
                 let bytes = mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks))
-                if nodes[i].recomputedAt >= 0 && reads.backward > 0 {
-                    let again = Life(int32(2 &* loss &- int(nodes[i].recomputedAt)), int32(reads.backward))
-                    add(bytes, i, reads.forward, i, .output, again: again)
+                if nodes[i].recomputedAt >= 0 {
+                    // Perhaps only for what is computed from it.
+                    let time = 2 &* loss &- int(nodes[i].recomputedAt)
+                    add(bytes, i, reads.forward, i, .output, again: Life(int32(time), int32(max(time, reads.backward))))
                 } else {
                     add(bytes, i, max(reads.forward, reads.backward), i, .output)
                 }
@@ -155,7 +161,7 @@ extension Plan {
     }
 
     /// When the output of node i is read for the last time in each direction; 0: not in backward.
-    private func lastReads(_ i: Int) -> LastReads {
+    func lastReads(_ i: Int) -> LastReads {
         let loss = count
         var reads = LastReads(forward: i == count &- 1 ? loss : i, backward: 0)
         if training && nodes[i].trains && (layerTraits(nodes[i]).backwardReadsOutput || nodes[i].gradientVirtual) {
