@@ -27,7 +27,10 @@ MEST_ERR_MEMORY, MEST_ERR_BUDGET, MEST_ERR_INTERNAL = -30, -31, -90
 MEST_LAYER_INPUT, MEST_LAYER_LINEAR, MEST_LAYER_CONV2D, MEST_LAYER_BATCH_NORM = 1, 2, 3, 4
 MEST_LAYER_RELU, MEST_LAYER_MAX_POOL, MEST_LAYER_AVG_POOL = 5, 6, 7
 MEST_LAYER_GLOBAL_AVG_POOL, MEST_LAYER_ADD, MEST_LAYER_FLATTEN, MEST_LAYER_DROPOUT = 8, 9, 10, 11
-MEST_SCHEME_UNSTRUCTURED = 0
+MEST_SCHEME_DEFAULT, MEST_SCHEME_UNSTRUCTURED = 0, 1
+MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16 = 2, 3, 4
+MEST_SCHEME_PATTERN, MEST_SCHEME_NM24, MEST_SCHEME_FAN_IN = 5, 6, 7
+MEST_PATTERNS_CODE8 = 1
 MEST_FLAG_NO_BIAS, MEST_FLAG_NO_AFFINE = 1, 2
 MEST_FROM_INPUT = -1
 MEST_NAME_BYTES = 24
@@ -127,6 +130,8 @@ class mest_config(Struct):
         *_fields(u32, "remove_count remove_number"),
         ("remove_fraction", f32),
         ("keep_lowest", u32),
+        ("scheme", i32),
+        ("scheme_flags", u32),
     ]
 
 
@@ -153,6 +158,8 @@ class mest_layer_plan(Struct):
         *_fields(u64, "active capacity weight_bytes index_bytes gradient_bytes state_bytes"),
         *_fields(u64, "activation_bytes macs"),
         ("name", ctypes.c_char * MEST_NAME_BYTES),
+        ("scheme", i32),
+        ("unit", u32),
     ]
 
 
@@ -250,7 +257,8 @@ class mest_evaluation(Struct):
 class mest_csr(Struct):
     _fields_ = [
         *_fields(u32, "struct_size rows columns count capacity reserved"),
-        *_fields(address, "row_start column value momentum"),
+        *_fields(address, "row_start column value momentum buffer"),
+        ("buffer_bytes", u64),
     ]
 
 

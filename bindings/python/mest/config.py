@@ -18,12 +18,15 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "simd": ("auto", "reference", "avx2", "avx512"),
     "schedule": ("constant", "step", "cosine"),
     "distribution": ("uniform", "erk"),
+    "scheme": (
+        None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in",
+    ),  # fmt: skip
     "mutation": (None, "vanilla", "em", "em&s"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
 }
-_SYNONYMS = {"none": None, "ems": "em&s"}
+_SYNONYMS = {"none": None, "ems": "em&s", "2:4": "nm24"}
 
 # Bits of the header's flag fields: here each is a field of its own.  Decay is said positively.
 _FLAGS: Dict[str, Tuple[Tuple[str, bool, int], ...]] = {
@@ -33,6 +36,7 @@ _FLAGS: Dict[str, Tuple[Tuple[str, bool, int], ...]] = {
         ("decay_norm", False, _abi.MEST_NO_DECAY_NORM),
     ),
     "schedule_flags": (("schedule_by_update", True, _abi.MEST_SCHEDULE_BY_UPDATE),),
+    "scheme_flags": (("code8_patterns", True, _abi.MEST_PATTERNS_CODE8),),
     "mutation_flags": (
         ("exclude_dropped", True, _abi.MEST_MUTATION_EXCLUDE_DROPPED),
         ("round_compat", True, _abi.MEST_MUTATION_ROUND_COMPAT),
@@ -126,6 +130,8 @@ class Config:
 
     # Sparsity
     density: Optional[float] = None  # dense
+    scheme: Optional[str] = None  # "unstructured"; of layers that name none
+    code8_patterns: bool = False  # "pattern": those of the MEST authors' published code
     distribution: str = "uniform"
     allow_empty_rows: bool = False
 
