@@ -55,11 +55,10 @@ VEC_INLINE LEVEL(sixteen) LEVEL(one_load)(const float *p)
     return v;
 }
 
-/* x at 16 columns; dense: from x on. */
+/* x at 16 columns. */
 VEC_INLINE LEVEL(sixteen) LEVEL(one_gather)(const float *x, const uint16_t *column)
 {
     LEVEL(sixteen) v;
-    if (!column) return LEVEL(one_load)(x);
     UNROLL for (int h = 0; h < ONE_PARTS; h++)
         UNROLL for (int i = 0; i < LEVEL_WIDTH; i++) v.part[h][i] = x[column[h * LEVEL_WIDTH + i]];
     return v;
@@ -133,12 +132,13 @@ VEC_INLINE void LEVEL(one_scatter)(const mestk_linear_job *job, int32_t first, i
             }
             stop = low;
         }
-        ROLLED for (; j + 16 <= stop; j += 16) {
-            const uint16_t *column = w->column + j;
-            LEVEL(one_dw)(job->dw + j, dy, LEVEL(one_gather)(x, column));
-            UNROLL for (int i = 0; need_dx && i < 16; i++)
-                dx[column[i]] = mestk_fma_inline(w->value[j + i], dy, dx[column[i]]);
-        }
+        /* Two stores a connection are the limit, vectors or not. */
+        ROLLED for (; j + 4 <= stop; j += 4)
+            UNROLL for (int i = 0; i < 4; i++) {
+                int32_t c = w->column[j + i];
+                LEVEL(one_dw1)(job->dw + j + i, dy, x[c]);
+                if (need_dx) dx[c] = mestk_fma_inline(w->value[j + i], dy, dx[c]);
+            }
         ROLLED for (; j < stop; j++) {
             int32_t c = w->column[j];
             LEVEL(one_dw1)(job->dw + j, dy, x[c]);
