@@ -77,6 +77,19 @@ UNUSED static network mlp(void)
     return n;
 }
 
+/* A linear layer of every scheme; outputs that are no multiple of a block. */
+UNUSED static network schemes(void)
+{
+    network n = start("schemes", 64, 1, 1);
+    n.config.scheme = MEST_SCHEME_BLOCK4;
+    for (int32_t scheme = 0; scheme <= MEST_SCHEME_FAN_IN; scheme++) {
+        add_linear(&n, 46 - (uint32_t)scheme)->scheme = scheme;
+        add(&n, MEST_LAYER_RELU);
+    }
+    add_linear(&n, 10)->density = 1;
+    return n;
+}
+
 /* Convolutions, batch norm and one residual connection; a sparse and a dense linear layer. */
 UNUSED static network residual(void)
 {
