@@ -140,7 +140,8 @@ static mest_status use_everything(mest_model *model, const network *n, const dat
         TRY(mest_model_select(model, &selection, ids, 64, &kept));
     }
     for (uint32_t layer = 0; layer < plan.layers; layer++) {
-        mest_csr csr = { .struct_size = sizeof csr };
+        static uint32_t buffer[65536];
+        mest_csr csr = { .struct_size = sizeof csr, .buffer = buffer, .buffer_bytes = sizeof buffer };
         if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
         static uint32_t start[1024];
         static uint16_t column[65536];

@@ -259,8 +259,13 @@ UNUSED static uint64_t hash_model(const mest_model *model)
         }
         mest_csr csr = { .struct_size = sizeof csr };
         if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
+        if (csr.buffer_bytes > 0) {
+            csr.buffer = malloc(csr.buffer_bytes);
+            if (mest_model_csr_get(model, layer, &csr) != MEST_OK) return 0;
+        }
         hash = hash_bytes(hash, csr.row_start, sizeof *csr.row_start * (csr.rows + 1u));
         hash = hash_bytes(hash, csr.column, sizeof *csr.column * csr.count);
+        free(csr.buffer);
     }
     mest_forgetting_report counts = { .struct_size = sizeof counts };
     if (mest_model_forgetting(model, &counts, NULL, 0) == MEST_OK) {

@@ -42,7 +42,24 @@ def residual():
     ]
 
 
+SCHEMES = ("unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in")
+
+
+def of_scheme(scheme):
+    """Outputs and inputs that are no multiples of a block or of 4; the first layer has no dx."""
+    return [
+        Input(41),
+        Linear(30, density=0.3, scheme=scheme),
+        ReLU(),
+        Linear(37, density=0.25, scheme=scheme, bias=False),
+        Add(with_=-1),
+        Linear(6, density=0.4, scheme=scheme),
+        Linear(4, density=1.0),
+    ]
+
+
 NETWORKS = {
+    **{"linear " + scheme: lambda scheme=scheme: of_scheme(scheme) for scheme in SCHEMES},
     "linear dense": lambda: [Input(7), Linear(3, density=1.0)],
     "linear dense, no bias": lambda: [Input(7), Linear(3, density=1.0, bias=False)],
     "linear sparse": lambda: [Input(40), Linear(30, density=0.1), Linear(4, density=0.5)],
