@@ -217,6 +217,12 @@ enum { /* mest_config.simd */
     MEST_SIMD_AVX512    = 3  /* 512-bit;          MEST_ERR_UNSUPPORTED where absent              */
 };
 
+enum { /* mest_config.activations: how activations and their gradients are stored */
+    MEST_ACTIVATIONS_F32  = 0,
+    MEST_ACTIVATIONS_BF16 = 1 /* pictures as the upper half of a float, rounded to nearest; arithmetic
+                                 stays in float; features (1 x 1 pixels) stay floats             */
+};
+
 enum { /* mest_config.optimizer_flags, bits */
     MEST_SGD_NESTEROV      = 1,
     MEST_NO_DECAY_BIAS     = 2, /* weight_decay leaves biases alone                              */
@@ -346,6 +352,9 @@ typedef struct mest_config {
     uint32_t remove_number;
     float    remove_fraction;   /* in [0, 1)                                                     */
     uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
+
+    /* Activations */
+    int32_t  activations;       /* MEST_ACTIVATIONS_*                                            */
 
     /* Schemes */
     int32_t  scheme;            /* MEST_SCHEME_* of layers that name none                        */

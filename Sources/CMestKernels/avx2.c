@@ -2,7 +2,7 @@
 /* 16 registers of 8 lanes.  SwiftPM has no flags per file, so the target is an attribute. */
 #include "conv_job.h"
 #include "linear_job.h"
-#include "norm_job.h"
+#include "strip_job.h"
 
 #if MESTK_X86
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

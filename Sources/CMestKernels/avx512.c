@@ -2,7 +2,7 @@
 /* 32 registers of 16 lanes.  SwiftPM has no flags per file, so the target is an attribute. */
 #include "conv_job.h"
 #include "linear_job.h"
-#include "norm_job.h"
+#include "strip_job.h"
 
 #if MESTK_X86
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)

@@ -5,7 +5,7 @@
 /* The channels of a slab are gone through in blocks that stay in L1 while all filters (forward) or all
  * input channels (backward) pass over them: L1_BYTES of slab.  But every pass loads and stores its
  * accumulators, so a pass gets at least so many connections on average, even if that takes L2. */
-enum { L1_BYTES = 24 << 10, FORWARD_PASS = 12, BACKWARD_PASS = 24 };
+enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, BACKWARD_PASS = 36 };
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
@@ -63,11 +63,13 @@ static int32_t backward_l1_block(const mestk_conv *g)
     return channels_in_l1(lines, g->out);
 }
 
-/* dx of the unit that a task has in the making. */
-static int64_t backward_chains(const mestk_conv *g)
-{
-    return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes);
-}
+/* What a task has in the making: a tile of y, or dx of a unit. */
+static int64_t forward_chains(const mestk_conv *g) { return (int64_t)g->out.channels * 16 * g->out.lanes; }
+static int64_t backward_chains(const mestk_conv *g) { return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes); }
+
+/* Sums of a strip: two of y, or that of dx and those of dx times what two batch norms read. */
+static int64_t forward_lines(const mestk_conv *g) { return mestk_round16((int64_t)g->out.channels * 2 * g->out.lanes); }
+static int64_t backward_lines(const mestk_conv *g) { return mestk_round16((int64_t)g->in.channels * 3 * g->in.lanes); }
 
 static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)
 {
@@ -80,7 +82,7 @@ int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads)
     int64_t columns = (int64_t)g->in.channels * g->kernel_h * g->kernel_w;
     int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
     return words16(columns) + words16((columns + 1) / 2) + words16(g->out.channels * (blocks + 1))
-           + threads * forward_slab(g).floats;
+           + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
 }
 
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
@@ -88,7 +90,8 @@ int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_
 {
     int64_t blocks = mestk_ceil_div(g->out.channels, backward_l1_block(g));
     int64_t segments = g->in.channels * (blocks * g->stride_h * g->stride_w + 1);
-    return 3 * words16(capacity) + words16(segments) + 2 * words16(g->kernel_h * g->kernel_w) + threads * (backward_slab(g).floats + backward_chains(g))
+    return 3 * words16(capacity) + words16(segments) + 2 * words16(g->kernel_h * g->kernel_w)
+           + threads * (backward_slab(g).floats + backward_chains(g) + backward_lines(g))
            + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
 }
 
@@ -104,7 +107,7 @@ static uint32_t first_at_or_after(const uint16_t *column, uint32_t from, uint32_
     return from;
 }
 
-static void index_forward(mestk_conv_job *job, float *scratch)
+static void index_forward(mestk_conv_job *job, int32_t threads, float *scratch)
 {
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
@@ -115,7 +118,11 @@ static void index_forward(mestk_conv_job *job, float *scratch)
     job->identity = (uint16_t *)scratch;
     scratch += words16(((int64_t)columns + 1) / 2);
     job->segment = (mestk_word *)scratch;
-    job->slabs = scratch + words16((int64_t)w->rows * (job->blocks + 1));
+    scratch += words16((int64_t)w->rows * (job->blocks + 1));
+    job->chains = scratch;
+    scratch += threads * job->chain_floats;
+    job->lines = scratch;
+    job->slabs = scratch + threads * job->line_floats;
     for (int32_t c = 0, i = 0; c < w->channels; c++)
         for (int32_t ky = 0; ky < g->kernel_h; ky++)
             for (int32_t kx = 0; kx < g->kernel_w; kx++, i++) {
@@ -148,15 +155,16 @@ static void forward_chunk(void *argument, uint32_t index, uint32_t worker)
     run->forward(run->job, (int32_t)index, (int32_t)worker);
 }
 
-void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w,
-                        const float *bias, const float *x, float *y, float *scratch)
+void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w, const float *start,
+                        const mestk_operand *x, void *y, int32_t count, double *sums, float *scratch)
 {
-    mestk_conv_job job = {.g = g, .w = w, .bias = bias, .x = x, .y = y, .slab = forward_slab(g)};
-    conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[mestk_lane_index(g->in.lanes)], 0};
+    mestk_conv_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .sums = sums, .count = count,
+                          .slab = forward_slab(g), .chain_floats = forward_chains(g), .line_floats = forward_lines(g)};
+    conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
     job.block_channels = block_for(forward_l1_block(g), FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
-    if (k->level != MESTK_REFERENCE) index_forward(&job, scratch);
-    mestk_run(k, (uint32_t)(g->out.blocks * mestk_tiles_y(g->out)), forward_chunk, &run);
+    if (k->level != MESTK_REFERENCE) index_forward(&job, k->threads, scratch);
+    mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
 }
 
 /* ---- backward ---- */
@@ -172,42 +180,38 @@ static void index_taps(mestk_conv_job *job)
     }
 }
 
-/* A channel's entries, sorted by (block of output channels, class): a counting sort, which keeps keys
- * ascending.  Pass 0 counts, pass 1 fills. */
+/* A channel's entries, sorted by (block of output channels, class), keys ascending within.  They come by
+ * key, so by block: class after class of a block is picked out. */
 static void index_channel(void *argument, uint32_t channel, uint32_t worker)
 {
     const mestk_conv_job *job = argument;
     const mestk_weights *w = job->w;
-    int32_t taps = w->taps, sections = job->blocks * job->classes, L = job->g->in.lanes;
+    int32_t taps = w->taps, L = job->g->in.lanes;
     int64_t columns = (int64_t)w->channels * taps;
-    mestk_word *segment = job->segment + (int64_t)channel * (sections + 1);
-    int32_t first = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
-    int32_t end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
+    mestk_word *segment = job->segment + (int64_t)channel * (job->blocks * job->classes + 1);
+    int32_t e = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
+    int32_t first = e, end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
     (void)worker;
-    for (int32_t i = 0; i <= sections; i++) segment[i] = 0;
-    for (int32_t pass = 0; pass < 2; pass++) {
-        int32_t row = 0, row_key = 0, block = 0, block_end = job->block_channels; /* keys ascend: no divisions */
-        for (int32_t e = first; e < end; e++) {
-            int32_t key = w->row_start ? w->key[e] : e - first;
-            for (; key >= row_key + taps; row_key += taps) row++;
-            for (; row >= block_end; block_end += job->block_channels) block++;
-            int32_t tap = key - row_key, section = block * job->classes + job->tap_class[tap];
-            if (pass == 0) {
-                segment[section + 1]++;
-                continue;
+    *segment = e;
+    int32_t row = 0, row_key = 0; /* keys ascend: no divisions */
+    for (int32_t b = 0, from = e, to = e; b < job->blocks; b++, from = e) {
+        int32_t limit = mestk_min((b + 1) * job->block_channels, w->rows) * taps, block_row = row, block_key = row_key;
+        for (int32_t class = 0; class < job->classes; class++) {
+            row = block_row, row_key = block_key;
+            for (e = from; e < end; e++) {
+                int32_t key = w->row_start ? w->key[e] : e - first;
+                if (key >= limit) break;
+                for (; key >= row_key + taps; row_key += taps) row++;
+                int32_t tap = key - row_key;
+                if (job->tap_class[tap] != class) continue;
+                int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
+                job->offset[to] = (int32_t)(row * job->slab.channel + (int64_t)job->tap_line[tap] * L);
+                job->position[to] = (int32_t)j;
+                job->weight[to++] = w->value[j];
             }
-            int32_t to = segment[section]++;
-            int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
-            job->offset[to] = (int32_t)(row * job->slab.channel + (int64_t)job->tap_line[tap] * L);
-            job->position[to] = (int32_t)j;
-            job->weight[to] = w->value[j];
+            *++segment = to;
         }
-        if (pass == 1) break;
-        segment[0] = first;
-        for (int32_t i = 1; i <= sections; i++) segment[i] += segment[i - 1];
     }
-    for (int32_t i = sections; i > 0; i--) segment[i] = segment[i - 1]; /* filling moved starts to ends */
-    segment[0] = first;
 }
 
 static void backward_chunk(void *argument, uint32_t group, uint32_t worker)
@@ -245,10 +249,10 @@ static void bias_chunk(void *argument, uint32_t channel, uint32_t worker)
     double sum = 0.0;
     (void)worker;
     for (int64_t t = 0; t < tiles; t++) {
-        const float *dy = job->dy + (t * s.channels + channel) * pixels * L;
+        int64_t at = (t * s.channels + channel) * pixels * L;
         float line[16] = {0};
         for (int32_t p = 0; p < pixels; p++)
-            for (int32_t l = 0; l < L; l++) line[l] += dy[p * L + l];
+            for (int32_t l = 0; l < L; l++) line[l] += mestk_get(job->dy->x, s.format, at + p * L + l);
         float tile = 0.0f;
         mestk_add_line(&tile, line, L);
         sum += (double)tile;
@@ -256,21 +260,27 @@ static void bias_chunk(void *argument, uint32_t channel, uint32_t worker)
     job->db[channel] += (float)sum;
 }
 
+/* The epilogue sums tile by tile as operand.h says; a unit of a strided convolution is no part of a tile. */
+static int32_t finishes_in_epilogue(const mestk_conv *g) { return g->stride_h == 1 && g->stride_w == 1; }
+
 void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w,
-                         const float *x, const float *dy, float *dx, int32_t accumulate, float *dw,
-                         float *db, int32_t gradient_chunks, float *scratch)
+                         const mestk_operand *x, const mestk_operand *dy, int32_t count,
+                         const mestk_gradient *dx, float *dw, float *db, int32_t gradient_chunks,
+                         float *scratch)
 {
-    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .dx = dx, .accumulate = accumulate,
-                          .slab = backward_slab(g), .dw = dw, .db = db};
-    conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[mestk_lane_index(g->in.lanes)]};
+    mestk_gradient plain = {.dx = dx->dx, .accumulate = dx->accumulate};
+    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .slab = backward_slab(g), .dw = dw, .db = db};
+    conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
+    job.gradient = finishes_in_epilogue(g) ? dx : &plain;
     job.classes = g->stride_h * g->stride_w;
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * job.classes, w, w->rows);
     job.blocks = mestk_ceil_div(w->rows, job.block_channels);
     job.connections = mestk_weight_count(w);
-    job.tasks = g->in.blocks * mestk_tiles_y(g->in);
+    job.tasks = mestk_strips(g->in);
     job.groups = backward_groups(g, gradient_chunks);
     job.partial_stride = mestk_round16(job.connections);
     job.chain_floats = backward_chains(g);
+    job.line_floats = backward_lines(g);
 
     float *at = scratch;
     job.partials = at, at += job.groups * job.partial_stride;
@@ -283,6 +293,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
         job.tap_class = (mestk_word *)at, at += words16(w->taps);
         job.tap_line = (mestk_word *)at, at += words16(w->taps);
         job.chains = at, at += k->threads * job.chain_floats;
+        job.lines = at, at += k->threads * job.line_floats;
         job.slabs = at;
         index_taps(&job);
         mestk_run(k, (uint32_t)w->channels, index_channel, &job);
@@ -290,4 +301,5 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);
     mestk_run(k, (uint32_t)((job.connections + SUM_CHUNK - 1) / SUM_CHUNK), sum_chunk, &job);
     if (db) mestk_run(k, (uint32_t)w->rows, bias_chunk, &job);
+    if (dx->dx && job.gradient == &plain) mestk_finish_gradient(k, g->in, x, dx);
 }

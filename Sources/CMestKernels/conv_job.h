@@ -32,9 +32,12 @@ typedef struct conv_slab {
 struct mestk_conv_job {
     const mestk_conv *g;
     const mestk_weights *w;
-    const float *bias, *x, *dy;
-    float *y, *dx;
-    int32_t accumulate;
+    const float *start;
+    const mestk_operand *x, *dy;
+    const mestk_gradient *gradient;
+    void *y;
+    double *sums;
+    int32_t count;
 
     conv_slab slab;
     float *slabs;
@@ -51,8 +54,10 @@ struct mestk_conv_job {
     float *weight;
     uint16_t *identity;
     int32_t block_channels, blocks, classes;
-    float *chains; /* backward, blocks > 1: unfinished dx of one column of tiles, per worker */
-    int64_t chain_floats;
+    /* Of each worker: what is unfinished between two blocks of channels (forward: a tile of y; backward: dx
+     * of a unit), and a strip's sums as lines [channel][which][lane]. */
+    float *chains, *lines;
+    int64_t chain_floats, line_floats;
 
     int32_t tasks, groups;
     int64_t connections, partial_stride;

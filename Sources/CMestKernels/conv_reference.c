@@ -5,11 +5,11 @@
  *
  * The order of roundings, which every level keeps to the last bit; all lanes alike:
  *
- *   y[o,p]    chain of fma from bias[o] (or +0) over the connections of row o in order; a tap outside
+ *   y[o,p]    chain of fma from start[o] (or +0) over the connections of row o in order; a tap outside
  *             the picture reads +0.
  *   dx[i,q]   chain of fma from +0 over the entries of channel i in key order whose tap matches q, that
  *             is (q + pad - t) divisible by the stride; outputs outside the picture read +0.  When
- *             accumulating, the old dx is added to the finished chain.
+ *             accumulating, the old dx is added to the finished chain.  Masked, rounded, summed (operand.h).
  *   dw[j]     A strip is (lane block, tile row of x); strips are numbered block by block and cut into
  *             groups = min(gradient_chunks, strips) runs as equal as can be.  Within a strip the pixels
  *             that meet tap (ky, kx) are those rows and columns of x with (q + pad - k) divisible by
@@ -25,38 +25,61 @@
 #include "conv_job.h"
 #include "scalar_inline.h"
 
+/* Of one strip and channel of a stored tensor: its sum, and that of itself times `other`; rows, columns and
+ * lanes that exist. */
+static void sum_strip(mestk_shape s, int32_t strip, int32_t channel, const void *v, const void *other, int32_t lanes,
+                      double *sums)
+{
+    int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), ty = mestk_tiles_y(s), y0 = strip % ty * th;
+    float sum[16] = {0}, dot[16] = {0}, out[2] = {0};
+    for (int32_t t = 0; t < mestk_tiles_x(s); t++) {
+        for (int32_t p = 0; p < th * tw; p++) {
+            int32_t y = y0 + p / tw, x = t * tw + p % tw;
+            if (y >= s.height || x >= s.width) continue;
+            int64_t at = mestk_line(s, strip / ty, channel, y, x);
+            for (int32_t l = 0; l < lanes; l++) {
+                float a = mestk_get(v, s.format, at + l);
+                sum[l] += a;
+                dot[l] = mestk_fma_inline(a, mestk_get(other, s.format, at + l), dot[l]);
+            }
+        }
+    }
+    mestk_add_line(&out[0], sum, s.lanes);
+    mestk_add_line(&out[1], dot, s.lanes);
+    sums[0] = (double)out[0];
+    sums[1] = (double)out[1];
+}
+
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker)
 {
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
-    int32_t L = g->out.lanes, th = mestk_tile_h(g->out), rows_of_tiles = mestk_tiles_y(g->out);
-    int32_t block = task / rows_of_tiles, y0 = task % rows_of_tiles * th;
-    int32_t width = mestk_tiles_x(g->out) * mestk_tile_w(g->out);
+    int32_t L = g->out.lanes, th = mestk_tile_h(g->out), ty = mestk_tiles_y(g->out);
+    int32_t block = task / ty, y0 = task % ty * th, width = mestk_tiles_x(g->out) * mestk_tile_w(g->out);
     int64_t columns = (int64_t)w->channels * w->taps;
     (void)worker;
     for (int32_t o = 0; o < w->rows; o++) {
-        for (int32_t p = 0; p < th * width; p++) {
-            float *y = job->y + mestk_line(g->out, block, o, y0 + p / width, p % width);
-            for (int32_t l = 0; l < L; l++) y[l] = job->bias ? job->bias[o] : 0.0f;
-        }
-        int64_t j = w->row_start ? w->row_start[o] : o * columns;
+        int64_t first = w->row_start ? w->row_start[o] : o * columns;
         int64_t end = w->row_start ? w->row_start[o + 1] : (o + 1) * columns;
-        for (; j < end; j++) {
-            int32_t column = w->row_start ? w->column[j] : (int32_t)(j - o * columns);
-            int32_t c = column / w->taps, tap = column % w->taps;
-            int32_t dy = tap / g->kernel_w - g->pad_h, dx = tap % g->kernel_w - g->pad_w;
-            float value = w->value[j];
-            for (int32_t r = y0; r < y0 + th; r++) {
-                int32_t iy = r * g->stride_h + dy;
-                for (int32_t q = 0; q < width; q++) {
-                    int32_t ix = q * g->stride_w + dx;
-                    int32_t inside = iy >= 0 && iy < g->in.height && ix >= 0 && ix < g->in.width;
-                    const float *x = inside ? job->x + mestk_line(g->in, block, c, iy, ix) : NULL;
-                    float *y = job->y + mestk_line(g->out, block, o, r, q);
-                    for (int32_t l = 0; l < L; l++) y[l] = mestk_fma_inline(value, x ? x[l] : 0.0f, y[l]);
+        for (int32_t p = 0; p < th * width; p++) {
+            float y[16];
+            for (int32_t l = 0; l < L; l++) y[l] = job->start ? job->start[o] : 0.0f;
+            for (int64_t j = first; j < end; j++) {
+                int32_t column = w->row_start ? w->column[j] : (int32_t)(j - first);
+                int32_t c = column / w->taps, tap = column % w->taps;
+                int32_t iy = (y0 + p / width) * g->stride_h + tap / g->kernel_w - g->pad_h;
+                int32_t ix = p % width * g->stride_w + tap % g->kernel_w - g->pad_w;
+                int32_t inside = iy >= 0 && iy < g->in.height && ix >= 0 && ix < g->in.width;
+                for (int32_t l = 0; l < L; l++) {
+                    float x = inside ? mestk_operand_value(job->x, g->in.format, c, mestk_line(g->in, block, c, iy, ix) + l) : 0.0f;
+                    y[l] = mestk_fma_inline(w->value[j], x, y[l]);
                 }
             }
+            mestk_write_line(job->y, g->out.format, mestk_line(g->out, block, o, y0 + p / width, p % width), L, y);
         }
+        if (job->sums)
+            sum_strip(g->out, task, o, job->y, job->y, mestk_max(0, mestk_min(L, job->count - block * L)),
+                      job->sums + ((int64_t)task * w->rows + o) * 2);
     }
 }
 
@@ -65,17 +88,42 @@ typedef struct unit {
     int32_t rows, row[2], column[4];
 } unit;
 
+/* dy at an output pixel; nothing in lanes that are no samples. */
+static float gradient_at(const mestk_conv_job *job, int32_t block, int32_t o, int64_t at, int32_t lane)
+{
+    mestk_shape s = job->g->out;
+    return block * s.lanes + lane < job->count ? mestk_operand_value(job->dy, s.format, o, at + lane) : 0.0f;
+}
+
+static void store_unit(const mestk_conv_job *job, int32_t block, int32_t c, const unit *u, float x[8][16], float chain[8][16])
+{
+    const mestk_gradient *to = job->gradient;
+    mestk_shape s = job->g->in;
+    int32_t padded_w = mestk_tiles_x(s) * mestk_tile_w(s);
+    for (int32_t p = 0; p < 4 * u->rows; p++) {
+        if (u->column[p % 4] >= padded_w) continue;
+        int64_t at = mestk_line(s, block, c, u->row[p / 4], u->column[p % 4]);
+        int32_t inside = u->row[p / 4] < s.height && u->column[p % 4] < s.width;
+        for (int32_t l = 0; l < s.lanes; l++) {
+            float v = inside ? chain[p][l] : 0.0f;
+            if (inside && to->accumulate) v = mestk_get(to->dx, s.format, at + l) + v;
+            if (to->masked && !(x[p][l] > 0.0f)) v = 0.0f;
+            mestk_put(to->dx, s.format, at + l, v);
+        }
+    }
+}
+
 /* One channel of one unit: dx of its pixels and dw of the connections that meet them. */
 static void backward_unit(const mestk_conv_job *job, int32_t block, int32_t c, const unit *u, float *partial)
 {
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
     int32_t L = g->in.lanes, pixels = 4 * u->rows;
-    float chain[8][16] = {{0}};
-    const float *x[8];
+    float chain[8][16] = {{0}}, x[8][16] = {{0}};
     for (int32_t p = 0; p < pixels; p++) {
-        int32_t inside = u->row[p / 4] < g->in.height && u->column[p % 4] < g->in.width;
-        x[p] = inside ? job->x + mestk_line(g->in, block, c, u->row[p / 4], u->column[p % 4]) : NULL;
+        if (u->row[p / 4] >= g->in.height || u->column[p % 4] >= g->in.width) continue;
+        int64_t at = mestk_line(g->in, block, c, u->row[p / 4], u->column[p % 4]);
+        for (int32_t l = 0; l < L; l++) x[p][l] = mestk_operand_value(job->x, g->in.format, c, at + l);
     }
     int64_t keys = (int64_t)w->rows * w->taps, columns = (int64_t)w->channels * w->taps;
     int64_t e = w->row_start ? w->channel_start[c] : 0, end = w->row_start ? w->channel_start[c + 1] : keys;
@@ -91,27 +139,22 @@ static void backward_unit(const mestk_conv_job *job, int32_t block, int32_t c, c
         for (int32_t p = 0; p < pixels; p++) {
             int32_t py = oy + p / 4, px = ox + p % 4;
             int32_t inside = py >= 0 && py < g->out.height && px >= 0 && px < g->out.width;
-            const float *dy = inside ? job->dy + mestk_line(g->out, block, o, py, px) : NULL;
+            int64_t at = inside ? mestk_line(g->out, block, o, py, px) : 0;
             for (int32_t l = 0; l < L; l++) {
-                float d = dy ? dy[l] : 0.0f;
+                float d = inside ? gradient_at(job, block, o, at, l) : 0.0f;
                 chain[p][l] = mestk_fma_inline(w->value[j], d, chain[p][l]);
-                dot[l] = mestk_fma_inline(d, x[p] ? x[p][l] : 0.0f, dot[l]);
+                dot[l] = mestk_fma_inline(d, x[p][l], dot[l]);
             }
         }
         mestk_add_line(partial + j, dot, L);
     }
-    if (!job->dx) return;
-    int32_t padded_w = mestk_tiles_x(g->in) * mestk_tile_w(g->in);
-    for (int32_t p = 0; p < pixels; p++) {
-        if (u->column[p % 4] >= padded_w) continue;
-        float *dx = job->dx + mestk_line(g->in, block, c, u->row[p / 4], u->column[p % 4]);
-        for (int32_t l = 0; l < L; l++) dx[l] = !x[p] ? 0.0f : job->accumulate ? dx[l] + chain[p][l] : chain[p][l];
-    }
+    if (job->gradient->dx) store_unit(job, block, c, u, x, chain);
 }
 
 void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial)
 {
     const mestk_conv *g = job->g;
+    const mestk_gradient *to = job->gradient;
     int32_t th = mestk_tile_h(g->in), rows_of_tiles = mestk_tiles_y(g->in);
     int32_t block = task / rows_of_tiles, y0 = task % rows_of_tiles * th;
     int32_t width = mestk_tiles_x(g->in) * mestk_tile_w(g->in), sh = g->stride_h, sw = g->stride_w;
@@ -126,4 +169,9 @@ void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int3
             }
         }
     }
+    for (int32_t c = 0; to->dx && c < g->in.channels; c++)
+        for (int32_t n = 0; n < 2; n++)
+            if (to->normed[n])
+                sum_strip(g->in, task, c, to->dx, to->normed[n], g->in.lanes,
+                          to->sums[n] + ((int64_t)task * g->in.channels + c) * 2);
 }

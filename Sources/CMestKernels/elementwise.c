@@ -1,83 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Value by value: chunks.  The arithmetic of ReLU and addition is in flat.h. */
+/* Dropout and flatten: a chunk is one strip of tiles. */
 #include "internal.h"
-
-typedef struct flat {
-    const mestk_kernels *kernels;
-    int64_t n;
-    const float *a, *b;
-    float *y;
-    int32_t accumulate;
-} flat;
-
-static void run(const mestk_context *k, mestk_body body, flat *f)
-{
-    f->kernels = mestk_kernels_of(k->level);
-    mestk_run(k, (uint32_t)((f->n + MESTK_CHUNK - 1) / MESTK_CHUNK), body, f);
-}
-
-static void relu_forward_chunk(void *argument, uint32_t index, uint32_t worker)
-{
-    const flat *f = argument;
-    int64_t i = (int64_t)index * MESTK_CHUNK;
-    (void)worker;
-    f->kernels->relu_forward(mestk_min64(MESTK_CHUNK, f->n - i), f->a + i, f->y + i);
-}
-
-void mestk_relu_forward(const mestk_context *k, int64_t n, const float *x, float *y)
-{
-    run(k, relu_forward_chunk, &(flat){.n = n, .a = x, .y = y});
-}
-
-static void relu_backward_chunk(void *argument, uint32_t index, uint32_t worker)
-{
-    const flat *f = argument;
-    int64_t i = (int64_t)index * MESTK_CHUNK;
-    (void)worker;
-    f->kernels->relu_backward(mestk_min64(MESTK_CHUNK, f->n - i), f->a + i, f->b + i, f->y + i, f->accumulate);
-}
-
-void mestk_relu_backward(const mestk_context *k, int64_t n, const float *y, const float *dy, float *dx,
-                         int32_t accumulate)
-{
-    run(k, relu_backward_chunk, &(flat){.n = n, .a = y, .b = dy, .y = dx, .accumulate = accumulate});
-}
-
-static void add_chunk(void *argument, uint32_t index, uint32_t worker)
-{
-    const flat *f = argument;
-    int64_t i = (int64_t)index * MESTK_CHUNK;
-    (void)worker;
-    f->kernels->add(mestk_min64(MESTK_CHUNK, f->n - i), f->a + i, f->b + i, f->y + i);
-}
-
-void mestk_add(const mestk_context *k, int64_t n, const float *a, const float *b, float *y)
-{
-    run(k, add_chunk, &(flat){.n = n, .a = a, .b = b, .y = y});
-}
-
-static void copy_chunk(void *argument, uint32_t index, uint32_t worker)
-{
-    const flat *f = argument;
-    int64_t i = (int64_t)index * MESTK_CHUNK;
-    (void)worker;
-    memcpy(f->y + i, f->a + i, (size_t)mestk_min64(MESTK_CHUNK, f->n - i) * sizeof(float));
-}
-
-void mestk_copy(const mestk_context *k, int64_t n, const float *from, float *to, int32_t accumulate)
-{
-    if (accumulate) mestk_add(k, n, to, from, to);
-    else run(k, copy_chunk, &(flat){.n = n, .a = from, .y = to});
-}
-
-/* ---- dropout, flatten: a chunk is one strip of tiles ---- */
 
 typedef struct strip {
     mestk_shape s;
     uint64_t key, threshold;
     float factor;
-    const float *in;
-    float *out;
+    const void *in;
+    void *out;
     int32_t accumulate;
 } strip;
 
@@ -102,9 +32,9 @@ static void dropout_strip(void *argument, uint32_t index, uint32_t worker)
         for (int32_t c = 0; c < s.channels; c++) {
             for (int32_t p = 0; p < th * tw; p++, at += L) {
                 int32_t y = y0 + p / tw, x = t * tw + p % tw;
-                float *out = a->out + at;
+                float line[16] = {0};
                 if (y >= s.height || x >= s.width) {
-                    if (!a->accumulate) mestk_zero_line(out, L);
+                    if (!a->accumulate) mestk_write_line(a->out, s.format, at, L, line);
                     continue;
                 }
                 uint64_t first = (uint64_t)block * (uint64_t)L * sample + (uint64_t)c * plane
@@ -112,16 +42,17 @@ static void dropout_strip(void *argument, uint32_t index, uint32_t worker)
                 for (int32_t l = 0; l < L; l++) {
                     uint64_t i = first + (uint64_t)l * sample;
                     int32_t drop = upper_random(a->key + (i + 1) * 0x9e3779b97f4a7c15u) < a->threshold;
-                    float v = drop ? 0.0f : a->in[at + l] * a->factor;
-                    out[l] = a->accumulate ? out[l] + v : v;
+                    float v = drop ? 0.0f : mestk_get(a->in, s.format, at + l) * a->factor;
+                    line[l] = a->accumulate ? mestk_get(a->out, s.format, at + l) + v : v;
                 }
+                mestk_write_line(a->out, s.format, at, L, line);
             }
         }
     }
 }
 
-void mestk_dropout(const mestk_context *k, mestk_shape s, uint64_t key, float rate, const float *in,
-                   float *out, int32_t accumulate)
+void mestk_dropout(const mestk_context *k, mestk_shape s, uint64_t key, float rate, const void *in, void *out,
+                   int32_t accumulate)
 {
     strip a = {.s = s, .key = key, .in = in, .out = out, .accumulate = accumulate};
     a.threshold = (uint64_t)((double)rate * 4294967296.0);
@@ -144,11 +75,14 @@ static void flatten_strip(void *argument, uint32_t index, uint32_t worker)
     (void)worker;
     for (int32_t c = 0; c < s.channels; c++)
         for (int32_t y = y0; y < y1; y++)
-            for (int32_t x = 0; x < s.width; x++)
-                mestk_copy_line(a->out + flat_line(s, block, c, y, x), a->in + mestk_line(s, block, c, y, x), L);
+            for (int32_t x = 0; x < s.width; x++) {
+                float line[16];
+                mestk_copy_line((float *)a->out + flat_line(s, block, c, y, x),
+                                mestk_read_line(a->in, s.format, mestk_line(s, block, c, y, x), L, line), L);
+            }
 }
 
-void mestk_flatten_forward(const mestk_context *k, mestk_shape s, const float *x, float *y)
+void mestk_flatten_forward(const mestk_context *k, mestk_shape s, const void *x, float *y)
 {
     strip a = {.s = s, .in = x, .out = y};
     mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), flatten_strip, &a);
@@ -165,20 +99,20 @@ static void unflatten_strip(void *argument, uint32_t index, uint32_t worker)
     for (int32_t c = 0; c < s.channels; c++) {
         for (int32_t y = y0; y < y0 + th; y++) {
             for (int32_t x = 0; x < width; x++) {
-                float *dx = a->out + mestk_line(s, block, c, y, x);
+                int64_t at = mestk_line(s, block, c, y, x);
                 int32_t inside = y < s.height && x < s.width;
-                const float *dy = inside ? a->in + flat_line(s, block, c, y, x) : NULL;
-                if (!a->accumulate && inside) mestk_copy_line(dx, dy, L);
-                else if (!a->accumulate) mestk_zero_line(dx, L);
-                else if (inside)
-                    for (int32_t l = 0; l < L; l++) dx[l] += dy[l];
+                const float *dy = (const float *)a->in + (inside ? flat_line(s, block, c, y, x) : 0);
+                float line[16];
+                if (!inside && a->accumulate) continue;
+                for (int32_t l = 0; l < L; l++)
+                    line[l] = !inside ? 0.0f : a->accumulate ? mestk_get(a->out, s.format, at + l) + dy[l] : dy[l];
+                mestk_write_line(a->out, s.format, at, L, line);
             }
         }
     }
 }
 
-void mestk_flatten_backward(const mestk_context *k, mestk_shape s, const float *dy, float *dx,
-                            int32_t accumulate)
+void mestk_flatten_backward(const mestk_context *k, mestk_shape s, const float *dy, void *dx, int32_t accumulate)
 {
     strip a = {.s = s, .in = dy, .out = dx, .accumulate = accumulate};
     mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), unflatten_strip, &a);

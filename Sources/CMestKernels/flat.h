@@ -9,24 +9,6 @@
 #define MESTK_IN_PLACE _Pragma("clang loop vectorize(assume_safety)")
 #endif
 
-static void LEVEL(relu_forward)(int64_t n, const float *x, float *y)
-{
-    MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0.0f ? 0.0f : x[i];
-}
-
-static void LEVEL(relu_backward)(int64_t n, const float *y, const float *dy, float *dx, int32_t accumulate)
-{
-    if (accumulate)
-        MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) dx[i] += y[i] > 0.0f ? dy[i] : 0.0f;
-    else
-        MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
-}
-
-static void LEVEL(add)(int64_t n, const float *a, const float *b, float *y)
-{
-    MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) y[i] = a[i] + b[i];
-}
-
 static void LEVEL(sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *m)
 {
     MESTK_IN_PLACE for (int64_t i = 0; i < n; i++) {

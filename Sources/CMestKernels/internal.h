@@ -53,6 +53,50 @@ MESTK_INLINE int64_t mestk_round16(int64_t floats) { return (floats + 15) & ~(in
 /* 1, 4, 8, 16 lanes -> 0, 1, 2, 3. */
 MESTK_INLINE int32_t mestk_lane_index(int32_t lanes) { return lanes == 16 ? 3 : lanes == 8 ? 2 : lanes == 4 ? 1 : 0; }
 
+/* ---- stored values (layout.h) ---- */
+
+MESTK_INLINE float mestk_widen(uint16_t v)
+{
+    uint32_t bits = (uint32_t)v << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+MESTK_INLINE uint16_t mestk_narrow(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return (uint16_t)((bits + 0x8000u) >> 16);
+}
+MESTK_INLINE float mestk_get(const void *p, int32_t format, int64_t i)
+{
+    return format == MESTK_BF16 ? mestk_widen(((const uint16_t *)p)[i]) : ((const float *)p)[i];
+}
+MESTK_INLINE void mestk_put(void *p, int32_t format, int64_t i, float v)
+{
+    if (format == MESTK_BF16) ((uint16_t *)p)[i] = mestk_narrow(v);
+    else ((float *)p)[i] = v;
+}
+/* v as it will be read again. */
+MESTK_INLINE float mestk_rounded(int32_t format, float v) { return format == MESTK_BF16 ? mestk_widen(mestk_narrow(v)) : v; }
+
+/* Line `at` of p: where it lies, or a copy in `buffer`. */
+MESTK_INLINE const float *mestk_read_line(const void *p, int32_t format, int64_t at, int32_t lanes, float *buffer)
+{
+    if (format != MESTK_BF16) return (const float *)p + at;
+    for (int32_t l = 0; l < lanes; l++) buffer[l] = mestk_widen(((const uint16_t *)p)[at + l]);
+    return buffer;
+}
+MESTK_INLINE void mestk_write_line(void *p, int32_t format, int64_t at, int32_t lanes, const float *v)
+{
+    for (int32_t l = 0; l < lanes; l++) mestk_put(p, format, at + l, v[l]);
+}
+/* p + i values. */
+MESTK_INLINE void *mestk_at(const void *p, int32_t format, int64_t i)
+{
+    return (char *)(uintptr_t)p + i * (format == MESTK_BF16 ? 2 : 4);
+}
+
 MESTK_INLINE void mestk_copy_line(float *to, const float *from, int32_t lanes)
 {
     for (int32_t l = 0; l < lanes; l++) to[l] = from[l];
@@ -83,20 +127,19 @@ enum { MESTK_CHUNK = 16384 };
 
 typedef struct mestk_conv_job mestk_conv_job;
 typedef struct mestk_linear_job mestk_linear_job;
-typedef struct mestk_norm_job mestk_norm_job;
+typedef struct mestk_strip_job mestk_strip_job;
 
-/* What one instruction set offers.  Arrays: by mestk_lane_index. */
+/* What one instruction set offers.  Arrays: by format, where there is one, and mestk_lane_index. */
 typedef struct mestk_kernels {
-    void (*conv_forward[4])(const mestk_conv_job *job, int32_t task, int32_t worker);
-    void (*conv_backward[4])(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);
+    void (*conv_forward[2][4])(const mestk_conv_job *job, int32_t task, int32_t worker);
+    void (*conv_backward[2][4])(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);
     void (*linear_forward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
     void (*linear_backward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
-    void (*norm_statistics[4])(const mestk_norm_job *job, int32_t channel);
-    void (*norm_apply[4])(const mestk_norm_job *job, int32_t strip);
-    void (*norm_backward[4])(const mestk_norm_job *job, int32_t channel);
-    void (*relu_forward)(int64_t n, const float *x, float *y);
-    void (*relu_backward)(int64_t n, const float *y, const float *dy, float *dx, int32_t accumulate);
-    void (*add)(int64_t n, const float *a, const float *b, float *y);
+    void (*evaluate[2][4])(const mestk_strip_job *job, int32_t strip);
+    void (*finish_gradient[2][4])(const mestk_strip_job *job, int32_t strip);
+    void (*norm_moments[2][4])(const mestk_strip_job *job, int32_t strip);
+    void (*norm_backward[2][4])(const mestk_strip_job *job, int32_t strip);
+    void (*relu_backward[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *m);
     void (*gradient_average)(int64_t n, float beta, const float *g, float *a);
     double (*sum_of_squares)(int64_t n, const float *x);

@@ -4,8 +4,8 @@
 
 typedef struct move {
     mestk_shape s;
-    const float *from;
-    float *to;
+    const void *from;
+    void *to;
     int32_t count;
 } move;
 
@@ -16,21 +16,19 @@ static void gather_strip(void *argument, uint32_t index, uint32_t worker)
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), tx = mestk_tiles_x(s), ty = mestk_tiles_y(s);
     int32_t block = (int32_t)index / ty, y0 = (int32_t)index % ty * th, L = s.lanes;
     int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels;
-    float *out = m->to + mestk_line(s, block, 0, y0, 0);
+    int64_t at = mestk_line(s, block, 0, y0, 0);
     (void)worker;
     for (int32_t t = 0; t < tx; t++) {
         int32_t x0 = t * tw, w = mestk_min(tw, s.width - x0);
         for (int32_t c = 0; c < s.channels; c++) {
-            for (int32_t r = 0; r < th; r++, out += tw * L) {
-                const float *in = m->from + c * plane + (int64_t)(y0 + r) * s.width + x0;
-                int inside = y0 + r < s.height;
-                if (!inside || w < tw)
-                    for (int32_t i = 0; i < tw * L; i++) out[i] = 0.0f;
-                if (!inside) continue;
-                for (int32_t l = 0; l < L; l++) {
+            for (int32_t r = 0; r < th; r++, at += tw * L) {
+                const float *in = (const float *)m->from + c * plane + (int64_t)(y0 + r) * s.width + x0;
+                float line[4 * 16] = {0};
+                for (int32_t l = 0; l < L && y0 + r < s.height; l++) {
                     int64_t from = mestk_min(block * L + l, m->count - 1) * sample;
-                    for (int32_t x = 0; x < w; x++) out[x * L + l] = in[from + x];
+                    for (int32_t x = 0; x < w; x++) line[x * L + l] = in[from + x];
                 }
+                mestk_write_line(m->to, s.format, at, tw * L, line);
             }
         }
     }
@@ -44,28 +42,28 @@ static void scatter_strip(void *argument, uint32_t index, uint32_t worker)
     int32_t block = (int32_t)index / ty, y0 = (int32_t)index % ty * th, L = s.lanes;
     int32_t lanes = mestk_max(0, mestk_min(L, m->count - block * L));
     int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels;
-    const float *in = m->from + mestk_line(s, block, 0, y0, 0);
+    int64_t at = mestk_line(s, block, 0, y0, 0);
     (void)worker;
     for (int32_t t = 0; t < tx; t++) {
         int32_t x0 = t * tw, w = mestk_min(tw, s.width - x0);
         for (int32_t c = 0; c < s.channels; c++) {
-            for (int32_t r = 0; r < th; r++, in += tw * L) {
+            for (int32_t r = 0; r < th; r++, at += tw * L) {
                 if (y0 + r >= s.height) continue;
-                float *out = m->to + block * L * sample + c * plane + (int64_t)(y0 + r) * s.width + x0;
+                float *out = (float *)m->to + block * L * sample + c * plane + (int64_t)(y0 + r) * s.width + x0;
                 for (int32_t l = 0; l < lanes; l++)
-                    for (int32_t x = 0; x < w; x++) out[l * sample + x] = in[x * L + l];
+                    for (int32_t x = 0; x < w; x++) out[l * sample + x] = mestk_get(m->from, s.format, at + x * L + l);
             }
         }
     }
 }
 
-void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t count, float *out)
+void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t count, void *out)
 {
     move m = {s, x, out, count};
     mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), gather_strip, &m);
 }
 
-void mestk_scatter(const mestk_context *k, mestk_shape s, const float *in, int32_t count, float *out)
+void mestk_scatter(const mestk_context *k, mestk_shape s, const void *in, int32_t count, float *out)
 {
     move m = {s, in, out, count};
     mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), scatter_strip, &m);

@@ -12,32 +12,53 @@
 #include "flat.h"
 
 #define LANES 1
+#define STORED_BF16 0
 #include "lanes.h"
 #define LANES 4
+#define STORED_BF16 0
 #include "lanes.h"
 #define LANES 8
+#define STORED_BF16 0
 #include "lanes.h"
 #define LANES 16
+#define STORED_BF16 0
+#include "lanes.h"
+#define LANES 1
+#define STORED_BF16 1
+#include "lanes.h"
+#define LANES 4
+#define STORED_BF16 1
+#include "lanes.h"
+#define LANES 8
+#define STORED_BF16 1
+#include "lanes.h"
+#define LANES 16
+#define STORED_BF16 1
 #include "lanes.h"
 
 #define LEVEL_LANES(name) {LEVEL(name##_1), LEVEL(name##_4), LEVEL(name##_8), LEVEL(name##_16)}
+#define LEVEL_FORMATS(name) \
+    {LEVEL_LANES(name), {LEVEL(name##_1_bf16), LEVEL(name##_4_bf16), LEVEL(name##_8_bf16), LEVEL(name##_16_bf16)}}
+#define LEVEL_REFERENCES(name) mestk_##name##_reference, mestk_##name##_reference, mestk_##name##_reference
 #if LEVEL_VECTOR_LANES == 16
 #define LEVEL_PRODUCT(name) LEVEL_LANES(name)
+#define LEVEL_PRODUCTS(name) LEVEL_FORMATS(name)
 #else
-#define LEVEL_PRODUCT(name) {LEVEL(name##_1), mestk_##name##_reference, mestk_##name##_reference, mestk_##name##_reference}
+#define LEVEL_PRODUCT(name) {LEVEL(name##_1), LEVEL_REFERENCES(name)}
+#define LEVEL_PRODUCTS(name) {LEVEL_PRODUCT(name), {LEVEL(name##_1_bf16), LEVEL_REFERENCES(name)}}
 #endif
 
 #define LEVEL_REST                                                                                            \
-    .norm_statistics = LEVEL_LANES(norm_statistics), .norm_apply = LEVEL_LANES(norm_apply),                   \
-    .norm_backward = LEVEL_LANES(norm_backward), .relu_forward = LEVEL(relu_forward),                         \
-    .relu_backward = LEVEL(relu_backward), .add = LEVEL(add), .sgd = LEVEL(sgd),                              \
-    .gradient_average = LEVEL(gradient_average), .sum_of_squares = LEVEL(sum_of_squares),                     \
-    .sum_of_magnitudes = LEVEL(sum_of_magnitudes)
+    .evaluate = LEVEL_FORMATS(evaluate), .finish_gradient = LEVEL_FORMATS(finish_gradient),                   \
+    .norm_moments = LEVEL_FORMATS(norm_moments), .norm_backward = LEVEL_FORMATS(norm_backward),               \
+    .relu_backward = LEVEL_FORMATS(relu_backward),                                                            \
+    .sgd = LEVEL(sgd), .gradient_average = LEVEL(gradient_average),                                           \
+    .sum_of_squares = LEVEL(sum_of_squares), .sum_of_magnitudes = LEVEL(sum_of_magnitudes)
 
 #if LEVEL_VECTOR_LANES
 const mestk_kernels LEVEL(kernels) = {
-    .conv_forward = LEVEL_PRODUCT(conv_forward),
-    .conv_backward = LEVEL_PRODUCT(conv_backward),
+    .conv_forward = LEVEL_PRODUCTS(conv_forward),
+    .conv_backward = LEVEL_PRODUCTS(conv_backward),
     .linear_forward = LEVEL_PRODUCT(linear_forward),
     .linear_backward = LEVEL_PRODUCT(linear_backward),
     LEVEL_REST,

@@ -1,38 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Batch normalisation: chunks.  The arithmetic, forward and backward, is in norm_vector.h. */
-#include "norm_job.h"
+/* Batch normalisation: what happens once per channel.  Passes over values are in norm_vector.h. */
+#include "strip_job.h"
+#include "scalar_inline.h"
 
-static void chunk(void *argument, uint32_t index, uint32_t worker)
+void mestk_norm_moments(const mestk_context *k, mestk_shape s, int32_t count, const void *x, const float *pivot,
+                        double *sums)
 {
-    const mestk_norm_job *job = argument;
-    (void)worker;
-    job->run(job, (int32_t)index);
+    mestk_strip_job job = {.s = s, .count = count, .x = x, .pivot = pivot, .sums = sums};
+    job.run = mestk_kernels_of(k->level)->norm_moments[s.format][mestk_lane_index(s.lanes)];
+    mestk_run_strips(k, &job);
 }
 
-void mestk_norm_statistics(const mestk_context *k, mestk_shape s, int32_t count, const float *x,
-                           const float *pivot, float *mean, float *var)
+static void add_strips(mestk_shape s, const double *sums, int32_t channel, double *first, double *second)
 {
-    mestk_norm_job job = {.s = s, .count = count, .x = x, .pivot = pivot, .out_mean = mean, .out_var = var};
-    job.run = mestk_kernels_of(k->level)->norm_statistics[mestk_lane_index(s.lanes)];
-    mestk_run(k, (uint32_t)s.channels, chunk, &job);
+    *first = *second = 0.0;
+    for (int32_t i = 0; i < mestk_strips(s); i++) {
+        const double *at = sums + ((int64_t)i * s.channels + channel) * 2;
+        *first += at[0];
+        *second += at[1];
+    }
 }
 
-/* A chunk is a strip of tiles: no sums here, and strips are contiguous. */
-void mestk_norm_apply(const mestk_context *k, mestk_shape s, const float *x, const float *mean,
-                      const float *var, float eps, const float *scale, const float *shift, float *y)
+void mestk_norm_statistics(mestk_shape s, int32_t count, const double *sums, const float *pivot, float *mean,
+                           float *var)
 {
-    mestk_norm_job job = {.s = s, .x = x, .mean = mean, .var = var, .eps = eps, .scale = scale, .shift = shift,
-                          .y = y};
-    job.run = mestk_kernels_of(k->level)->norm_apply[mestk_lane_index(s.lanes)];
-    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), chunk, &job);
+    double n = (double)count * s.height * s.width;
+    for (int32_t c = 0; c < s.channels; c++) {
+        double sum, squares;
+        add_strips(s, sums, c, &sum, &squares);
+        double m = sum / n, v = squares / n - m * m;
+        mean[c] = (float)((double)pivot[c] + m);
+        var[c] = v > 0.0 ? (float)v : v == v ? 0.0f : (float)v; /* NaN stays visible */
+    }
 }
 
-void mestk_norm_backward(const mestk_context *k, mestk_shape s, int32_t count, const float *x,
-                         const float *mean, const float *var, float eps, const float *scale,
-                         const float *dy, float *dx, int32_t accumulate, float *dscale, float *dshift)
+void mestk_norm_constants(int32_t channels, const float *mean, const float *var, float eps, const float *scale,
+                          const float *shift, const float *centre, float *a, float *b)
 {
-    mestk_norm_job job = {.s = s, .count = count, .x = x, .mean = mean, .var = var, .eps = eps, .scale = scale,
-                          .dy = dy, .dx = dx, .accumulate = accumulate, .dscale = dscale, .dshift = dshift};
-    job.run = mestk_kernels_of(k->level)->norm_backward[mestk_lane_index(s.lanes)];
-    mestk_run(k, (uint32_t)s.channels, chunk, &job);
+    for (int32_t c = 0; c < channels; c++) {
+        a[c] = (scale ? scale[c] : 1.0f) / mestk_sqrt(var[c] + eps);
+        b[c] = mestk_fma_inline(-(mean[c] - (centre ? centre[c] : 0.0f)), a[c], shift ? shift[c] : 0.0f);
+    }
+}
+
+void mestk_norm_gradient(mestk_shape s, int32_t count, const double *sums, const float *mean, const float *var,
+                         float eps, const float *scale, const float *centre, float *a, float *b, float *c,
+                         float *dscale, float *dshift)
+{
+    double n = (double)count * s.height * s.width;
+    for (int32_t i = 0; i < s.channels; i++) {
+        double sum, dot;
+        float inverse = 1.0f / mestk_sqrt(var[i] + eps), m = mean[i] - (centre ? centre[i] : 0.0f);
+        add_strips(s, sums, i, &sum, &dot);
+        dot -= (double)m * sum; /* of dy and value - mean */
+        a[i] = (scale ? scale[i] : 1.0f) * inverse;
+        c[i] = -a[i] * inverse * inverse * (float)(dot / n);
+        b[i] = mestk_fma_inline(-c[i], m, -a[i] * (float)(sum / n));
+        if (dshift) dshift[i] += (float)sum;
+        if (dscale) dscale[i] += (float)(dot * (double)inverse);
+    }
+}
+
+void mestk_norm_backward(const mestk_context *k, mestk_shape s, int32_t count, const mestk_operand *v, void *dx,
+                         int32_t accumulate)
+{
+    mestk_strip_job job = {.s = s, .count = count, .v = v, .y = dx, .accumulate = accumulate};
+    job.run = mestk_kernels_of(k->level)->norm_backward[s.format][mestk_lane_index(s.lanes)];
+    mestk_run_strips(k, &job);
 }

@@ -7,7 +7,7 @@
  */
 #include "conv_job.h"
 #include "linear_job.h"
-#include "norm_job.h"
+#include "strip_job.h"
 #include "scalar_inline.h"
 
 #define LEVEL(name) mestk_portable_##name
@@ -26,14 +26,13 @@
 #define LEVEL_DOTS (WIDTH == 8 ? 1 : 4)
 #include "level.h"
 
+#define REFERENCES(name) \
+    {mestk_##name##_reference, mestk_##name##_reference, mestk_##name##_reference, mestk_##name##_reference}
+
 const mestk_kernels mestk_reference_kernels = {
-    .conv_forward = {mestk_conv_forward_reference, mestk_conv_forward_reference, mestk_conv_forward_reference,
-                     mestk_conv_forward_reference},
-    .conv_backward = {mestk_conv_backward_reference, mestk_conv_backward_reference, mestk_conv_backward_reference,
-                      mestk_conv_backward_reference},
-    .linear_forward = {mestk_linear_forward_reference, mestk_linear_forward_reference,
-                       mestk_linear_forward_reference, mestk_linear_forward_reference},
-    .linear_backward = {mestk_linear_backward_reference, mestk_linear_backward_reference,
-                        mestk_linear_backward_reference, mestk_linear_backward_reference},
+    .conv_forward = {REFERENCES(conv_forward), REFERENCES(conv_forward)},
+    .conv_backward = {REFERENCES(conv_backward), REFERENCES(conv_backward)},
+    .linear_forward = REFERENCES(linear_forward),
+    .linear_backward = REFERENCES(linear_backward),
     LEVEL_REST,
 };

@@ -47,4 +47,16 @@ MESTK_INLINE float mestk_fma_inline(float a, float b, float c)
     return mestk_fma(a, b, c); /* double is software: save space */
 #endif
 }
+
+/* operand.h, at value `at` of channel `channel`. */
+MESTK_INLINE float mestk_operand_value(const mestk_operand *o, int32_t format, int32_t channel, int64_t at)
+{
+    float v = mestk_get(o->x, format, at);
+    if (o->a) v = mestk_fma_inline(o->a[channel], v, o->b[channel]);
+    if (o->r) {
+        float r = mestk_get(o->r, format, at);
+        v = o->c ? mestk_fma_inline(o->c[channel], r, v) : v + r;
+    }
+    return o->relu && v <= 0.0f ? 0.0f : v;
+}
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vector type of one lane count.  Parameters: LANES, 1, 4, 8 or 16; LEVEL(name); LEVEL_WIDTH, floats
- * in a register.  A line is PARTS vectors of WIDTH lanes; V(name) names what exists once per lane count.
+ * The vector type of one lane count and one format of stored values.  Parameters: LANES, 1, 4, 8 or 16;
+ * STORED_BF16, 0 or 1; LEVEL(name); LEVEL_WIDTH, floats in a register.  A line is PARTS vectors of WIDTH
+ * lanes; V(name) names what exists once per lane count and format.
  */
 #if LANES < LEVEL_WIDTH
 #define WIDTH LANES
@@ -9,9 +10,20 @@
 #define WIDTH LEVEL_WIDTH
 #endif
 #define PARTS (LANES / WIDTH)
+#if STORED_BF16
+#define V_JOIN2(name, lanes) name##_##lanes##_bf16
+#else
 #define V_JOIN2(name, lanes) name##_##lanes
+#endif
 #define V_JOIN(name, lanes) V_JOIN2(name, lanes)
 #define V(name) V_JOIN(LEVEL(name), LANES)
+#define stored V(stored)
+#define get_stored V(get_stored)
+#define put_stored V(put_stored)
+#define round_stored V(round_stored)
+#define vec_int V(vec_int)
+#define vec_where V(vec_where)
+#define vec_relu V(vec_relu)
 #define vec V(vec)
 #define vec_load V(vec_load)
 #define vec_store V(vec_store)
@@ -36,6 +48,45 @@ VEC_INLINE vec vec_fma(vec a, vec b, vec c)
     return c;
 #endif
 }
+
+typedef int32_t vec_int __attribute__((ext_vector_type(WIDTH)));
+
+/* v where the mask is set, else +0. */
+VEC_INLINE vec vec_where(vec_int mask, vec v)
+{
+    union { vec_int i; vec f; } u = {.f = v};
+    u.i &= mask;
+    return u.f;
+}
+VEC_INLINE vec vec_relu(vec v) { return vec_where(~(v <= vec_zero()), v); }
+
+/* Stored values: mestk_widen, mestk_narrow, mestk_rounded of WIDTH values. */
+#if STORED_BF16
+typedef uint16_t stored;
+typedef uint16_t V(halves) __attribute__((ext_vector_type(WIDTH), aligned(2)));
+typedef uint32_t V(words) __attribute__((ext_vector_type(WIDTH), aligned(4)));
+VEC_INLINE vec get_stored(const stored *p)
+{
+    union { V(words) w; vec f; } u = {.w = __builtin_convertvector(*(const V(halves) *)p, V(words)) << 16};
+    return u.f;
+}
+VEC_INLINE void put_stored(stored *p, vec v)
+{
+    union { vec f; V(words) w; } u = {.f = v};
+    *(V(halves) *)p = __builtin_convertvector((u.w + 0x8000u) >> 16, V(halves));
+}
+VEC_INLINE vec round_stored(vec v)
+{
+    union { vec f; V(words) w; } u = {.f = v};
+    u.w = (u.w + 0x8000u) & 0xffff0000u;
+    return u.f;
+}
+#else
+typedef float stored;
+VEC_INLINE vec get_stored(const stored *p) { return vec_load(p); }
+VEC_INLINE void put_stored(stored *p, vec v) { vec_store(p, v); }
+VEC_INLINE vec round_stored(vec v) { return v; }
+#endif
 
 /* mestk_add_line for four lines and four sums. */
 VEC_INLINE void vec_add_dots(const vec *d, float *partial)

@@ -1,5 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #undef LANES
+#undef STORED_BF16
+#undef stored
+#undef get_stored
+#undef put_stored
+#undef round_stored
+#undef vec_int
+#undef vec_where
+#undef vec_relu
 #undef WIDTH
 #undef PARTS
 #undef V_JOIN2

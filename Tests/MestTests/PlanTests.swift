@@ -86,12 +86,21 @@ func withPlan(
             for i in 1..<n where plan.nodes[i].trains {
                 let traits = layerTraits(plan.nodes[i])
                 for (reads, node) in [(traits.backwardReadsOutput, i), (traits.backwardReadsInput, Int(plan.nodes[i].from))] where reads {
-                    let owner = plan.nodes[node].outputOwner
-                    let tensor = tensors.first { $0.use == .output && $0.node == owner }
-                    #expect(tensor.map { Int($0.last) >= 2 * n - i } ?? false, "seed \(seed) layer \(i)")
+                    for source in sources(of: node, plan) {
+                        let owner = plan.nodes[source].outputOwner
+                        let tensor = tensors.first { $0.use == .output && $0.node == owner }
+                        #expect(tensor.map { Int($0.last) >= 2 * n - i } ?? false, "seed \(seed) layer \(i)")
+                    }
                 }
             }
         }
+    }
+
+    /// The stored outputs that the output of node i is computed from.
+    private func sources(of i: Int, _ plan: Plan) -> [Int] {
+        let n = plan.nodes[i]
+        if !n.isVirtual { return [i] }
+        return sources(of: Int(n.from), plan) + (n.kind == .add ? sources(of: Int(n.with), plan) : [])
     }
 }
 

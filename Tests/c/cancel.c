@@ -234,7 +234,8 @@ static void overlapping(const network *n, const dataset *d, float *out)
 typedef struct reader {
     other_call o;
     atomic_int over;
-    int refused, failed;
+    atomic_int refused;
+    int failed;
 } reader;
 
 static void *read_often(void *pointer)
@@ -242,7 +243,7 @@ static void *read_often(void *pointer)
     reader *r = pointer;
     for (int which = OTHER_SELECT; !atomic_load(&r->over); which = which % OTHER_MUTATION + 1) {
         mest_status status = other(r->o.model, which, r->o.d, r->o.c);
-        if (status == MEST_ERR_STATE) r->refused++;
+        if (status == MEST_ERR_STATE) atomic_fetch_add(&r->refused, 1);
         else if (status != MEST_OK) r->failed++;
         nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
     }
@@ -262,7 +263,7 @@ static void racing(network n, const dataset *d)
         || !check(pthread_create(&thread, NULL, read_often, &r) == 0, "pthread_create"))
         return;
     int done = 0, refused = 0, failed = 0;
-    for (time_t end = time(NULL) + 20; (done < 60 || refused < 5) && time(NULL) < end;) {
+    for (time_t end = time(NULL) + 20; (done < 60 || refused < 5 || atomic_load(&r.refused) == 0) && time(NULL) < end;) {
         mest_status status = other(r.o.model, OTHER_STEP, d, &n.config);
         if (status == MEST_OK) done++;
         else if (status == MEST_ERR_STATE) refused++;

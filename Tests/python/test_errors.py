@@ -164,6 +164,7 @@ def test_every_config_field_arrives():
         budget_bytes=5,
         gradient_chunks=6,
         inference_only=True,
+        activations="bfloat16",
         loss="mse",
         label_smoothing=0.25,
         learning_rate=0.5,

@@ -5,6 +5,7 @@
 #define MESTK_H
 #include "parallel.h"
 #include "layout.h"
+#include "operand.h"
 #include "host.h"
 #include "scalar.h"
 #include "weights.h"

@@ -8,14 +8,14 @@
 #define MESTK_POOL_H
 #include "conv.h"
 
-void mestk_max_pool_forward(const mestk_context *k, const mestk_conv *g, const float *x, float *y);
-void mestk_max_pool_backward(const mestk_context *k, const mestk_conv *g, const float *x,
-                             const float *dy, float *dx, int32_t accumulate);
-void mestk_avg_pool_forward(const mestk_context *k, const mestk_conv *g, const float *x, float *y);
-void mestk_avg_pool_backward(const mestk_context *k, const mestk_conv *g, const float *dy, float *dx,
+void mestk_max_pool_forward(const mestk_context *k, const mestk_conv *g, const void *x, void *y);
+void mestk_max_pool_backward(const mestk_context *k, const mestk_conv *g, const void *x,
+                             const void *dy, void *dx, int32_t accumulate);
+void mestk_avg_pool_forward(const mestk_context *k, const mestk_conv *g, const void *x, void *y);
+void mestk_avg_pool_backward(const mestk_context *k, const mestk_conv *g, const void *dy, void *dx,
                              int32_t accumulate);
-/* s: shape of x; y: [block][channel][lane]. */
-void mestk_global_pool_forward(const mestk_context *k, mestk_shape s, const float *x, float *y);
-void mestk_global_pool_backward(const mestk_context *k, mestk_shape s, const float *dy, float *dx,
+/* s: shape of x; y: [block][channel][lane], floats. */
+void mestk_global_pool_forward(const mestk_context *k, mestk_shape s, const void *x, float *y);
+void mestk_global_pool_backward(const mestk_context *k, mestk_shape s, const float *dy, void *dx,
                                 int32_t accumulate);
 #endif

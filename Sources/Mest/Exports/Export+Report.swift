@@ -85,7 +85,7 @@ extension Plan {
             r.gradient_bytes = uint64(trained)
             r.state_bytes = uint64(trained &+ (n.weight.average.exists ? weight : 0))
         }
-        if !n.inPlace { r.activation_bytes = uint64(mestk_floats(n.shape(lanes: lanes, blocks: blocks)) &* 4) }
+        if !n.inPlace && !n.isVirtual { r.activation_bytes = uint64(mestk_bytes(n.shape(lanes: lanes, blocks: blocks))) }
         if !n.hasMatrix { return r }
         r.rows = uint32(n.rows)
         r.columns = uint32(n.columns)

@@ -19,20 +19,32 @@ enum Add: Layer {
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let n = node.pointee
-        mestk_add(
-            model.kernels, mestk_floats(model.shape(node)), model.input(node),
-            model.floats(model.nodes[int(n.with)].output), model.floats(n.output))
+        if n.constants.exists {
+            let b = model.floats(n.constants)
+            let first = model.constant(int(n.from), .b), second = model.constant(int(n.with), .b)
+            for c in 0..<int(n.channels) { b[c] = first[c] + second[c] }
+        }
+        if n.isVirtual { return }
+        var v = model.sum(int(n.index))
+        mestk_evaluate(model.kernels, model.shape(node), &v, model.raw(n.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let n = node.pointee
-        let dy = model.floats(n.gradient)
-        let floats = mestk_floats(model.shape(node))
         if let da = model.inputGradient(node), !n.gradientInPlace {
-            mestk_copy(model.kernels, floats, dy, da, model.adds(n.accumulatesFrom))
+            passOn(model, node, to: da, adds: n.accumulatesFrom)
         }
-        if let db = model.optional(model.nodes[int(n.with)].gradient) {
-            mestk_copy(model.kernels, floats, dy, db, model.adds(n.accumulatesWith))
+        if let db = model.optionalRaw(model.nodes[int(n.with)].gradient), !n.withInPlace {
+            passOn(model, node, to: db, adds: n.accumulatesWith)
         }
+    }
+
+    private static func passOn(
+        _ model: Model, _ node: UnsafeMutablePointer<Node>, to gradient: UnsafeMutableRawPointer, adds: Bool
+    ) {
+        var dy = mestk_operand()
+        dy.x = UnsafeRawPointer(model.raw(node.pointee.gradient))
+        if adds { dy.r = UnsafeRawPointer(gradient) }
+        mestk_evaluate(model.kernels, model.shape(node), &dy, gradient)
     }
 }

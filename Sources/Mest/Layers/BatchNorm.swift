@@ -29,29 +29,52 @@ enum BatchNorm: Layer {
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let n = node.pointee
-        let x = model.input(node)
-        var mean = model.floats(n.runningMean)
+        let i = int(n.index)
+        let pivot = model.floats(n.runningMean)
+        var mean = pivot
         var variance = model.floats(n.runningVariance)
         if pass.training {
-            let pivot = mean
+            let sums = model.at(n.sums, Double.self)
+            if centre(model, n) == nil {
+                mestk_norm_moments(model.kernels, model.shape(node), pass.count, model.inputRaw(node), pivot, sums)
+            }
             mean = model.floats(n.batchMean)
             variance = model.floats(n.batchVariance)
-            mestk_norm_statistics(model.kernels, model.shape(node), pass.count, x, pivot, mean, variance)
+            mestk_norm_statistics(model.shape(node), pass.count, sums, pivot, mean, variance)
         }
-        mestk_norm_apply(
-            model.kernels, model.shape(node), x, mean, variance, n.epsilon,
-            model.optional(n.weight.value), model.optional(n.bias.value), model.floats(n.output))
+        mestk_norm_constants(
+            n.channels, mean, variance, n.epsilon, model.optional(n.weight.value), model.optional(n.bias.value),
+            centre(model, n), model.constant(i, .a), model.constant(i, .b))
+        if n.isVirtual { return }
+        var v = mestk_operand()
+        v.x = UnsafeRawPointer(model.inputRaw(node))
+        v.a = UnsafePointer(model.constant(i, .a))
+        v.b = UnsafePointer(model.constant(i, .b))
+        mestk_evaluate(model.kernels, model.shape(node), &v, model.raw(n.output))
+    }
+
+    /// What was taken off the values that are stored: by the convolution before.
+    private static func centre(_ model: Model, _ n: Node) -> UnsafeMutablePointer<Float>? {
+        model.nodes[int(n.from)].normedBy == n.index ? model.floats(n.runningMean) : nil
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let n = node.pointee
-        let dy = model.floats(n.gradient)
-        let dx = model.inputGradient(node)
-        mestk_norm_backward(
-            model.kernels, model.shape(node), pass.count, model.input(node),
-            model.floats(n.batchMean), model.floats(n.batchVariance), n.epsilon,
-            model.optional(n.weight.value), dy, dx ?? dy, dx == nil ? 0 : model.adds(n.accumulatesFrom),
+        let i = int(n.index)
+        if n.summedBy == n.index {
+            var y = mestk_operand()
+            var gradient = model.completes(i, by: i, accumulate: false)
+            mestk_finish_gradient(model.kernels, model.shape(node), &y, &gradient)
+        }
+        mestk_norm_gradient(
+            model.shape(node), pass.count, model.at(n.backwardSums, Double.self), model.floats(n.batchMean),
+            model.floats(n.batchVariance), n.epsilon, model.optional(n.weight.value), centre(model, n),
+            model.constant(i, .gradientA), model.constant(i, .gradientB), model.constant(i, .gradientC),
             model.optional(n.weight.gradient), model.optional(n.bias.gradient))
+        if model.nodes[int(n.from)].gradientVirtual { return }
+        guard let dx = model.inputGradient(node) else { return }
+        var v = model.normGradient(i)
+        mestk_norm_backward(model.kernels, model.shape(node), pass.count, &v, dx, model.adds(n.accumulatesFrom))
     }
 
     /// Whether the statistics of the last training pass may be kept.

@@ -39,11 +39,22 @@ enum Conv2D: Layer {
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        withScheme(node.pointee, ConvForward(model: model, node: node))
+        var start = model.optional(node.pointee.bias.value)
+        var sums: UnsafeMutablePointer<Double>?
+        if node.pointee.normedBy >= 0 {
+            // Stored relative to the running mean: CMestKernels/include/norm.h.
+            let i = int(node.pointee.normedBy)
+            let norm = model.nodes[i]
+            let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
+            for c in 0..<int(norm.channels) { centred[c] = (start.map { $0[c] } ?? 0) - centre[c] }
+            start = centred
+            if pass.training { sums = model.at(norm.sums, Double.self) }
+        }
+        withScheme(node.pointee, ConvForward(model: model, node: node, pass: pass, start: start, sums: sums))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        withScheme(node.pointee, ConvBackward(model: model, node: node))
+        withScheme(node.pointee, ConvBackward(model: model, node: node, pass: pass))
     }
 }
 
@@ -70,7 +81,7 @@ func describeWindow(
         throw plan.layer(i, message).text(": kernel ").integer(kernelH).text(" x ").integer(kernelW)
             .text(" is larger than its padded input ").integer(input.height).text(" x ").integer(input.width).as(.shape)
     }
-    node.channels = input.channels
+    node.takeShape(of: input)
     node.height = spanH / int32(strideH) &+ 1
     node.width = spanW / int32(strideW) &+ 1
     node.geometry = mestk_conv(

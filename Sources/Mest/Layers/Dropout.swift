@@ -22,24 +22,27 @@ enum Dropout: Layer {
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let n = node.pointee
-        let x = model.input(node)
-        let y = model.floats(n.output)
+        let x = model.inputRaw(node)
+        let y = model.raw(n.output)
         if pass.training && n.rate > 0 {
             mestk_dropout(model.kernels, model.shape(node), key(model, node, pass), n.rate, x, y, 0)
         } else if !n.inPlace {
-            mestk_copy(model.kernels, mestk_floats(model.shape(node)), x, y, 0)
+            var v = model.operand(int(n.from))
+            mestk_evaluate(model.kernels, model.shape(node), &v, y)
         }
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         guard let dx = model.inputGradient(node) else { return }
         let n = node.pointee
-        let dy = model.floats(n.gradient)
+        let dy = model.raw(n.gradient)
         if n.rate > 0 {
             mestk_dropout(
                 model.kernels, model.shape(node), key(model, node, pass), n.rate, dy, dx, model.adds(n.accumulatesFrom))
         } else if !n.gradientInPlace {
-            mestk_copy(model.kernels, mestk_floats(model.shape(node)), dy, dx, model.adds(n.accumulatesFrom))
+            var v = model.gradientOperand(int(n.index))
+            if n.accumulatesFrom { v.r = UnsafeRawPointer(dx) }
+            mestk_evaluate(model.kernels, model.shape(node), &v, dx)
         }
     }
 }

@@ -13,7 +13,7 @@ enum Flatten: Layer {
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         mestk_flatten_forward(
-            model.kernels, model.inputShape(node), model.input(node), model.floats(node.pointee.output))
+            model.kernels, model.inputShape(node), model.inputRaw(node), model.floats(node.pointee.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {

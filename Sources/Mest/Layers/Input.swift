@@ -14,11 +14,13 @@ enum Input: Layer {
         node.channels = int32(layer.channels)
         node.height = layer.height == 0 ? 1 : int32(layer.height)
         node.width = layer.width == 0 ? 1 : int32(layer.width)
+        // Pictures may be stored as bf16; features, of which there are few, are floats.
+        if plan.config.activations == MEST_ACTIVATIONS_BF16 && node.pixels > 1 { node.format = int32(MESTK_BF16) }
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         guard let x = model.state.pointee.batchInput else { return }
-        mestk_gather(model.kernels, model.shape(node), x, pass.count, model.floats(node.pointee.output))
+        mestk_gather(model.kernels, model.shape(node), x, pass.count, model.raw(node.pointee.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {}

@@ -13,6 +13,10 @@ enum Linear: Layer {
             throw plan.layer(int(node.index), message).text(" takes features, its input has ").integer(input.height)
                 .text(" x ").integer(input.width).text(" pixels; put FLATTEN or GLOBAL_AVG_POOL before it").as(.shape)
         }
+        if input.format != int32(MESTK_F32) {
+            throw plan.layer(int(node.index), message)
+                .text(" reads a picture of one pixel, stored as bf16; put FLATTEN before it").as(.shape)
+        }
         try plan.describeMatrix(&node, layer, inputs: input.channels, taps: 1, message)
     }
 

@@ -12,13 +12,13 @@ enum MaxPool: Layer {
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        mestk_max_pool_forward(model.kernels, model.geometry(node), model.input(node), model.floats(node.pointee.output))
+        mestk_max_pool_forward(model.kernels, model.geometry(node), model.inputRaw(node), model.raw(node.pointee.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         guard let dx = model.inputGradient(node) else { return }
         mestk_max_pool_backward(
-            model.kernels, model.geometry(node), model.input(node), model.floats(node.pointee.gradient), dx,
+            model.kernels, model.geometry(node), model.inputRaw(node), model.raw(node.pointee.gradient), dx,
             model.adds(node.pointee.accumulatesFrom))
     }
 }
@@ -31,13 +31,13 @@ enum AvgPool: Layer {
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        mestk_avg_pool_forward(model.kernels, model.geometry(node), model.input(node), model.floats(node.pointee.output))
+        mestk_avg_pool_forward(model.kernels, model.geometry(node), model.inputRaw(node), model.raw(node.pointee.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         guard let dx = model.inputGradient(node) else { return }
         mestk_avg_pool_backward(
-            model.kernels, model.geometry(node), model.floats(node.pointee.gradient), dx,
+            model.kernels, model.geometry(node), model.raw(node.pointee.gradient), dx,
             model.adds(node.pointee.accumulatesFrom))
     }
 }
@@ -51,7 +51,7 @@ enum GlobalAvgPool: Layer {
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         mestk_global_pool_forward(
-            model.kernels, model.inputShape(node), model.input(node), model.floats(node.pointee.output))
+            model.kernels, model.inputShape(node), model.inputRaw(node), model.floats(node.pointee.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {

@@ -12,14 +12,22 @@ enum ReLU: Layer {
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        mestk_relu_forward(
-            model.kernels, mestk_floats(model.shape(node)), model.input(node), model.floats(node.pointee.output))
+        if node.pointee.isVirtual { return }
+        var x = model.operand(int(node.pointee.from))
+        x.relu = 1
+        mestk_evaluate(model.kernels, model.shape(node), &x, model.raw(node.pointee.output))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        guard let dx = model.inputGradient(node) else { return }
-        mestk_relu_backward(
-            model.kernels, mestk_floats(model.shape(node)), model.floats(node.pointee.output),
-            model.floats(node.pointee.gradient), dx, model.adds(node.pointee.accumulatesFrom))
+        let n = node.pointee
+        guard n.finishedBy < 0, let dx = model.inputGradient(node) else { return }
+        var y = model.operand(int(n.index))
+        if n.gradientInPlace {
+            var gradient = model.completes(int(n.index), by: int(n.index), accumulate: false)
+            mestk_finish_gradient(model.kernels, model.shape(node), &y, &gradient)
+        } else {
+            mestk_relu_backward(
+                model.kernels, model.shape(node), &y, model.raw(n.gradient), dx, model.adds(n.accumulatesFrom))
+        }
     }
 }

@@ -118,9 +118,13 @@ struct Model {
         floats(nodes[int(node.pointee.from)].output)
     }
 
+    func inputRaw(_ node: UnsafeMutablePointer<Node>) -> UnsafeMutableRawPointer {
+        raw(nodes[int(node.pointee.from)].output)
+    }
+
     /// Where the gradient of the layer's input goes; nil when nothing before it trains.
-    func inputGradient(_ node: UnsafeMutablePointer<Node>) -> UnsafeMutablePointer<Float>? {
-        optional(nodes[int(node.pointee.from)].gradient)
+    func inputGradient(_ node: UnsafeMutablePointer<Node>) -> UnsafeMutableRawPointer? {
+        optionalRaw(nodes[int(node.pointee.from)].gradient)
     }
 
     func shape(_ node: UnsafeMutablePointer<Node>) -> mestk_shape { node.pointee.shape(lanes: lanes, blocks: blocks) }

@@ -40,6 +40,7 @@ struct Node {
     var channels: Int32 = 0
     var height: Int32 = 1
     var width: Int32 = 1
+    var format = int32(MESTK_F32)
 
     // CONV2D and pools: kernel, stride and padding; in and out filled for the current lanes.
     var geometry = mestk_conv()
@@ -68,9 +69,19 @@ struct Node {
     var runningVariance = Place.none
     var batchMean = Place.none
     var batchVariance = Place.none
+    var constants = Place.none    // BATCH_NORM, ADD: see Model/Operands.swift
+    var sums = Place.none         // BATCH_NORM: per strip, forward and backward
+    var backwardSums = Place.none
 
     // DROPOUT
     var rate: Float = 0
+
+    // Fusion (Model/Plan+Fusion.swift).
+    var isVirtual = false         // its output is not stored: who reads it computes it
+    var normedBy: Int32 = -1      // CONV2D: the batch norm that alone reads it
+    var gradientVirtual = false   // CONV2D: gradient of the output is computed by who reads it
+    var finishedBy: Int32 = -1    // RELU: the convolution that passes the gradient through it
+    var summedBy: Int32 = -1      // BATCH_NORM: who takes the sums of its output's gradient
 
     // Activations. A node computed in place shares its producer's buffer.
     var output = Place.none
@@ -80,6 +91,7 @@ struct Node {
     var consumers: Int32 = 0
     var inPlace = false           // output shares the buffer of `from`'s output
     var gradientInPlace = false   // gradient of `from`'s output shares the buffer of ours
+    var withInPlace = false       // ADD: that of `with`, too
     var outputOwner: Int32 = -1   // node whose buffer holds the output
     var gradientOwner: Int32 = -1 // node whose buffer holds the gradient of the output
     var trains = false            // it, or something before it, has parameters
@@ -98,7 +110,7 @@ struct Node {
 
     /// The output has the shape of another's.
     mutating func takeShape(of other: Node) {
-        (channels, height, width) = (other.channels, other.height, other.width)
+        (channels, height, width, format) = (other.channels, other.height, other.width, other.format)
     }
 
     var positions: Int64 { int64(rows) &* int64(columns) }
@@ -107,7 +119,7 @@ struct Node {
     var hasMatrix: Bool { kind == .linear || kind == .conv2D }
 
     func shape(lanes: Int32, blocks: Int32) -> mestk_shape {
-        mestk_shape(blocks: blocks, lanes: lanes, channels: channels, height: height, width: width)
+        mestk_shape(blocks: blocks, lanes: lanes, channels: channels, height: height, width: width, format: format)
     }
 }
 

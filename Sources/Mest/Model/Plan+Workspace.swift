@@ -7,7 +7,7 @@
 import CMest
 import CMestKernels
 
-enum Use: Int32 { case output, gradient, scratch, backwardScratch }
+enum Use: Int32 { case output, gradient, scratch, backwardScratch, sums, backwardSums }
 
 struct Tensor {
     var bytes: Int64
@@ -20,12 +20,13 @@ struct Tensor {
 }
 
 enum Workspace {
-    static let tensorsPerNode = 4
+    static let tensorsPerNode = 6
 }
 
 extension Plan {
     mutating func placeWorkspace(_ tensors: UnsafeMutablePointer<Tensor>) {
         shareBuffers()
+        fuseBackward()
         let n = listTensors(tensors)
         tensorCount = n
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
@@ -45,7 +46,7 @@ extension Plan {
             let traits = layerTraits(nodes[i])
             let alone = nodes[from].consumers == 1 && from > 0
             let kept = training && layerTraits(nodes[from]).backwardReadsOutput
-            nodes[i].inPlace = traits.inPlace && alone && !kept
+            nodes[i].inPlace = traits.inPlace && alone && !kept && !nodes[i].isVirtual && !nodes[from].isVirtual
             nodes[i].gradientInPlace = traits.inPlaceBackward && alone
             nodes[i].outputOwner = nodes[i].inPlace ? nodes[from].outputOwner : int32(i)
             nodes[i].gradientOwner = int32(i)
@@ -59,6 +60,8 @@ extension Plan {
         var i = count &- 1
         while i > 0 {
             if nodes[i].gradientInPlace { nodes[int(nodes[i].from)].gradientOwner = nodes[i].gradientOwner }
+            nodes[i].withInPlace = nodes[i].kind == .add && sharesWith(i)
+            if nodes[i].withInPlace { nodes[int(nodes[i].with)].gradientOwner = nodes[i].gradientOwner }
             i &-= 1
         }
     }
@@ -82,11 +85,17 @@ extension Plan {
         }
         let loss = count
         for i in 0..<count {
-            if !nodes[i].inPlace {
+            if !nodes[i].inPlace && !nodes[i].isVirtual {
                 // Lives until its last reader, the readers of everything computed in its place included.
                 var end = i
                 for j in i..<count where int(nodes[j].outputOwner) == i { end = max(end, lastRead(j)) }
-                add(mestk_floats(nodes[i].shape(lanes: lanes, blocks: blocks)) &* 4, i, end, i, .output)
+                add(mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks)), i, end, i, .output)
+            }
+            if nodes[i].kind == .batchNorm && training {
+                add(sumBytes(nodes[i]), min(i, int(nodes[i].from)), i, i, .sums)
+                if nodes[i].trains {
+                    add(sumBytes(nodes[i]), 2 &* loss &- int(nodes[i].summedBy), 2 &* loss &- i, i, .backwardSums)
+                }
             }
             add(layerScratch(nodes[i], self), i, i, i, .scratch)
             if !training || !nodes[i].trains { continue }
@@ -98,7 +107,7 @@ extension Plan {
                     first = min(first, firstGradient(j))
                     end = max(end, 2 &* loss &- j)
                 }
-                add(mestk_floats(nodes[i].shape(lanes: lanes, blocks: blocks)) &* 4, first, end, i, .gradient)
+                add(mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks)), first, end, i, .gradient)
             }
         }
         return n
@@ -108,11 +117,13 @@ extension Plan {
     private func lastRead(_ i: Int) -> Int {
         let loss = count
         var end = i == count &- 1 ? loss : i
-        if training && nodes[i].trains && layerTraits(nodes[i]).backwardReadsOutput { end = 2 &* loss &- i }
+        if training && nodes[i].trains && (layerTraits(nodes[i]).backwardReadsOutput || nodes[i].gradientVirtual) {
+            end = 2 &* loss &- i
+        }
         var j = i &+ 1
         while j < count {
             if int(nodes[j].from) == i || int(nodes[j].with) == i {
-                end = max(end, j)
+                end = max(end, nodes[j].isVirtual ? lastRead(j) : j)
                 if training && nodes[j].trains && layerTraits(nodes[j]).backwardReadsInput { end = max(end, 2 &* loss &- j) }
             }
             j &+= 1
@@ -181,6 +192,8 @@ extension Plan {
             case .gradient: node.pointee.gradient = place
             case .scratch: node.pointee.scratch = place
             case .backwardScratch: node.pointee.backwardScratch = place
+            case .sums: node.pointee.sums = place
+            case .backwardSums: node.pointee.backwardSums = place
             }
         }
         // Fullest moment of activations and gradients alone.
@@ -196,7 +209,7 @@ extension Plan {
 
     /// Those who share a buffer get its place.
     private func resolveShared() {
-        for i in 0..<count { nodes[i].output = nodes[int(nodes[i].outputOwner)].output }
+        for i in 0..<count where !nodes[i].isVirtual { nodes[i].output = nodes[int(nodes[i].outputOwner)].output }
         if !training { return }
         for i in 0..<count where nodes[i].trains {
             nodes[i].gradient = nodes[int(nodes[i].gradientOwner)].gradient

@@ -96,6 +96,7 @@ extension Plan {
         try plan.checkDensities(layers, message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
+        plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)
         return plan
@@ -193,6 +194,8 @@ extension Plan {
             let statistics = int64(nodes[i].statistics) &* 4
             nodes[i].batchMean = cursor.take(statistics, if: statistics > 0 && training)
             nodes[i].batchVariance = cursor.take(statistics, if: statistics > 0 && training)
+            let constants = constants(nodes[i]) &* int64(nodes[i].channels) &* 4
+            nodes[i].constants = cursor.take(constants, if: constants > 0)
         }
         bytes.batch = cursor.offset &- start
         workspace = Place(offset: cursor.offset)

@@ -195,7 +195,7 @@ struct LinearBackward: SchemeVisitor {
         let n = node.pointee
         mestk_linear_backward(
             model.kernels, model.blocks, model.lanes, &weights, model.input(node), model.floats(n.gradient),
-            model.inputGradient(node), model.adds(n.accumulatesFrom), model.floats(n.weight.gradient),
+            model.optional(model.nodes[int(n.from)].gradient), model.adds(n.accumulatesFrom), model.floats(n.weight.gradient),
             model.optional(n.bias.gradient))
     }
 }
@@ -203,23 +203,29 @@ struct LinearBackward: SchemeVisitor {
 struct ConvForward: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
+    let pass: Pass
+    let start: UnsafeMutablePointer<Float>?
+    let sums: UnsafeMutablePointer<Double>?
     func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
+        var x = model.operand(int(node.pointee.from))
         mestk_conv_forward(
-            model.kernels, model.geometry(node), &weights, model.optional(node.pointee.bias.value),
-            model.input(node), model.floats(node.pointee.output), model.floats(node.pointee.scratch))
+            model.kernels, model.geometry(node), &weights, start, &x, model.raw(node.pointee.output), pass.count, sums,
+            model.floats(node.pointee.scratch))
     }
 }
 
 struct ConvBackward: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
+    let pass: Pass
     func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
         let n = node.pointee
+        var x = model.operand(int(n.from)), dy = model.gradientOperand(int(n.index))
+        var dx = model.completes(int(n.from), by: int(n.index), accumulate: n.accumulatesFrom)
         mestk_conv_backward(
-            model.kernels, model.geometry(node), &weights, model.input(node), model.floats(n.gradient),
-            model.inputGradient(node), model.adds(n.accumulatesFrom), model.floats(n.weight.gradient),
+            model.kernels, model.geometry(node), &weights, &x, &dy, pass.count, &dx, model.floats(n.weight.gradient),
             model.optional(n.bias.gradient), int32(model.config.gradient_chunks), model.floats(n.backwardScratch))
     }
 }

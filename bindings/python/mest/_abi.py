@@ -31,6 +31,8 @@ MEST_SCHEME_DEFAULT, MEST_SCHEME_UNSTRUCTURED = 0, 1
 MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16 = 2, 3, 4
 MEST_SCHEME_PATTERN, MEST_SCHEME_NM24, MEST_SCHEME_FAN_IN = 5, 6, 7
 MEST_PATTERNS_CODE8 = 1
+MEST_ACTIVATIONS_F32 = 0
+MEST_ACTIVATIONS_BF16 = 1
 MEST_FLAG_NO_BIAS, MEST_FLAG_NO_AFFINE = 1, 2
 MEST_FROM_INPUT = -1
 MEST_NAME_BYTES = 24
@@ -130,6 +132,7 @@ class mest_config(Struct):
         *_fields(u32, "remove_count remove_number"),
         ("remove_fraction", f32),
         ("keep_lowest", u32),
+        ("activations", i32),
         ("scheme", i32),
         ("scheme_flags", u32),
     ]

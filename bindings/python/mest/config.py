@@ -25,6 +25,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
+    "activations": ("float32", "bfloat16"),
 }
 _SYNONYMS = {"none": None, "ems": "em&s", "2:4": "nm24"}
 
@@ -104,6 +105,7 @@ class Config:
     budget_bytes: Optional[int] = None  # no limit
     gradient_chunks: Optional[int] = None  # 16
     inference_only: bool = False
+    activations: str = "float32"  # "bfloat16" stores pictures in half the memory
 
     # Loss
     loss: str = "cross_entropy"

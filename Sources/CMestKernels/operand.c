@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operands: strips.  The arithmetic is in operand_vector.h. */
+#include "strip_job.h"
+
+static void chunk(void *argument, uint32_t strip, uint32_t worker)
+{
+    const mestk_strip_job *job = argument;
+    (void)worker;
+    job->run(job, (int32_t)strip);
+}
+
+void mestk_run_strips(const mestk_context *k, const mestk_strip_job *job)
+{
+    mestk_run(k, (uint32_t)mestk_strips(job->s), chunk, (void *)(uintptr_t)job);
+}
+
+void mestk_evaluate(const mestk_context *k, mestk_shape s, const mestk_operand *v, void *y)
+{
+    mestk_strip_job job = {.s = s, .v = v, .y = y};
+    job.run = mestk_kernels_of(k->level)->evaluate[s.format][mestk_lane_index(s.lanes)];
+    mestk_run_strips(k, &job);
+}
+
+void mestk_relu_backward(const mestk_context *k, mestk_shape s, const mestk_operand *y, const void *dy, void *dx,
+                         int32_t accumulate)
+{
+    mestk_strip_job job = {.s = s, .v = y, .x = dy, .y = dx, .accumulate = accumulate};
+    job.run = mestk_kernels_of(k->level)->relu_backward[s.format][mestk_lane_index(s.lanes)];
+    mestk_run_strips(k, &job);
+}
+
+void mestk_finish_gradient(const mestk_context *k, mestk_shape s, const mestk_operand *y,
+                           const mestk_gradient *gradient)
+{
+    if (!gradient->masked && !gradient->normed[0] && !gradient->normed[1]) return;
+    mestk_strip_job job = {.s = s, .v = y, .gradient = gradient};
+    job.run = mestk_kernels_of(k->level)->finish_gradient[s.format][mestk_lane_index(s.lanes)];
+    mestk_run_strips(k, &job);
+}
