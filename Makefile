@@ -30,7 +30,13 @@ LIBRARY := $(abspath $(OUT)/libmest.so)
 TO      := $(DESTDIR)$(PREFIX)
 
 # The Python package runs from the checkout against the library just built.
-RUN_PYTHON := MEST_LIBRARY=$(LIBRARY) PYTHONPATH=$(CURDIR)/bindings/python .venv/bin/python
+BESIDE     := MEST_LIBRARY=$(LIBRARY) PYTHONPATH=$(CURDIR)/bindings/python
+RUN_PYTHON := $(BESIDE) .venv/bin/python
+
+# Any Python with numpy; where it has torch, onnx and onnxruntime, they are measured too.
+BENCH_PYTHON ?= .venv/bin/python
+RUN_BENCH    := $(BESIDE) $(BENCH_PYTHON)
+BENCHMARKS   := step dense_against_sparse layers memory inference mutation
 
 .PHONY: help setup build demo test bench install uninstall clean
 
@@ -40,7 +46,7 @@ help:
 	@echo '  make build      libmest.so and libmest.a in $(OUT)'
 	@echo '  make demo       train a sparse network on this machine, from a private Python environment'
 	@echo '  make test       everything that CI checks'
-	@echo '  make bench      the benchmarks'
+	@echo '  make bench      the benchmarks, results and the table of the README; BENCH_PYTHON with torch compares'
 	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
 	@echo '  make uninstall  what make install put there'
 	@echo '  make clean      remove what was built'
@@ -67,7 +73,8 @@ test:
 
 bench: build
 	@tools/setup.sh demo
-	@$(RUN_PYTHON) benchmarks/step.py --save
+	@for part in $(BENCHMARKS); do echo "benchmarks/$$part.py"; $(RUN_BENCH) benchmarks/$$part.py --save || exit 1; done
+	@$(RUN_BENCH) benchmarks/readme.py
 
 # Writes a packaging template with its names filled in.
 fill = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@MINOR@|$(MINOR)|g' \

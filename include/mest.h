@@ -223,6 +223,12 @@ enum { /* mest_config.activations: how activations and their gradients are store
                                  stays in float; features (1 x 1 pixels) stay floats             */
 };
 
+enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
+    MEST_RECOMPUTE_NONE  = 0,
+    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools; a step takes up to
+                                1.3 times as long; the same bits                                */
+};
+
 enum { /* mest_config.optimizer_flags, bits */
     MEST_SGD_NESTEROV      = 1,
     MEST_NO_DECAY_BIAS     = 2, /* weight_decay leaves biases alone                              */
@@ -355,6 +361,7 @@ typedef struct mest_config {
 
     /* Activations */
     int32_t  activations;       /* MEST_ACTIVATIONS_*                                            */
+    int32_t  recompute;         /* MEST_RECOMPUTE_*                                              */
 
     /* Schemes */
     int32_t  scheme;            /* MEST_SCHEME_* of layers that name none                        */

@@ -67,7 +67,7 @@ func withPlan(
             for (i, a) in tensors.enumerated() {
                 #expect(a.offset >= 0 && a.offset % 64 == 0)
                 high = max(high, a.offset + a.bytes)
-                for b in tensors[(i + 1)...] where a.first <= b.last && b.first <= a.last {
+                for b in tensors[(i + 1)...] where a.meets(b) {
                     #expect(
                         a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset,
                         "seed \(seed): \(a.use) of \(a.node) and \(b.use) of \(b.node)")
@@ -89,7 +89,7 @@ func withPlan(
                     for source in sources(of: node, plan) {
                         let owner = plan.nodes[source].outputOwner
                         let tensor = tensors.first { $0.use == .output && $0.node == owner }
-                        #expect(tensor.map { Int($0.last) >= 2 * n - i } ?? false, "seed \(seed) layer \(i)")
+                        #expect(tensor.map { Int(max($0.life.last, $0.again.last)) >= 2 * n - i } ?? false, "seed \(seed) layer \(i)")
                     }
                 }
             }

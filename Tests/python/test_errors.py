@@ -165,6 +165,7 @@ def test_every_config_field_arrives():
         gradient_chunks=6,
         inference_only=True,
         activations="bfloat16",
+        recompute="block",
         loss="mse",
         label_smoothing=0.25,
         learning_rate=0.5,

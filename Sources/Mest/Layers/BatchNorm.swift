@@ -33,7 +33,10 @@ enum BatchNorm: Layer {
         let pivot = model.floats(n.runningMean)
         var mean = pivot
         var variance = model.floats(n.runningVariance)
-        if pass.training {
+        if pass.recomputing {
+            mean = model.floats(n.batchMean)
+            variance = model.floats(n.batchVariance)
+        } else if pass.training {
             let sums = model.at(n.sums, Double.self)
             if centre(model, n) == nil {
                 mestk_norm_moments(model.kernels, model.shape(node), pass.count, model.inputRaw(node), pivot, sums)

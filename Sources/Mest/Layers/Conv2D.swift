@@ -48,7 +48,7 @@ enum Conv2D: Layer {
             let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
             for c in 0..<int(norm.channels) { centred[c] = (start.map { $0[c] } ?? 0) - centre[c] }
             start = centred
-            if pass.training { sums = model.at(norm.sums, Double.self) }
+            if pass.training && !pass.recomputing { sums = model.at(norm.sums, Double.self) }
         }
         withScheme(node.pointee, ConvForward(model: model, node: node, pass: pass, start: start, sums: sums))
     }

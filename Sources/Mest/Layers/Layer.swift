@@ -41,6 +41,7 @@ struct Pass {
     var training: Bool
     var count: Int32      // samples in the batch
     var number: UInt64    // of the training pass, keys what is random in it
+    var recomputing = false  // in backward, what was given up: no statistics, they exist
 }
 
 // MARK: - The table

@@ -83,6 +83,10 @@ struct Node {
     var finishedBy: Int32 = -1    // RELU: the convolution that passes the gradient through it
     var summedBy: Int32 = -1      // BATCH_NORM: who takes the sums of its output's gradient
 
+    // Recomputation (Model/Plan+Recompute.swift).
+    var recomputedAt: Int32 = -1  // before the backward of which node the output is computed again
+    var recomputes: (Int32, Int32) = (0, 0)  // which nodes are before this one's backward
+
     // Activations. A node computed in place shares its producer's buffer.
     var output = Place.none
     var gradient = Place.none     // of the output

@@ -11,12 +11,42 @@ enum Use: Int32 { case output, gradient, scratch, backwardScratch, sums, backwar
 
 struct Tensor {
     var bytes: Int64
-    var first: Int32    // life, both ends included
-    var last: Int32
+    var life: Life
+    var again = Life.none  // a second life: what is recomputed
     var node: Int32
     var use: Use
     var offset: Int64 = -1
     var next: Int32 = -1  // of the placed ones, by ascending offset
+
+    func meets(_ other: Tensor) -> Bool {
+        life.meets(other.life) || life.meets(other.again) || again.meets(other.life) || again.meets(other.again)
+    }
+
+    func lives(at time: Int32) -> Bool { life.meets(Life(time, time)) || again.meets(Life(time, time)) }
+}
+
+/// From the first moment to the last, both included.
+struct Life {
+    static let none = Life(1, 0)
+    var first: Int32
+    var last: Int32
+
+    init(_ first: Int32, _ last: Int32) {
+        self.first = first
+        self.last = last
+    }
+
+    func meets(_ other: Life) -> Bool { max(first, other.first) <= min(last, other.last) }
+}
+
+private struct LastReads {
+    var forward: Int
+    var backward: Int
+
+    mutating func take(_ other: LastReads) {
+        forward = max(forward, other.forward)
+        backward = max(backward, other.backward)
+    }
 }
 
 enum Workspace {
@@ -27,6 +57,7 @@ extension Plan {
     mutating func placeWorkspace(_ tensors: UnsafeMutablePointer<Tensor>) {
         shareBuffers()
         fuseBackward()
+        chooseRecomputation()
         let n = listTensors(tensors)
         tensorCount = n
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
@@ -77,19 +108,27 @@ extension Plan {
 
     private func listTensors(_ tensors: UnsafeMutablePointer<Tensor>) -> Int {
         var n = 0
-        func add(_ bytes: Int64, _ first: Int, _ last: Int, _ node: Int, _ use: Use) {
+        func add(_ bytes: Int64, _ first: Int, _ last: Int, _ node: Int, _ use: Use, again: Life? = nil) {
             if bytes == 0 { return }
             (tensors + n).initialize(
-                to: Tensor(bytes: aligned(bytes), first: int32(first), last: int32(last), node: int32(node), use: use))
+                to: Tensor(
+                    bytes: aligned(bytes), life: Life(int32(first), int32(last)), again: again ?? .none, node: int32(node),
+                    use: use))
             n &+= 1
         }
         let loss = count
         for i in 0..<count {
             if !nodes[i].inPlace && !nodes[i].isVirtual {
                 // Lives until its last reader, the readers of everything computed in its place included.
-                var end = i
-                for j in i..<count where int(nodes[j].outputOwner) == i { end = max(end, lastRead(j)) }
-                add(mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks)), i, end, i, .output)
+                var reads = LastReads(forward: i, backward: 0)
+                for j in i..<count where int(nodes[j].outputOwner) == i { reads.take(lastReads(j)) }
+                let bytes = mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks))
+                if nodes[i].recomputedAt >= 0 && reads.backward > 0 {
+                    let again = Life(int32(2 &* loss &- int(nodes[i].recomputedAt)), int32(reads.backward))
+                    add(bytes, i, reads.forward, i, .output, again: again)
+                } else {
+                    add(bytes, i, max(reads.forward, reads.backward), i, .output)
+                }
             }
             if nodes[i].kind == .batchNorm && training {
                 add(sumBytes(nodes[i]), min(i, int(nodes[i].from)), i, i, .sums)
@@ -97,7 +136,9 @@ extension Plan {
                     add(sumBytes(nodes[i]), 2 &* loss &- int(nodes[i].summedBy), 2 &* loss &- i, i, .backwardSums)
                 }
             }
-            add(layerScratch(nodes[i], self), i, i, i, .scratch)
+            let again = int32(2 &* loss) &- nodes[i].recomputedAt
+            add(layerScratch(nodes[i], self), i, i, i, .scratch,
+                again: nodes[i].recomputedAt >= 0 ? Life(again, again) : nil)
             if !training || !nodes[i].trains { continue }
             add(layerBackwardScratch(nodes[i], self), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
             if int(nodes[i].gradientOwner) == i {
@@ -113,22 +154,28 @@ extension Plan {
         return n
     }
 
-    /// When the output of node i is read for the last time.
-    private func lastRead(_ i: Int) -> Int {
+    /// When the output of node i is read for the last time in each direction; 0: not in backward.
+    private func lastReads(_ i: Int) -> LastReads {
         let loss = count
-        var end = i == count &- 1 ? loss : i
+        var reads = LastReads(forward: i == count &- 1 ? loss : i, backward: 0)
         if training && nodes[i].trains && (layerTraits(nodes[i]).backwardReadsOutput || nodes[i].gradientVirtual) {
-            end = 2 &* loss &- i
+            reads.backward = 2 &* loss &- i
         }
         var j = i &+ 1
         while j < count {
             if int(nodes[j].from) == i || int(nodes[j].with) == i {
-                end = max(end, nodes[j].isVirtual ? lastRead(j) : j)
-                if training && nodes[j].trains && layerTraits(nodes[j]).backwardReadsInput { end = max(end, 2 &* loss &- j) }
+                if nodes[j].isVirtual { reads.take(lastReads(j)) } else { reads.take(LastReads(forward: j, backward: 0)) }
+                if training && nodes[j].trains && layerTraits(nodes[j]).backwardReadsInput {
+                    reads.take(LastReads(forward: 0, backward: 2 &* loss &- j))
+                }
+                // What is computed again reads its input again.
+                if nodes[j].recomputedAt >= 0 && nodes[i].recomputedAt < 0 {
+                    reads.take(LastReads(forward: 0, backward: 2 &* loss &- int(nodes[j].recomputedAt)))
+                }
             }
             j &+= 1
         }
-        return end
+        return reads
     }
 
     /// When the gradient of node i's output is written first: by its last consumer, or the loss.
@@ -161,7 +208,7 @@ extension Plan {
             var at = head
             while at >= 0 {
                 let placed = tensors[int(at)]
-                if placed.first <= t.last && t.first <= placed.last {
+                if placed.meets(t) {
                     let gap = placed.offset &- end
                     if gap >= t.bytes && gap < bestGap { (best, bestGap) = (end, gap) }
                     end = max(end, placed.offset &+ placed.bytes)
@@ -198,11 +245,12 @@ extension Plan {
         }
         // Fullest moment of activations and gradients alone.
         for i in 0..<n {
-            var sum: Int64 = 0
+            var (sum, again) = (Int64(0), Int64(0))
             for j in 0..<n where tensors[j].use == .output || tensors[j].use == .gradient {
-                if tensors[j].first <= tensors[i].first && tensors[i].first <= tensors[j].last { sum &+= tensors[j].bytes }
+                if tensors[j].lives(at: tensors[i].life.first) { sum &+= tensors[j].bytes }
+                if tensors[j].lives(at: tensors[i].again.first) { again &+= tensors[j].bytes }
             }
-            activations = max(activations, sum)
+            activations = max(activations, max(sum, again))
         }
         return (all, activations)
     }

@@ -33,6 +33,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule")
     try check.choice(config.activations, MEST_ACTIVATIONS_BF16, "activations")
+    try check.choice(config.recompute, MEST_RECOMPUTE_BLOCK, "recompute")
     try check.bits(config.optimizer_flags, 7, "optimizer_flags")
     try check.bits(config.schedule_flags, 1, "schedule_flags")
     try check.bits(config.scheme_flags, 1, "scheme_flags")

@@ -81,6 +81,7 @@ extension Model {
         var i = count &- 1
         while i > 0 {
             try stopIfCancelled()
+            if nodes[i].recomputes.1 > 0 { recompute(nodes[i], pass) }
             if nodes[i].trains { layerBackward(self, nodes + i, pass) }
             i &-= 1
         }

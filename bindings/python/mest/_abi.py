@@ -33,6 +33,8 @@ MEST_SCHEME_PATTERN, MEST_SCHEME_NM24, MEST_SCHEME_FAN_IN = 5, 6, 7
 MEST_PATTERNS_CODE8 = 1
 MEST_ACTIVATIONS_F32 = 0
 MEST_ACTIVATIONS_BF16 = 1
+MEST_RECOMPUTE_NONE = 0
+MEST_RECOMPUTE_BLOCK = 1
 MEST_FLAG_NO_BIAS, MEST_FLAG_NO_AFFINE = 1, 2
 MEST_FROM_INPUT = -1
 MEST_NAME_BYTES = 24
@@ -133,6 +135,7 @@ class mest_config(Struct):
         ("remove_fraction", f32),
         ("keep_lowest", u32),
         ("activations", i32),
+        ("recompute", i32),
         ("scheme", i32),
         ("scheme_flags", u32),
     ]

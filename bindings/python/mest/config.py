@@ -26,6 +26,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
     "activations": ("float32", "bfloat16"),
+    "recompute": (None, "block"),
 }
 _SYNONYMS = {"none": None, "ems": "em&s", "2:4": "nm24"}
 
@@ -106,6 +107,7 @@ class Config:
     gradient_chunks: Optional[int] = None  # 16
     inference_only: bool = False
     activations: str = "float32"  # "bfloat16" stores pictures in half the memory
+    recompute: Optional[str] = None  # "block": less memory, more time
 
     # Loss
     loss: str = "cross_entropy"

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every benchmark shares: turns of competitors, medians, tables, results with their origin.
+
+Two libraries with threads of their own disturb each other in one process: OpenMP threads spin for a
+while after their last work, LLVM's 200 ms unless told otherwise, GNU's some 10 ms.  So the variants
+take turns, a pause before each lets the threads of the one before fall asleep (`quiet_threads` keeps
+LLVM's to 2 ms), and short steps are timed several in a row after one that wakes their own threads.
+No library is measured with sleeping threads, none against another's spinning ones.
+
+A busy neighbour costs most where threads wait for each other without giving way, PyTorch's for example:
+up to fifty times the time.  Rounds in which other processes took part are therefore taken again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Hashable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PAUSE = 0.02  # seconds before a turn
+TURN = 0.03  # seconds of timed work in a turn, at least one call
+BUSY = 0.1  # share of the processors that others may use
+SHORT = 0.3  # seconds of all cores, below which that share cannot be told
+PATIENCE = 2  # how often all rounds may be taken again
+THREADS_NOTE = (
+    "OpenMP: KMP_BLOCKTIME={} ms, a pause of 20 ms before each turn, short steps several in a row after one untimed"
+)
+
+K = TypeVar("K", bound=Hashable)
+Call = Callable[[], Any]
+
+
+class NotInThisBuild(Exception):
+    """The library refused a variant; the message is its reason."""
+
+
+# ----------------------------------------------------------------------------------- libraries ---
+
+
+def quiet_threads() -> None:
+    """Call before a library with threads is loaded.  What the user has set stays."""
+    os.environ.setdefault("KMP_BLOCKTIME", "2")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no workers that start while others are timed
+
+
+def optional(name: str) -> Any:
+    """The module, or None with a line on stderr when it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        print(f"{name}: absent ({error}), not compared", file=sys.stderr)
+        return None
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turns the ways in which the package and the library refuse a description into NotInThisBuild."""
+    import mest
+
+    try:
+        yield
+    except mest.VersionError:  # library and package do not belong together: nothing can be measured
+        raise
+    except (mest.MestError, ValueError) as error:
+        raise NotInThisBuild(str(error)) from None
+    except TypeError as error:  # a field or keyword of a later version; any other is a defect here
+        if "has no field" not in str(error) and "unexpected keyword" not in str(error):
+            raise
+        raise NotInThisBuild(str(error)) from None
+
+
+# -------------------------------------------------------------------------------------- timing ---
+
+
+def interleave(calls: Mapping[K, Call], rounds: int, pause: float = PAUSE, turn: float = TURN) -> Dict[K, List[float]]:
+    """Milliseconds of every timed call, by variant; within a round each variant has one turn."""
+    repeats = {}
+    for key, call in calls.items():
+        call()  # the first touches memory
+        time.sleep(pause)
+        call()
+        repeats[key] = max(1, min(200, int(turn / max(seconds(call), 1e-6))))
+    times: Dict[K, List[float]] = {key: [] for key in calls}
+    patience = PATIENCE * rounds
+    for _ in range(rounds):
+        found, disturbed = _round(calls, repeats, pause)
+        while disturbed and patience > 0:
+            patience, TALLY.repeated = patience - 1, TALLY.repeated + 1
+            found, disturbed = _round(calls, repeats, pause)
+        TALLY.kept += disturbed
+        for key, samples in found.items():
+            times[key] += samples
+    return times
+
+
+def _round(calls: Mapping[K, Call], repeats: Mapping[K, int], pause: float) -> Tuple[Dict[K, List[float]], bool]:
+    """A turn of each, and whether other processes were busy meanwhile."""
+    bystanders = Bystanders()
+    found = {}
+    for key, call in calls.items():
+        time.sleep(pause)
+        if repeats[key] > 1:
+            call()
+        found[key] = [1e3 * seconds(call) for _ in range(repeats[key])]
+    return found, bystanders.disturbed()
+
+
+def seconds(call: Call) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def median(samples: Sequence[float]) -> float:
+    return statistics.median(samples)
+
+
+def ratio(reference: Optional[Sequence[float]], samples: Optional[Sequence[float]]) -> Optional[float]:
+    """How many times faster than the reference; None when one of them was not measured."""
+    return median(reference) / median(samples) if reference and samples else None
+
+
+def fastest(many: Iterable[Sequence[float]]) -> Optional[Sequence[float]]:
+    """The samples with the least median, the better of several layouts for example."""
+    return min((samples for samples in many if samples), key=median, default=None)
+
+
+# ------------------------------------------------------------------------------ other processes ---
+
+
+class Bystanders:
+    """How much of the processors' time others used since this object was made."""
+
+    def __init__(self) -> None:
+        self.begin = self._now()
+
+    @staticmethod
+    def _now() -> Optional[List[float]]:
+        """Seconds of all cores: busy, in all, and of this process and its finished children; None where
+        /proc does not tell."""
+        try:
+            fields = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        except (OSError, ValueError):
+            return None
+        tick = os.sysconf("SC_CLK_TCK")
+        idle = fields[3] + fields[4]
+        return [(sum(fields) - idle) / tick, sum(fields) / tick, sum(os.times()[:4])]
+
+    def share(self) -> Optional[float]:
+        """0 to 1; None when it is not known, or the time was too short to tell."""
+        now = self._now()
+        if now is None or self.begin is None:
+            return None
+        busy, whole, own = (b - a for a, b in zip(self.begin, now))
+        return max(0.0, busy - own) / whole if whole > SHORT else None
+
+    def disturbed(self) -> bool:
+        return (self.share() or 0.0) > BUSY
+
+
+@dataclass
+class Tally:
+    """Rounds that others disturbed: taken again, or kept because patience was at its end."""
+
+    repeated: int = 0
+    kept: int = 0
+
+
+TALLY = Tally()
+
+
+def conditions(options: argparse.Namespace) -> List[str]:
+    """Notes on how it was measured.  What was disturbed is not saved unless --busy says so."""
+    notes = [THREADS_NOTE.format(os.environ.get("KMP_BLOCKTIME", "default"))]
+    notes.append(f"{TALLY.repeated} rounds taken again because of other processes, {TALLY.kept} disturbed ones kept")
+    if TALLY.kept:
+        print(f"warning: {notes[-1]}: threads that wait for each other suffer most", file=sys.stderr)
+        if options.save and not options.busy:
+            options.save = False
+            print("not saved: the machine was busy (--busy saves all the same)", file=sys.stderr)
+    return notes
+
+
+# -------------------------------------------------------------------------------------- output ---
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown.  Columns whose name begins with ">" are aligned to the right."""
+    rule = "|".join("---:" if name.startswith(">") else "---" for name in header)
+    lines = ["| " + " | ".join(line) + " |" for line in [[name.lstrip(">") for name in header], *rows]]
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+def times(value: Optional[float], digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}x"
+
+
+def cpu() -> str:
+    """Name, family, model and usable cores; virtual machines often hide the full name."""
+    facts: Dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    name = facts.get("model name", platform.processor() or platform.machine())
+    return f"{name}, family {facts.get('cpu family', '?')} model {facts.get('model', '?')}, {os.cpu_count()} cores"
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command line without the paths of this machine."""
+    words = [Path(word).name if os.sep in word else word for word in arguments]
+    return " ".join(["python", "benchmarks/" + words[0], *words[1:]])
+
+
+def origin() -> Dict[str, str]:
+    """Where results come from."""
+    import mest
+    from mest import _lib
+
+    found = {
+        "command": command(sys.argv),
+        "date": str(datetime.date.today()),
+        "CPU": cpu(),
+        "build": f"mest {mest.__version__}, {_lib.library().mest_build_info().decode()}",
+    }
+    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "onnxruntime")}
+    rivals = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    return {**found, "compared with": rivals} if rivals else found
+
+
+def save(name: str, title: str, notes: Sequence[str], text: str, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes results/NAME.md for people and results/NAME.jsonl, origin and notes first, every sample."""
+    source = origin()
+    lines = [f"# {title}", "", *(f"- {what}: {value}" for what, value in source.items()), *(f"- {n}" for n in notes)]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text("\n".join([*lines, "", text, ""]))
+    with (RESULTS / f"{name}.jsonl").open("w") as file:
+        for record in [{**source, "notes": list(notes)}, *records]:
+            file.write(json.dumps(rounded(record)) + "\n")
+    print(f"\nwritten to {RESULTS.name}/{name}.md and .jsonl", file=sys.stderr)
+
+
+def rounded(value: Any) -> Any:
+    """Floats to four places: a sample is not known better."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def load(name: str) -> List[Dict[str, Any]]:
+    """The records of results/NAME.jsonl, origin first."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def parser(doc: Optional[str]) -> argparse.ArgumentParser:
+    """Options that all benchmarks have."""
+    made = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--save", action="store_true", help="write to benchmarks/results/")
+    made.add_argument("--busy", action="store_true", help="save even what other processes disturbed")
+    return made
