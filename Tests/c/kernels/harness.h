@@ -116,8 +116,8 @@ static float *plain_floats(mestk_shape s, const float *x, int count)
 /* Marks what is no padding. */
 static uint8_t *valid_map(mestk_shape s, int count)
 {
-    uint8_t *v = get(mestk_floats(s));
-    memset(v, 0, (size_t)mestk_floats(s));
+    uint8_t *v = get(mestk_values(s));
+    memset(v, 0, (size_t)mestk_values(s));
     for (int n = 0; n < count; n++)
         for (int c = 0; c < s.channels; c++)
             for (int y = 0; y < s.height; y++)
@@ -128,8 +128,8 @@ static uint8_t *valid_map(mestk_shape s, int count)
 static float *random_tensor(mestk_shape s, int count, int gradient)
 {
     uint8_t *v = valid_map(s, count);
-    float *x = floats(mestk_floats(s));
-    for (int64_t i = 0; i < mestk_floats(s); i++) x[i] = v[i] ? uniform() : gradient ? 0.0f : 100.0f * uniform();
+    float *x = floats(mestk_values(s));
+    for (int64_t i = 0; i < mestk_values(s); i++) x[i] = v[i] ? uniform() : gradient ? 0.0f : 100.0f * uniform();
     free(v);
     return x;
 }
@@ -137,7 +137,7 @@ static int padding_is_zero(mestk_shape s, int count, const float *x)
 {
     uint8_t *v = valid_map(s, count);
     int ok = 1;
-    for (int64_t i = 0; i < mestk_floats(s); i++) {
+    for (int64_t i = 0; i < mestk_values(s); i++) {
         uint32_t bits;
         memcpy(&bits, x + i, 4);
         if (!v[i] && bits) ok = 0;
@@ -161,7 +161,7 @@ static int padding_repeats(mestk_shape s, int count, const float *x)
                     }
     return ok;
 }
-static int all_finite(mestk_shape s, const float *x) { return mestk_first_not_finite(x, mestk_floats(s)) == -1; }
+static int all_finite(mestk_shape s, const float *x) { return mestk_first_not_finite(x, mestk_values(s)) == -1; }
 
 /* ---- weights ---- */
 
@@ -200,9 +200,9 @@ static matrix random_matrix(int rows, int channels, int taps, double density)
     return m;
 }
 /* Blocks of `group` rows; the values of rows that the last one lacks are 0. */
-static matrix random_blocks(int rows, int channels, int group, double density)
+static matrix random_blocks(int rows, int channels, int taps, int group, double density)
 {
-    matrix m = random_matrix((rows + group - 1) / group, channels, 1, density);
+    matrix m = random_matrix((rows + group - 1) / group, channels, taps, density);
     m.count *= group;
     m.w.rows = rows, m.w.form = MESTK_FORM_BLOCK, m.w.group = group;
     free(m.owned[0]);
@@ -210,6 +210,19 @@ static matrix random_blocks(int rows, int channels, int group, double density)
     for (int64_t j = m.w.row_start[rows / group] * group; rows % group && j < m.count; j++)
         if (j % group >= rows % group) value[j] = 0;
     m.w.value = m.owned[0] = value;
+    return m;
+}
+/* 3 x 3 kernels with 4 taps. */
+static matrix random_patterns(int rows, int channels, int code8, double density)
+{
+    matrix m = random_matrix(rows, channels, 1, density);
+    uint8_t *pattern = get(m.count);
+    for (int64_t j = 0; j < m.count; j++) pattern[j] = (uint8_t)below(8);
+    m.count *= 4;
+    free(m.owned[0]);
+    m.w.taps = 9, m.w.form = MESTK_FORM_PATTERN, m.w.pattern = m.owned[6] = pattern;
+    m.w.pattern_taps = mestk_patterns(code8);
+    m.w.value = m.owned[0] = random_floats(m.count);
     return m;
 }
 static void free_matrix(matrix *m)
@@ -220,7 +233,11 @@ static void free_matrix(matrix *m)
 static int connection(const mestk_weights *w, int64_t j, int *row, int *channel, int *tap)
 {
     int columns = w->channels * w->taps, column;
-    if (w->row_start) {
+    if (w->form == MESTK_FORM_PATTERN) {
+        *row = 0;
+        while (w->row_start[*row + 1] <= j / 4) ++*row;
+        column = w->column[j / 4] * 9 + w->pattern_taps[w->pattern[j / 4]][j % 4];
+    } else if (w->row_start) {
         int group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
         *row = 0;
         while (w->row_start[*row + 1] <= j / group) ++*row;

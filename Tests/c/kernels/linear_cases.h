@@ -32,7 +32,7 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
     char name[200];
     snprintf(name, sizeof name, "linear lanes %d blocks %d %d->%d density %g group %d", lanes, blocks, channels, rows,
              density, group);
-    matrix m = group > 1 ? random_blocks(rows, channels, group, density) : random_matrix(rows, channels, 1, density);
+    matrix m = group > 1 ? random_blocks(rows, channels, 1, group, density) : random_matrix(rows, channels, 1, density);
     int64_t nx = (int64_t)blocks * channels * lanes, ny = (int64_t)blocks * rows * lanes;
     float *x = random_floats(nx), *dy = random_floats(ny), *bias = random_floats(rows), *old_dx = random_floats(nx);
     float *old_dw = random_floats(m.count), *old_db = random_floats(rows);
