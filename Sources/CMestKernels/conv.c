@@ -4,8 +4,9 @@
 
 /* The channels of a slab are gone through in blocks that stay in L1 while all filters (forward) or all
  * input channels (backward) pass over them: L1_BYTES of slab.  But every pass loads and stores its
- * accumulators, so a pass gets at least so many connections on average, even if that takes L2. */
-enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, BACKWARD_PASS = 36 };
+ * accumulators, so a pass gets at least so many connections on average, even if that takes L2.  UNIT_PASS:
+ * of blocks and patterns, which load less per connection. */
+enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, UNIT_PASS = 64, BACKWARD_PASS = 36 };
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
@@ -162,7 +163,8 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
     mestk_conv_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .sums = sums, .count = count,
                           .slab = forward_slab(g), .chain_floats = forward_chains(g), .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
-    job.block_channels = block_for(forward_l1_block(g), FORWARD_PASS, w, w->channels);
+    int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
+    job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
     if (k->level != MESTK_REFERENCE) index_forward(&job, k->threads, scratch);
     mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);

@@ -122,7 +122,7 @@ static void compare(network n, const dataset *d, uint32_t epochs)
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
-    network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), schemes(), schemes() };
+    network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), schemes(), schemes(), scheme_convolutions() };
     /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
     networks[4].name = "mlp, one by one";
     networks[4].config.batch = 1;

@@ -90,6 +90,24 @@ UNUSED static network schemes(void)
     return n;
 }
 
+/* A convolution of every scheme that has kernels of its own. */
+UNUSED static network scheme_convolutions(void)
+{
+    network n = start("scheme convolutions", 5, 9, 7);
+    n.config.scheme = MEST_SCHEME_PATTERN;
+    add_conv(&n, 13, 3, 1);
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add(&n, MEST_LAYER_RELU);
+    for (int32_t scheme = MEST_SCHEME_BLOCK4; scheme <= MEST_SCHEME_PATTERN; scheme++) {
+        add_conv(&n, 17 + (uint32_t)scheme, 3, scheme == MEST_SCHEME_BLOCK8 ? 2 : 1)->scheme = scheme;
+        add(&n, MEST_LAYER_BATCH_NORM);
+        add(&n, MEST_LAYER_RELU);
+    }
+    add(&n, MEST_LAYER_GLOBAL_AVG_POOL);
+    add_linear(&n, 10)->density = 1;
+    return n;
+}
+
 /* Convolutions, batch norm and one residual connection; a sparse and a dense linear layer. */
 UNUSED static network residual(void)
 {

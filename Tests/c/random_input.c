@@ -105,7 +105,7 @@ static void random_config(mest_config *c)
 
 static network random_network(void)
 {
-    network n = below(3) == 0 ? mlp() : below(3) == 0 ? schemes() : below(2) ? residual() : pools();
+    network n = below(3) == 0 ? mlp() : below(3) == 0 ? (below(2) ? schemes() : scheme_convolutions()) : below(2) ? residual() : pools();
     for (uint32_t edits = below(6); edits > 0; edits--) {
         if (below(2)) random_config(&n.config);
         else random_layer(&n.layers[below(n.count)]);

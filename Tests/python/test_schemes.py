@@ -6,7 +6,7 @@ What the products give is compared in test_layers.py; units inside the engine in
 
 import numpy as np
 import pytest
-from cases import SCHEMES, of_scheme
+from cases import SCHEMES, conv_of_scheme, of_scheme
 from support import fingerprint, positions
 
 import mest
@@ -189,39 +189,83 @@ def test_memory(scheme):
     assert part.index_bytes == 8 * units + rows + 320  # 65 channel starts, to whole lines
 
 
+@pytest.mark.parametrize("kind", [of_scheme, conv_of_scheme])
 @pytest.mark.parametrize("batch", [1, 2, 7, 20])
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_same_bits_at_every_level(scheme, batch):
+def test_same_bits_at_every_level(scheme, batch, kind):
     found = set()
     for simd in ("reference", "avx2", "avx512"):
         for threads in (1, 3):
             try:
                 model = mest.Model(
-                    of_scheme(scheme), batch=batch, simd=simd, threads=threads, learning_rate=0.1
+                    kind(scheme), batch=batch, simd=simd, threads=threads, learning_rate=0.1
                 )
             except mest.UnsupportedError:
                 continue
             rng = np.random.default_rng(5)
             for _ in range(3):
-                x = rng.normal(size=(batch, 41)).astype(np.float32)
+                x = rng.normal(size=(batch, *model.plan().layers[0].shape)).astype(np.float32)
                 model.step(x, rng.integers(0, 4, batch))
             found.add(fingerprint(model))
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("scheme", ["block4", "pattern"])
-def test_convolutions_wait(scheme):
-    layers = [Input(4, 6, 6), Conv2d(4, 3, density=0.3), Flatten(), Linear(2, density=1.0)]
-    with pytest.raises(mest.UnsupportedError, match="CONV2D"):
-        mest.Model(layers, scheme=scheme)
-
-
-@pytest.mark.parametrize("scheme", ["nm24", "fan_in"])
-def test_convolutions_of_single_weights(scheme):
-    layers = [Input(6, 5, 5), Conv2d(7, 3, density=0.3), Flatten(), Linear(2, density=1.0)]
+@pytest.mark.parametrize("kernel", [1, 3, (2, 3)])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_convolutions(scheme, kernel):
+    layers = [Input(6, 5, 5), Conv2d(7, kernel, density=0.3), Flatten(), Linear(2, density=1.0)]
     model = mest.Model(layers, scheme=scheme, batch=4, mutation="em", epochs=8, learning_rate=0.1)
     x = np.random.default_rng(1).normal(size=(4, 6, 5, 5)).astype(np.float32)
     for _ in range(4):
         model.step(x, [0, 1, 0, 1])
         model.mutate()
         check(scheme, matrix(model))
+    unit = int(scheme[5:]) if scheme.startswith("block") else 1
+    assert model.plan().layers[1].unit == (4 if scheme == "pattern" and kernel == 3 else unit)
+
+
+CORNERS_AND_TS = {(4, 5, 7, 8), (3, 4, 6, 7), (1, 2, 4, 5), (0, 1, 3, 4), (3, 4, 5, 7), (1, 4, 5, 7),
+                  (1, 3, 4, 7)}  # fmt: skip
+
+
+@pytest.mark.parametrize("code8", [False, True])
+def test_patterns(code8):
+    """All 8 occur, and no other; kernels are as many in every filter; a csr comes back."""
+    layers = [Input(24, 6, 6), Conv2d(32, 3, density=0.2, name="c"), Flatten(), Linear(2)]
+    settings = dict(scheme="pattern", code8_patterns=code8, density=0.4, batch=4, mutation="vanilla")
+    model, other = mest.Model(layers, **settings), mest.Model(layers, seed=5, **settings)
+    known = CORNERS_AND_TS | {(5, 6, 7, 8) if code8 else (1, 3, 4, 5)}
+    for _ in range(4):
+        connected = matrix(model).reshape(32, 24, 9)
+        kernels = connected[connected.any(2)]
+        assert {tuple(np.flatnonzero(kernel)) for kernel in kernels} == known
+        assert set(connected.any(2).sum(1)) == {11}  # 24 * 0.2 * 9 / 4, rounded
+        model.mutate()
+    other.set_csr(1, model.csr(1))
+    for a, b in zip(model.csr(1), other.csr(1)):
+        np.testing.assert_array_equal(a, b)
+    starts = np.arange(33) * 4
+    taps = np.tile([0, 2, 6, 8], 32)
+    with pytest.raises(mest.UnsupportedError, match="none of the patterns"):
+        model.set_csr(1, starts, taps, np.ones(128))
+    with pytest.raises(ValueError, match="at most 0.444444"):
+        mest.plan([Input(4, 6, 6), Conv2d(4, 3), Flatten()], scheme="pattern", density=0.45)
+
+
+def test_golden_g5_counts():
+    """Blocks and patterns of the 30 convolutions of ResNet-32, as the authors' code rounds them."""
+    settings = dict(epochs=160, round_compat=True, density=0.1, batch=1)
+    for shape, em in [((32, 32), 896), ((64, 32), 1792), ((64, 64), 3584), ((128, 64), 7168)]:
+        layers = [Input(shape[1], 3, 3), Conv2d(shape[0], 3), Flatten(), Linear(2, density=1.0)]
+        model = mest.Model(layers, scheme="pattern", mutation="em", **settings)
+        for _ in range(121):
+            model.begin_epoch()
+        assert model.connections()[1] == em
+    layers = [Input(32, 3, 3), Conv2d(32, 3), Flatten(), Linear(2, density=1.0)]
+    model = mest.Model(layers, scheme="block4", mutation="em&s", **settings)
+    reached = [model.connections()[1]]
+    for epoch in range(121):
+        model.begin_epoch()
+        if epoch in (0, 90, 120):
+            reached.append(model.connections()[1])
+    assert reached == [924, 1380, 1152, 924]

@@ -137,7 +137,6 @@ private struct PlanCall {
     private func make(_ scratch: UnsafeMutableRawPointer, _ message: Message) throws(Status) {
         guard let config, let layers else { throw Status.internal }
         let plan = try Plan.make(config.pointee, layers, int(count), scratch: scratch, message)
-        try plan.checkProducts(message)
         if !creates { report(plan, outPlan, outLayers) }
         let budget = config.pointee.budget_bytes
         if budget > 0 && uint64(plan.bytes.total) > budget {

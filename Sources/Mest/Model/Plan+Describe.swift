@@ -31,14 +31,6 @@ extension Plan {
         throw message.start("mutation is set, but every layer is dense: set density below 1, or mutation NONE").as(.argument)
     }
 
-    /// Convolutions have no products over blocks and patterns yet.
-    func checkProducts(_ message: Message) throws(Status) {
-        for i in 0..<count where nodes[i].kind == .conv2D && nodes[i].unit > 1 {
-            throw layer(i, message).text(": scheme ").integer(nodes[i].scheme).text(" is not in this version for CONV2D")
-                .as(.unsupported)
-        }
-    }
-
     /// A scheme that was chosen must be able to have the density, and must have something to do.
     func checkDensities(_ layers: UnsafePointer<mest_layer>, _ message: Message) throws(Status) {
         var sparse = false
