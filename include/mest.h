@@ -81,8 +81,8 @@ MEST_API const char *mest_version_string(void);
 /* The MEST_ABI_VERSION that the library in use was built with. */
 MEST_API uint32_t mest_abi_version(void);
 
-/* One line about the build: OpenMP or not, instruction sets compiled in, the one this machine would
- * use.  Static storage. */
+/* One line about the build: OpenMP or not, instruction sets compiled in, the one that MEST_SIMD_AUTO
+ * means here, and whether the environment variable MEST_SIMD says so.  Static storage. */
 MEST_API const char *mest_build_info(void);
 
 /* ================================================================================ statuses === */
@@ -211,10 +211,14 @@ enum { /* mest_config.loss */
 };
 
 enum { /* mest_config.simd */
-    MEST_SIMD_AUTO      = 0, /* the best this machine has                                        */
+    MEST_SIMD_AUTO      = 0, /* the best this machine has, or what the environment variable
+                                MEST_SIMD says: reference, avx2, avx512, neon (auto: the best);
+                                MEST_ERR_ARGUMENT for any other word, MEST_ERR_UNSUPPORTED where
+                                absent.  Firmware has no environment                             */
     MEST_SIMD_REFERENCE = 1, /* plain C                                                          */
     MEST_SIMD_AVX2      = 2, /* 256-bit with FMA; MEST_ERR_UNSUPPORTED where absent              */
-    MEST_SIMD_AVX512    = 3  /* 512-bit;          MEST_ERR_UNSUPPORTED where absent              */
+    MEST_SIMD_AVX512    = 3, /* 512-bit;          MEST_ERR_UNSUPPORTED where absent              */
+    MEST_SIMD_NEON      = 4  /* 128-bit NEON;     MEST_ERR_UNSUPPORTED where absent (AArch64)    */
 };
 
 enum { /* mest_config.activations: how activations and their gradients are stored */

@@ -65,11 +65,20 @@ swift_tests() {
     return "$status"
 }
 
-# The kernels alone, against definitions in double; then once more under both sanitizers.
+# The kernels alone, against definitions in double; once more as a machine with a scalar FPU has them
+# (Cortex-M4F), here with this one's multiply-add; and under both sanitizers.
 kernels() {
     local flags="-std=c11 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -ISources/CMestKernels/include" status=0
     "$bin/clang" -O2 $flags -Xclang -fopenmp Tests/c/kernels/kernels_test.c $(kernel_sources) -lomp5 -lm -o "$build/kernels" \
         && "$build/kernels" || status=1
+    local fma=
+    [ "$(uname -m)" != x86_64 ] || fma=-mfma
+    if [ -z "$fma" ] || grep -qw fma /proc/cpuinfo; then
+        "$bin/clang" -O2 $flags $fma -DMESTK_NO_SIMD -fuse-ld=lld Tests/c/kernels/kernels_test.c $(kernel_sources) -lm \
+            -o "$build/kernels-fpu" && "$build/kernels-fpu" || status=1
+    else
+        say 'kernels, scalar FPU: 0 passed, 0 failed, 1 skipped'
+    fi
     "$bin/clang" -O1 -g $flags -fuse-ld=lld -fsanitize=address,undefined -fno-sanitize-recover=undefined \
         Tests/c/kernels/kernels_test.c $(kernel_sources) -lm -o "$build/kernels-sanitized" \
         && "$build/kernels-sanitized" || status=1
@@ -181,6 +190,8 @@ part kernels  kernels
 part c        c_tests
 part c-serial c_serial
 part golden   golden
+part aarch64  tools/emulate.sh aarch64
+part armv7    tools/emulate.sh armv7
 part address  address
 part thread   thread
 part valgrind valgrind_example

@@ -27,25 +27,45 @@ provided() {
         python3-venv) "$python" -c 'import venv, ensurepip' 2>/dev/null ;;
         binutils) have readelf && have nm ;;
         xz-utils) have xz ;;
+        qemu-user) have qemu-aarch64 || have qemu-aarch64-static ;;
+        libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/lib/libc.so ] ;;
+        libc6-dev-armhf-cross) [ -e /usr/arm-linux-gnueabihf/lib/libc.so ] ;;
+        libgcc-*-dev-arm64-cross) compgen -G '/usr/lib/gcc-cross/aarch64-linux-gnu/*/libgcc.a' >/dev/null ;;
+        libgcc-*-dev-armhf-cross) compgen -G '/usr/lib/gcc-cross/arm-linux-gnueabihf/*/libgcc.a' >/dev/null ;;
         *) have "$1" ;;
     esac
 }
 
-missing=()
-for package in $(packages); do
-    provided "$package" || missing+=("$package")
-done
+missing_of() {
+    local package
+    missing=()
+    for package in "$@"; do provided "$package" || missing+=("$package"); done
+}
+
+root_do=
+[ "$(id -u)" -eq 0 ] || root_do='sudo -n'
+can_install() { have apt-get && { [ -z "$root_do" ] || sudo -n true 2>/dev/null; }; }
+install_missing() { # what went wrong is in $log
+    say "installing ${missing[*]}"
+    log=$(mktemp)
+    { $root_do apt-get update && DEBIAN_FRONTEND=noninteractive $root_do apt-get install -y --no-install-recommends "${missing[@]}"; } \
+        >"$log" 2>&1 && rm -f "$log"
+}
+
+missing_of $(packages)
 if [ ${#missing[@]} -gt 0 ]; then
-    root_do=
-    [ "$(id -u)" -eq 0 ] || root_do='sudo -n'
-    if have apt-get && { [ -z "$root_do" ] || sudo -n true 2>/dev/null; }; then
-        say "installing ${missing[*]}"
-        log=$(mktemp)
-        { $root_do apt-get update && DEBIAN_FRONTEND=noninteractive $root_do apt-get install -y --no-install-recommends "${missing[@]}"; } \
-            >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "apt-get could not install: ${missing[*]}"; }
-        rm -f "$log"
-    else
-        fail "please install these packages, then run again: ${missing[*]}"
+    can_install || fail "please install these packages, then run again: ${missing[*]}"
+    install_missing || { tail -n 20 "$log" >&2; fail "apt-get could not install: ${missing[*]}"; }
+fi
+
+# What the tests can do without: they say what they skip.
+if [ "$purpose" = test ]; then
+    gcc_major=$(gcc -dumpversion | cut -d. -f1)
+    optional=(qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
+    [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
+    missing_of "${optional[@]}"
+    if [ ${#missing[@]} -gt 0 ]; then
+        { can_install && install_missing; } || say "without ${missing[*]} the library is not run on emulated ARM"
     fi
 fi
 

@@ -322,7 +322,9 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
 
     float *at = scratch;
     job.partials = at, at += job.groups * job.partial_stride;
-    if (k->level != MESTK_REFERENCE) {
+    /* By the function, not the level: a level may have vectors for some lanes only, and the reference writes
+     * its partial sums by connection. */
+    if (run.backward != mestk_conv_backward_reference) {
         job.by_entry = 1;
         job.offset = (mestk_word *)at, at += words16(job.connections);
         job.position = (mestk_word *)at, at += words16(job.connections);

@@ -17,6 +17,8 @@ void *mestk_allocate(size_t size, size_t alignment)
 
 void mestk_release(void *block) { free(block); }
 
+const char *mestk_environment(const char *name) { return getenv(name); }
+
 static _Thread_local char thread_message[256];
 #else
 void *mestk_allocate(size_t size, size_t alignment)
@@ -26,6 +28,12 @@ void *mestk_allocate(size_t size, size_t alignment)
 }
 
 void mestk_release(void *block) { (void)block; }
+
+const char *mestk_environment(const char *name)
+{
+    (void)name;
+    return NULL;
+}
 
 static char thread_message[256];
 #endif
@@ -39,19 +47,25 @@ char *mestk_thread_message(void) { return thread_message; }
 #endif
 #if MESTK_X86
 #define LEVELS ", avx512 avx2 reference, here: "
-#elif MESTK_HAS_PORTABLE
-#define LEVELS ", portable reference, here: "
+#elif MESTK_HAS_NEON
+#define LEVELS ", neon reference, here: "
+#elif MESTK_HAS_NATIVE
+#define LEVELS ", fpu reference, here: "
 #else
 #define LEVELS ", reference, here: "
 #endif
 
 const char *mestk_build_info(void)
 {
-    switch (mestk_best_level()) {
-    case MESTK_AVX512: return RUNTIME LEVELS "avx512";
-    case MESTK_AVX2: return RUNTIME LEVELS "avx2";
-    case MESTK_PORTABLE: return RUNTIME LEVELS "portable";
-    default: return RUNTIME LEVELS "reference";
+#define HERE(name) (forced ? RUNTIME LEVELS name ", as MEST_SIMD says" : RUNTIME LEVELS name)
+    int32_t forced = mestk_forced_level();
+    if (forced && !mestk_has_level(forced)) return RUNTIME LEVELS "nothing, MEST_SIMD is refused";
+    switch (forced ? forced : mestk_best_level()) {
+    case MESTK_AVX512: return HERE("avx512");
+    case MESTK_AVX2: return HERE("avx2");
+    case MESTK_NEON: return HERE("neon");
+    case MESTK_FPU: return HERE("fpu");
+    default: return HERE("reference");
     }
 }
 

@@ -29,7 +29,16 @@ void *memset(void *to, int value, size_t size);
 #else
 #define MESTK_HARDWARE_FMA 0
 #endif
-#define MESTK_HAS_PORTABLE (MESTK_HARDWARE_FMA && !MESTK_X86)
+/* The level of the build's own target.  Not NEON of 32-bit ARM, which flushes subnormal
+ * numbers to zero: build there with -mfpu=vfpv4-d16 or the like. */
+#define MESTK_HAS_NATIVE (MESTK_HARDWARE_FMA && !MESTK_X86)
+#if defined(__aarch64__) && defined(__ARM_NEON) && !defined(MESTK_NO_SIMD)
+#define MESTK_NATIVE MESTK_NEON
+#define MESTK_HAS_NEON MESTK_HAS_NATIVE
+#else
+#define MESTK_NATIVE MESTK_FPU
+#define MESTK_HAS_NEON 0
+#endif
 
 #define MESTK_INLINE static inline __attribute__((always_inline, unused))
 
@@ -150,8 +159,8 @@ extern const mestk_kernels mestk_reference_kernels;
 #if MESTK_X86
 extern const mestk_kernels mestk_avx2_kernels, mestk_avx512_kernels;
 #endif
-#if MESTK_HAS_PORTABLE
-extern const mestk_kernels mestk_portable_kernels;
+#if MESTK_HAS_NATIVE
+extern const mestk_kernels mestk_native_kernels;
 #endif
 const mestk_kernels *mestk_kernels_of(int32_t level);
 #endif

@@ -1,21 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The level every machine has: convolution and linear as defined, the rest for the build's own target.
- * Where that target is not x86-64 and has fused multiply-add, also the level "portable": the vector path,
- * by the compiler's own means, for NEON; of one lane only for a scalar FPU (Cortex-M4F), where larger
- * batches are rare and flash is not.
+ * Where that target is not x86-64 and has fused multiply-add, also its own level: NEON, the vector path by
+ * the compiler's vectors; or FPU, that path for one lane only, since on a microcontroller (Cortex-M4F)
+ * larger batches are rare and flash is dear.
  */
 #include "conv_job.h"
 #include "linear_job.h"
 #include "strip_job.h"
 #include "scalar_inline.h"
 
-#define LEVEL(name) mestk_portable_##name
+#define LEVEL(name) mestk_native_##name
 #define LEVEL_FMA MESTK_HARDWARE_FMA
-#if !MESTK_HAS_PORTABLE
+#if !MESTK_HAS_NATIVE
 #define LEVEL_WIDTH 4
 #define LEVEL_VECTOR_LANES 0
-#elif defined(__ARM_NEON) || defined(__SSE2__)
+#elif MESTK_HAS_NEON
 #define LEVEL_WIDTH 8 /* pairs of 128-bit registers */
 #define LEVEL_VECTOR_LANES 16
 #else

@@ -39,13 +39,12 @@ void mestk_gradient_average(const mestk_context *k, int64_t n, float beta, const
     mestk_run(k, (uint32_t)((n + MESTK_CHUNK - 1) / MESTK_CHUNK), average_chunk, &u);
 }
 
-/* No context, and none needed: every level gives the same bits, so the best one serves. */
-double mestk_sum_of_squares(int64_t n, const float *x)
+double mestk_sum_of_squares(const mestk_context *k, int64_t n, const float *x)
 {
-    return mestk_kernels_of(mestk_best_level())->sum_of_squares(n, x);
+    return mestk_kernels_of(k->level)->sum_of_squares(n, x);
 }
 
-double mestk_sum_of_magnitudes(int64_t n, const float *x)
+double mestk_sum_of_magnitudes(const mestk_context *k, int64_t n, const float *x)
 {
-    return mestk_kernels_of(mestk_best_level())->sum_of_magnitudes(n, x);
+    return mestk_kernels_of(k->level)->sum_of_magnitudes(n, x);
 }

@@ -100,6 +100,18 @@ static void swap(uint16_t *column, uint32_t at)
     column[at + 1] = first;
 }
 
+/* For MEST_SIMD_AUTO, until the next set_back. */
+static void set_simd(const char *value) { setenv("MEST_SIMD", value, 1); }
+
+/* No machine has both. */
+#ifdef __aarch64__
+#define SIMD_ELSEWHERE MEST_SIMD_AVX2
+#define SIMD_ELSEWHERE_NAME "avx2"
+#else
+#define SIMD_ELSEWHERE MEST_SIMD_NEON
+#define SIMD_ELSEWHERE_NAME "neon"
+#endif
+
 static int32_t progress(const mest_progress *now, void *user)
 {
     scene *s = user;
@@ -141,6 +153,7 @@ static mest_status inside(scene *s, int which)
 
 static void set_back(scene *s)
 {
+    unsetenv("MEST_SIMD");
     s->config = s->residual.config;
     memcpy(s->layers, s->residual.layers, sizeof s->layers);
     s->count = s->residual.count;

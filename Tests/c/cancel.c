@@ -233,8 +233,7 @@ static void overlapping(const network *n, const dataset *d, float *out)
 
 typedef struct reader {
     other_call o;
-    atomic_int over;
-    atomic_int refused;
+    atomic_int over, refused;
     int failed;
 } reader;
 
@@ -263,7 +262,7 @@ static void racing(network n, const dataset *d)
         || !check(pthread_create(&thread, NULL, read_often, &r) == 0, "pthread_create"))
         return;
     int done = 0, refused = 0, failed = 0;
-    for (time_t end = time(NULL) + 20; (done < 60 || refused < 5 || atomic_load(&r.refused) == 0) && time(NULL) < end;) {
+    for (time_t end = time(NULL) + 20; (done < 60 || refused < 5 || !atomic_load(&r.refused)) && time(NULL) < end;) {
         mest_status status = other(r.o.model, OTHER_STEP, d, &n.config);
         if (status == MEST_OK) done++;
         else if (status == MEST_ERR_STATE) refused++;

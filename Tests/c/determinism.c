@@ -95,9 +95,9 @@ static void compare(network n, const dataset *d, uint32_t epochs)
         check(other == expected, "%s: %u threads: %016llx instead of %016llx", n.name, threads,
               (unsigned long long)other, (unsigned long long)expected);
     }
-    static const char *simd[] = { "", "reference", "AVX2", "AVX-512" };
+    static const char *simd[] = { "", "reference", "AVX2", "AVX-512", "NEON" };
     n.config.threads = 2;
-    for (int32_t level = MEST_SIMD_REFERENCE; level <= MEST_SIMD_AVX512; level++) {
+    for (int32_t level = MEST_SIMD_REFERENCE; level <= MEST_SIMD_NEON; level++) {
         mest_status status;
         n.config.simd = level;
         other = train(&n, d, NULL, epochs, &status);

@@ -64,7 +64,7 @@ static void random_config(mest_config *c)
     case 0: c->batch = below(2) ? below(40) : some_number(); break;
     case 1: c->micro_batches = below(2) ? below(4) : some_number(); break;
     case 2: c->threads = some_number(); break;
-    case 3: c->simd = (int32_t)below(4); break;
+    case 3: c->simd = (int32_t)below(5); break;
     case 4: c->gradient_chunks = some_number(); break;
     case 5: c->inference_only = below(2); break;
     case 6: c->loss = (int32_t)below(2); break;

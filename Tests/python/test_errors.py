@@ -2,6 +2,7 @@
 """What is refused, by which exception, with which words, and that a refusal changes nothing."""
 
 import inspect
+import platform
 
 import numpy as np
 import pytest
@@ -107,6 +108,27 @@ def test_wrong_words(field, value, words):
     with pytest.raises(ValueError, match=words) as caught:
         tiny(**{field: value})
     assert field in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["sse", "AVX2", " avx2", "avx2,neon", "3", "fpu"])
+def test_wrong_word_in_the_environment(word, monkeypatch):
+    monkeypatch.setenv("MEST_SIMD", word)
+    for make in (tiny, lambda: mest.plan([Input(4), Linear(3)])):
+        words = "MEST_SIMD.*auto, reference, avx2, avx512, neon"
+        with pytest.raises(mest.MestArgumentError, match=words):
+            make()
+    tiny(simd="reference")
+
+
+def test_environment_names_what_this_machine_lacks(monkeypatch):
+    lacking = "avx2" if platform.machine() == "aarch64" else "neon"
+    monkeypatch.setenv("MEST_SIMD", lacking)
+    for make in (tiny, lambda: mest.plan([Input(4), Linear(3)])):
+        with pytest.raises(mest.UnsupportedError, match=f"MEST_SIMD says {lacking}"):
+            make()
+    with pytest.raises(mest.UnsupportedError, match=rf"simd \d \({lacking}\)"):
+        tiny(simd=lacking)
+    tiny(simd="reference")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from support import fingerprint
 
 import mest
-from mest import Dropout, Flatten, Input, Linear, ReLU
+from mest import Dropout, Flatten, Input, Linear, ReLU, _lib
 from mest.datasets import digits
 
-SIMD = ("reference", "avx2", "avx512")
+SIMD = ("reference", "avx2", "avx512", "neon")
 
 
 def trained(layers, x, y, **config):
@@ -73,6 +73,29 @@ def test_instruction_sets(case):
     assert "reference" in known and len(set(map(repr, known.values()))) == 1, {
         simd: result[0] for simd, result in known.items()
     }
+
+
+@pytest.mark.parametrize("simd", SIMD)
+def test_instruction_set_of_the_environment(case, simd, monkeypatch):
+    """MEST_SIMD says what AUTO means, and nothing where the program says it."""
+    layers, x, y = case
+    usual = trained(layers(), x, y)
+    explicit = trained(layers(), x, y, simd=simd)
+    monkeypatch.setenv("MEST_SIMD", simd)
+    assert trained(layers(), x, y) == explicit in (None, usual)
+    assert trained(layers(), x, y, simd="reference") == usual
+    here = f"{simd}, as MEST_SIMD says" if explicit else "nothing, MEST_SIMD is refused"
+    assert f"here: {here}" in _lib.library().mest_build_info().decode()
+
+
+@pytest.mark.parametrize("word", ["auto", ""])
+def test_environment_that_names_no_instruction_set(case, word, monkeypatch):
+    layers, x, y = case
+    monkeypatch.delenv("MEST_SIMD", raising=False)
+    usual, build = trained(layers(), x, y), _lib.library().mest_build_info()
+    monkeypatch.setenv("MEST_SIMD", word)
+    assert trained(layers(), x, y) == usual
+    assert _lib.library().mest_build_info() == build and b"MEST_SIMD" not in build
 
 
 @pytest.mark.parametrize("batch", [1, 3, 5, 9, 17])

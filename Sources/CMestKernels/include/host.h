@@ -12,7 +12,11 @@ void mestk_release(void *block);
 /* 256 bytes, zero-terminated, one a thread: messages of calls that have no model. */
 char *mestk_thread_message(void);
 
-/* Static text about this build: "openmp|serial, avx512 avx2 reference, here: avx512". */
+/* The value of an environment variable, or NULL; NULL where there is no environment. */
+const char *mestk_environment(const char *name);
+
+/* Static text about this build: "openmp|serial, avx512 avx2 reference, here: avx512"; after "here" what
+ * MEST_SIMD_AUTO means, and whether MEST_SIMD says so. */
 const char *mestk_build_info(void);
 
 /* Atomics on a flag that another thread or a signal handler may touch. */

@@ -10,9 +10,9 @@
 
 typedef void (*mestk_body)(void *argument, uint32_t index, uint32_t worker);
 
-/* Instruction set used by the kernels that have a vector path.  Portable: that of the build's own target,
- * where it is not x86-64 and has fused multiply-add (NEON, the FPU of a Cortex-M4F). */
-enum { MESTK_REFERENCE = 1, MESTK_AVX2 = 2, MESTK_AVX512 = 3, MESTK_PORTABLE = 4 };
+/* Instruction set used by the kernels that have a vector path; the numbers of MEST_SIMD_*.  FPU: fused
+ * multiply-add without vectors (Cortex-M4F, RV32F); no public number, where it exists it is the best. */
+enum { MESTK_REFERENCE = 1, MESTK_AVX2 = 2, MESTK_AVX512 = 3, MESTK_NEON = 4, MESTK_FPU = 5 };
 
 /* How one model computes: passed to every kernel. */
 typedef struct mestk_context {
@@ -32,6 +32,13 @@ int32_t mestk_cores(void);
 
 /* Best level of this machine and build; honours nothing but the CPU. */
 int32_t mestk_best_level(void);
+
+/* The level that the environment variable MEST_SIMD names, whether this machine has it or not.
+ * 0: none (not set, empty, "auto", or no environment); -1: its value is no level's name. */
+int32_t mestk_forced_level(void);
+
+/* "avx512"; "" for what is no level.  Static text. */
+const char *mestk_level_name(int32_t level);
 
 /* 1 when the machine and the build can run this level. */
 int32_t mestk_has_level(int32_t level);

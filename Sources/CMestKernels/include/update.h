@@ -20,8 +20,8 @@ void mestk_gradient_average(const mestk_context *k, int64_t n, float beta, const
 /* Sum of squares in double: chunks of 4096 values; inside a chunk 16 virtual lanes (value i to lane i
  * mod 16) of fp32 fma, lane tree; chunk sums added in double in order.  Not finite when a value is
  * not. */
-double mestk_sum_of_squares(int64_t n, const float *x);
+double mestk_sum_of_squares(const mestk_context *k, int64_t n, const float *x);
 
 /* Sum of |x|: the same decomposition. */
-double mestk_sum_of_magnitudes(int64_t n, const float *x);
+double mestk_sum_of_magnitudes(const mestk_context *k, int64_t n, const float *x);
 #endif

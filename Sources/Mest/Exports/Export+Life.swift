@@ -114,7 +114,7 @@ private struct PlanCall {
             throw message.start("config.abi_version is ").integer(config.pointee.abi_version).text(", this library's is ")
                 .integer(MEST_ABI_VERSION).text("; compile with the header of this library").as(.version)
         }
-        if count < 2 || int(count) > Plan.maxLayers {
+        if count < 2 || count > uint32(Plan.maxLayers) {
             throw message.start("count is ").integer(count).text("; use 2 to ").integer(Plan.maxLayers).text(" layers").as(.argument)
         }
         if creates {

@@ -59,7 +59,7 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
 }
 
 private func node(_ model: Model, _ layer: UInt32) throws(Status) -> UnsafeMutablePointer<Node> {
-    if int(layer) >= model.count {
+    if layer >= uint32(model.count) {
         throw model.message.start("layer ").integer(layer).text(" does not exist; the last is ").integer(model.count &- 1)
             .as(.argument)
     }

@@ -57,7 +57,7 @@ public func mest_model_mutation(
     call(model) { (model) throws(Status) in
         try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
         if let out_layers {
-            if int(capacity) < model.sparseLayers {
+            if capacity < uint32(model.sparseLayers) {
                 throw model.message.start("capacity is ").integer(capacity).text(", there are ").integer(model.sparseLayers)
                     .text(" sparse layers").as(.argument)
             }

@@ -32,6 +32,9 @@ struct ModelState {
     var forgotten: UInt64 = 0
     var forgottenInEpoch: UInt64 = 0
 
+    /// Lane blocks of the samples of this pass: what a short batch does not fill is not computed.
+    var blocks: Int32
+
     /// The caller's samples during a pass.
     var batchInput: UnsafePointer<Float>?
 
@@ -41,6 +44,7 @@ struct ModelState {
         self.kernels = kernels
         self.ownsBlock = ownsBlock
         stepsPerEpoch = plan.config.steps_per_epoch
+        blocks = plan.blocks
     }
 }
 
@@ -84,7 +88,7 @@ struct Model {
     var nodes: UnsafeMutablePointer<Node> { state.pointee.plan.nodes }
     var count: Int { state.pointee.plan.count }
     var lanes: Int32 { state.pointee.plan.lanes }
-    var blocks: Int32 { state.pointee.plan.blocks }
+    var blocks: Int32 { state.pointee.blocks }
 
     var message: Message {
         Message(buffer: (base + Model.messageOffset).assumingMemoryBound(to: CChar.self))
@@ -152,8 +156,7 @@ extension Model {
         own.nodes = nodes
         for i in 0..<plan.count { (nodes + i).initialize(to: plan.nodes[i]) }
 
-        let level = plan.config.simd == MEST_SIMD_AUTO ? mestk_best_level() : plan.config.simd
-        let kernels = mestk_context(level: level, threads: plan.threads, parallel_for: env.parallel_for, user: env.user)
+        let kernels = mestk_context(level: plan.level, threads: plan.threads, parallel_for: env.parallel_for, user: env.user)
         let model = Model(OpaquePointer(block))
         model.flags.initialise()
         model.state.initialize(

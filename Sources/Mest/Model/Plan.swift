@@ -44,6 +44,7 @@ struct Plan {
     var lanes: Int32 = 1
     var blocks: Int32 = 1       // lane blocks of a full batch
     var threads: Int32 = 1
+    var level: Int32 = 1        // MESTK_REFERENCE ...: what the kernels run on
     var bytes = PartBytes()
     var gradients = Place.none  // start of the part, to zero it at once
     var sampleLoss = Place.none
@@ -90,7 +91,8 @@ extension Plan {
         var plan = Plan(nodes: nodes, count: count, config: try resolve(config, message))
         plan.derivesSteps = config.steps_per_epoch == 0
         plan.chooseLanes()
-        try plan.chooseThreads(message)
+        plan.chooseThreads()
+        try plan.chooseLevel(message)
         try plan.describe(layers, message)
         plan.distributeDensity()
         try plan.checkDensities(layers, message)
@@ -110,12 +112,28 @@ extension Plan {
         blocks = (batch &+ lanes &- 1) / lanes
     }
 
-    private mutating func chooseThreads(_ message: Message) throws(Status) {
+    private mutating func chooseThreads() {
         let cores = mestk_cores()
         threads = config.threads > 0 ? int32(config.threads) : (cores < 4 ? cores : 4)
-        if config.simd != MEST_SIMD_AUTO && mestk_has_level(config.simd) == 0 {
-            throw message.start("simd ").integer(config.simd)
-                .text(" is not available on this machine; use MEST_SIMD_AUTO").as(.unsupported)
+    }
+
+    /// What config.simd asks for; for AUTO what the environment variable MEST_SIMD names, else the best.
+    private mutating func chooseLevel(_ message: Message) throws(Status) {
+        if config.simd != MEST_SIMD_AUTO {
+            level = config.simd
+            if mestk_has_level(level) != 0 { return }
+            throw message.start("simd ").integer(level).text(" (").text(mestk_level_name(level), limit: 16)
+                .text(") is not available on this machine; use MEST_SIMD_AUTO").as(.unsupported)
+        }
+        let forced = mestk_forced_level()
+        if forced < 0 {
+            throw message.start("the environment variable MEST_SIMD is none of auto, reference, avx2, avx512, neon")
+                .as(.argument)
+        }
+        level = forced == 0 ? mestk_best_level() : forced
+        if mestk_has_level(level) == 0 {
+            throw message.start("the environment variable MEST_SIMD says ").text(mestk_level_name(level), limit: 16)
+                .text(", which is not available on this machine").as(.unsupported)
         }
     }
 

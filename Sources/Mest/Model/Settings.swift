@@ -23,7 +23,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.range(config.mutation_every, 0, most, "mutation_every")
     try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
     try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
-    try check.choice(config.simd, MEST_SIMD_AVX512, "simd")
+    try check.choice(config.simd, MEST_SIMD_NEON, "simd")
     try check.choice(config.loss, MEST_LOSS_MSE, "loss")
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule")
     try check.choice(config.scheme, MEST_SCHEME_FAN_IN, "scheme")

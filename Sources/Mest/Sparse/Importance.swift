@@ -30,8 +30,8 @@ struct Importance {
         if config.mutation_flags & UInt32(MEST_MUTATION_NORMALISED) != 0 {
             let stored = model.weightCount(node.pointee)
             let n = int64(node.pointee.active)
-            ofWeight = Importance.inverseMean(value, stored, n)
-            factor = config.importance_lambda * (source.map { Importance.inverseMean($0, stored, n) } ?? 0)
+            ofWeight = Importance.inverseMean(model, value, stored, n)
+            factor = config.importance_lambda * (source.map { Importance.inverseMean(model, $0, stored, n) } ?? 0)
         }
         weightFactor = ofWeight
         gradientFactor = factor
@@ -56,8 +56,10 @@ struct Importance {
     }
 
     /// n: of the stored values, how many exist; the others are 0.
-    private static func inverseMean(_ x: UnsafeMutablePointer<Float>, _ stored: Int64, _ n: Int64) -> Float {
-        let sum = mestk_sum_of_magnitudes(stored, x)
+    private static func inverseMean(
+        _ model: Model, _ x: UnsafeMutablePointer<Float>, _ stored: Int64, _ n: Int64
+    ) -> Float {
+        let sum = mestk_sum_of_magnitudes(model.kernels, stored, x)
         return sum > 0 ? mestk_float_double(mestk_double_u64(uint64(n)) / sum) : 0
     }
 }

@@ -31,8 +31,8 @@ extension Model {
         var sum = 0.0
         for i in 0..<count {
             let n = nodes[i]
-            if n.weight.exists { sum += mestk_sum_of_squares(weightCount(n), floats(n.weight.value)) }
-            if n.bias.exists { sum += mestk_sum_of_squares(n.bias.capacity, floats(n.bias.value)) }
+            if n.weight.exists { sum += mestk_sum_of_squares(kernels, weightCount(n), floats(n.weight.value)) }
+            if n.bias.exists { sum += mestk_sum_of_squares(kernels, n.bias.capacity, floats(n.bias.value)) }
         }
         return config.weight_decay * mestk_float_double(mestk_sqrt_double(sum))
     }
@@ -47,8 +47,8 @@ extension Model {
         var sum = 0.0
         for i in 0..<count {
             let n = nodes[i]
-            if n.weight.exists { sum += mestk_sum_of_squares(weightCount(n), floats(n.weight.gradient)) }
-            if n.bias.exists { sum += mestk_sum_of_squares(n.bias.capacity, floats(n.bias.gradient)) }
+            if n.weight.exists { sum += mestk_sum_of_squares(kernels, weightCount(n), floats(n.weight.gradient)) }
+            if n.bias.exists { sum += mestk_sum_of_squares(kernels, n.bias.capacity, floats(n.bias.gradient)) }
         }
         return mestk_float_double(mestk_sqrt_double(sum))
     }

@@ -102,6 +102,14 @@ extension Model {
     func forward(_ x: UnsafePointer<Float>, _ pass: Pass) throws(Status) {
         state.pointee.batchInput = x
         defer { state.pointee.batchInput = nil }
+        let filled = (pass.count &+ lanes &- 1) / lanes
+        if filled != blocks {
+            state.pointee.blocks = filled
+            for i in 0..<count {
+                nodes[i].geometry.in.blocks = filled
+                nodes[i].geometry.out.blocks = filled
+            }
+        }
         for i in 0..<count {
             try stopIfCancelled()
             layerForward(self, nodes + i, pass)

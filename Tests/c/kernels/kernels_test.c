@@ -10,6 +10,7 @@
  * Prints a line per failed case and `kernels: N passed, N failed`; exit code 1 on failure.
  */
 #include "conv_cases.h"
+#include "level_cases.h"
 #include "linear_cases.h"
 #include "loss_cases.h"
 #include "norm_cases.h"
@@ -21,6 +22,7 @@ int main(void)
     static const int lanes[4] = {1, 4, 8, 16};
     list_ways();
     test_host();
+    test_levels();
     test_scalar();
     test_index();
     test_layout();

@@ -15,7 +15,7 @@ from . import _abi
 # The words of each field, in the order of the header's numbers 0, 1, 2, ...
 _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "loss": ("cross_entropy", "mse"),
-    "simd": ("auto", "reference", "avx2", "avx512"),
+    "simd": ("auto", "reference", "avx2", "avx512", "neon"),
     "schedule": ("constant", "step", "cosine"),
     "distribution": ("uniform", "erk"),
     "scheme": (
@@ -102,7 +102,7 @@ class Config:
     batch: int = 64
     micro_batches: int = 1
     threads: Optional[int] = None  # one a core, at most 4
-    simd: str = "auto"
+    simd: str = "auto"  # the best here, or what the environment variable MEST_SIMD says
     budget_bytes: Optional[int] = None  # no limit
     gradient_chunks: Optional[int] = None  # 16
     inference_only: bool = False

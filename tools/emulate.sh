@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The kernels and the whole library built for another machine's Linux and run in qemu: every level gives
+# the bits of the reference there, and that machine those of this one and of Tests/c/hashes.txt.
+#
+#   tools/emulate.sh aarch64    64-bit ARM: the level NEON
+#   tools/emulate.sh armv7      32-bit ARM without NEON: the level FPU of microcontrollers, 32-bit sizes
+#
+# Compiler and linker are the Swift toolchain's; the C library, libgcc and qemu are Debian's, which
+# tools/setup.sh test installs.  Embedded Swift has no module for these Linuxes: the engine is compiled for
+# bare metal, whose calling convention is the same, and linked with kernels compiled for Linux.
+set -uo pipefail
+. "$(dirname "$0")/common.sh"
+
+target=${1:-aarch64}
+case $target in
+    aarch64) linux=aarch64-linux-gnu metal=aarch64-none-none-elf package=arm64 emulator=qemu-aarch64 flags= ;;
+    armv7) linux=arm-linux-gnueabihf metal=armv7-none-none-eabi package=armhf emulator=qemu-arm
+           flags='-march=armv7-a -mfpu=vfpv4-d16 -mfloat-abi=hard' ;;
+    *) fail "unknown target $target; use aarch64 or armv7" ;;
+esac
+
+skip() { say "skipped: $*"; totals "$target" 0 0 1; exit 0; }
+
+[ "$(uname -m)" != "$target" ] || skip 'this machine is one: the other parts run there'
+qemu=$(command -v $emulator || command -v $emulator-static) || skip "no $emulator (Debian: qemu-user)"
+libraries=/usr/$linux
+[ -e $libraries/lib/libc.so ] || skip "no $libraries/lib/libc.so (Debian: libc6-dev-$package-cross)"
+compgen -G "/usr/lib/gcc-cross/$linux/*/libgcc.a" >/dev/null \
+    || skip "no libgcc for $linux (Debian: libgcc-12-dev-$package-cross or another version)"
+
+passed=0 failed=0
+bin=$(toolchain_bin)
+cd "$root" || exit 1
+mkdir -p "${BUILD:-.build}/$target"
+work=$(cd "${BUILD:-.build}/$target" && pwd)
+
+# one WHAT COMMAND...: a command that is one check.
+one() {
+    local what=$1
+    shift
+    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); say "FAILED: $what"; return 1; fi
+}
+compile() { "$bin/clang" --target=$linux $flags -fuse-ld=lld "$@"; }
+emulate() { timeout 900 "$qemu" -L $libraries "$@"; }
+kernel_flags='-std=c11 -ffp-contract=off -fno-math-errno -Wno-pass-failed -ISources/CMestKernels/include'
+
+# ----------------------------------------------------------- every level against the reference --- */
+
+fingerprint() { grep -o 'fingerprint [0-9a-f]*' "$1"; }
+
+kernels() {
+    # The fingerprint is the reference's: no vector path is needed here.
+    "$bin/clang" -O2 $kernel_flags -D_GNU_SOURCE -DMESTK_NO_SIMD -fuse-ld=lld Tests/c/kernels/kernels_test.c \
+        $(kernel_sources) -lm -o "$work/kernels-here" || return 1
+    compile -O2 $kernel_flags -D_GNU_SOURCE Tests/c/kernels/kernels_test.c $(kernel_sources) -lm -o "$work/kernels" \
+        || return 1
+    "$work/kernels-here" >"$work/kernels-here.txt" || return 1
+    emulate "$work/kernels" | tee "$work/kernels.txt"
+    [ "${PIPESTATUS[0]}" -eq 0 ] || return 1
+    local here there
+    here=$(fingerprint "$work/kernels-here.txt") && there=$(fingerprint "$work/kernels.txt") && [ "$here" = "$there" ]
+}
+
+# ---------------------------------------------------------------------------------- the library --- */
+
+library() {
+    local flag swift_flags=
+    for flag in $flags; do swift_flags="$swift_flags -Xcc $flag"; done
+    swiftc -target $metal -swift-version 6 -O -wmo -parse-as-library -enable-experimental-feature Embedded \
+        -Xfrontend -no-allocations -Xfrontend -function-sections -Xfrontend -disable-stack-protector \
+        $swift_flags -Xcc -ffreestanding -I Sources/CMest -I Sources/CMestKernels/include \
+        -module-name Mest -c $(engine_sources) -o "$work/engine.o" || return 1
+    compile -O3 $kernel_flags -fvisibility=hidden -Wall -Wextra -Werror -fPIC -shared "$work/engine.o" $(kernel_sources) \
+        -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
+        -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$work/libmest.so" || return 1
+    ln -sf libmest.so "$work/libmest.so.$version_major"
+}
+
+# The compiler could have taken the vectors apart: where 16 samples lie side by side, every multiply-add
+# is one of four floats.
+neon() {
+    local family vectors scalars status=0
+    "$bin/llvm-objdump" --disassemble --no-show-raw-insn "$work/libmest.so" >"$work/instructions"
+    for family in conv linear; do
+        read -r vectors scalars < <(awk -v name="^<mestk_native_${family}_.*_16>" '
+            /^[0-9a-f]+ </ { inside = $2 ~ name }
+            inside && /\tfml[as]\t.*\.4s/ { vectors++ }
+            inside && /\tfn?m(add|sub)\ts/ { scalars++ }
+            END { print vectors + 0, scalars + 0 }' "$work/instructions")
+        say "$family, 16 lanes: $vectors multiply-adds of four floats, $scalars of one"
+        [ "$vectors" -gt 0 ] && [ "$scalars" -eq 0 ] || status=1
+    done
+    return $status
+}
+
+programs() {
+    local name
+    for name in determinism bad_input; do
+        compile -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -g -Wall -Wextra -Wpedantic -Werror -Iinclude "Tests/c/$name.c" \
+            -o "$work/$name" -L"$work" -lmest -lpthread -Wl,-rpath,"$work" || return 1
+    done
+}
+hashes() { diff Tests/c/hashes.txt <(emulate "$work/determinism" --print); }
+
+one 'kernels, and the bits of this machine' kernels
+if one 'library and test programs' eval 'library && programs'; then
+    [ $target != aarch64 ] || one 'NEON instructions' neon
+    one 'committed hashes' hashes
+    checked=bad_input
+    [ $target != aarch64 ] || checked="determinism bad_input" # the hashes say as much of one level's bits
+    for program in $checked; do
+        emulate "$work/$program" >"$work/$program.txt"
+        status=$?
+        # Levels of other machines are skipped, once a network.
+        grep -v '^skipped: ' "$work/$program.txt"
+        grep -q '^[a-z_]*: [0-9]* passed' "$work/$program.txt" || one "$program ended with status $status" false
+    done
+fi
+totals "$target" $passed $failed
