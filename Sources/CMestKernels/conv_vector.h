@@ -6,7 +6,7 @@
  * unit's dx.
  */
 
-#if !STORED_BF16
+#if !STORED_BF16 && !LEVEL_SCALAR
 #include "conv_pattern.h"
 #endif
 #define PATTERN_RUN PATTERN_JOIN(conv_pattern_run, LANES)
@@ -192,8 +192,12 @@ VEC_INLINE void V(conv_kernels)(const mestk_conv_job *job, const V(window) *a, i
     for (int32_t o = 0; o < job->w->rows; o++, segment += job->blocks + 1) {
         vec sum[16];
         V(conv_begin)(job, a, o, sum, rows * 4);
+#if LEVEL_SCALAR
+        shares = 0;
+#else
         if (shares) PATTERN_RUN(job->w, job->offset, a->slab, row, segment[0], segment[1], (void *)sum);
-        else V(conv_taps)(job, a, segment[0], segment[1] - segment[0], sum, rows * 4);
+#endif
+        if (!shares) V(conv_taps)(job, a, segment[0], segment[1] - segment[0], sum, rows * 4);
         V(conv_end)(job, a, o, sum, rows * 4);
     }
 }

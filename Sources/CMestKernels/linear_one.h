@@ -170,21 +170,27 @@ VEC_INLINE void LEVEL(one_dense)(const mestk_linear_job *job, int32_t first, int
 
 /* ---- BLOCK: vectors are the rows of a block ---- */
 
+#if !LEVEL_SCALAR
 #define ONE_GROUP 4
 #include "linear_one_block.h"
 #define ONE_GROUP 8
 #include "linear_one_block.h"
 #define ONE_GROUP 16
 #include "linear_one_block.h"
+#endif
 
 /* One sample.  0: not done, this is a case for the other path. */
 static int LEVEL(one_backward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
     if (w->form == MESTK_FORM_BLOCK) {
+#if LEVEL_SCALAR
+        mestk_linear_backward_reference(job, first, end);
+#else
         if (w->group == 4) LEVEL(one_backward4)(job, first, end);
         else if (w->group == 8) LEVEL(one_backward8)(job, first, end);
         else LEVEL(one_backward16)(job, first, end);
+#endif
         return 1;
     }
     if (job->accumulate && job->dx) return 0; /* the old dx comes last */

@@ -77,7 +77,10 @@ VEC_INLINE void V(block_rows)(const mestk_linear_job *job, int32_t q, int32_t i,
 static void V(linear_block_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     int32_t group = job->w->group;
-#if LANES == 1
+#if LANES == 1 && LEVEL_SCALAR
+    (void)group;
+    mestk_linear_forward_reference(job, first, end);
+#elif LANES == 1
     if (group == 4) LEVEL(one_forward4)(job, first, end);
     else if (group == 8) LEVEL(one_forward8)(job, first, end);
     else LEVEL(one_forward16)(job, first, end);
@@ -214,7 +217,7 @@ VEC_INLINE void V(linear_pass)(const mestk_linear_job *job, int32_t c, int32_t b
 }
 
 /* dw alone, any number of blocks. */
-static void V(linear_dw)(const mestk_linear_job *job, int32_t c)
+static __attribute__((unused)) void V(linear_dw)(const mestk_linear_job *job, int32_t c)
 {
     const mestk_weights *w = job->w;
     int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES;
@@ -288,6 +291,9 @@ static void V(linear_backward)(const mestk_linear_job *job, int32_t first, int32
         return;
     }
     for (int32_t c = first; c < end; c++) {
+#if LANES == 1
+        V(linear_pass)(job, c, 0, 1, 1); /* accumulates */
+#else
         int32_t blocks = job->blocks, b = 0;
         if (job->dx && blocks == 4) {
             V(linear_pass)(job, c, 0, 4, 1);
@@ -300,5 +306,6 @@ static void V(linear_backward)(const mestk_linear_job *job, int32_t first, int32
             for (; job->dx && b + 4 <= blocks; b += 4) V(linear_pass)(job, c, b, 4, 0);
             for (; job->dx && b < blocks; b++) V(linear_pass)(job, c, b, 1, 0);
         }
+#endif
     }
 }

@@ -39,15 +39,14 @@ final class OneLayer {
 
     /// (row, column, place of the value), in CSR order.
     var connections: [(row: Int, column: Int, place: Int)] {
-        let collect = Collect(model: model, node: node)
-        return withScheme(node, collect)
+        withScheme(node, Collect(model: model, node: model.nodes + 1))
     }
 
     private struct Collect: SchemeVisitor {
-        let model: Model, node: Node
+        let model: Model, node: UnsafeMutablePointer<Node>
         func visit<S: Scheme>(_: S.Type) throws(Never) -> [(row: Int, column: Int, place: Int)] {
             var found: [(row: Int, column: Int, place: Int)] = []
-            for r in 0..<Int(node.rows) { S.connections(model, node, row: r) { found.append((r, $0, $1)) } }
+            for r in 0..<Int(node.pointee.rows) { S.connections(model, node, row: r) { found.append((r, $0, $1)) } }
             return found
         }
     }

@@ -12,15 +12,15 @@ private struct Found {
     let readOnly: Bool
     let sparse: Bool
     let model: Model
-    let node: Node
+    let node: UnsafeMutablePointer<Node>
 
     func copy(to out: UnsafeMutablePointer<Float>) {
-        if sparse { return withScheme(node, CopyValues(model: model, node: node, stored: values, out: out)) }
+        if sparse { return copyValues(model, node, stored: values, out: out) }
         for i in 0..<int(count) { out[i] = values[i] }
     }
 
     func copy(from: UnsafePointer<Float>) {
-        if sparse { return withScheme(node, CopyValues(model: model, node: node, stored: values, from: from)) }
+        if sparse { return copyValues(model, node, stored: values, from: from) }
         for i in 0..<int(count) { values[i] = from[i] }
     }
 }
@@ -55,7 +55,8 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     let weight = int(tensor) == MEST_TENSOR_WEIGHT || int(tensor) == MEST_TENSOR_WEIGHT_GRADIENT
         || int(tensor) == MEST_TENSOR_WEIGHT_MOMENTUM
     return Found(
-        values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, model: model, node: n)
+        values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, model: model,
+        node: node)
 }
 
 private func node(_ model: Model, _ layer: UInt32) throws(Status) -> UnsafeMutablePointer<Node> {
@@ -166,13 +167,13 @@ public func mest_model_csr_get(
         let value = UnsafeMutableRawPointer(start + (rows &+ 1)).assumingMemoryBound(to: Float.self)
         let copied = value + int(count)
         let column = UnsafeMutableRawPointer(momentum == nil ? copied : copied + int(count)).assumingMemoryBound(to: UInt16.self)
-        withScheme(n, CopyIndex(model: model, node: n, start: start, column: column))
-        withScheme(n, CopyValues(model: model, node: n, stored: model.floats(n.weight.value), out: value))
+        withScheme(n, CopyIndex(model: model, node: node, start: start, column: column))
+        copyValues(model, node, stored: model.floats(n.weight.value), out: value)
         csr.row_start = UnsafePointer(start)
         csr.column = UnsafePointer(column)
         csr.value = UnsafePointer(value)
         if let momentum {
-            withScheme(n, CopyValues(model: model, node: n, stored: momentum, out: copied))
+            copyValues(model, node, stored: momentum, out: copied)
             csr.momentum = UnsafePointer(copied)
         }
         out_csr.pointee = csr

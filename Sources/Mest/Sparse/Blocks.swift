@@ -35,14 +35,6 @@ enum Blocks: RowScheme {
             phantoms: int64(grid.rows) &* height &- int64(node.rows))
     }
 
-    static func connections(_ model: Model, _ node: Node, row: Int, _ body: (Int, Int) -> Void) {
-        let rows = rows(model, node)
-        let block = row / rows.width
-        for j in int(rows.start[block])..<int(rows.start[block &+ 1]) {
-            body(int(rows.column[j]), j &* rows.width &+ row % rows.width)
-        }
-    }
-
     /// Rows of one block must have the same columns.
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
         let height = int(node.unit)
@@ -59,9 +51,7 @@ enum Blocks: RowScheme {
         if units &* int64(height) > node.weight.capacity { throw model.noRoom(node, csr) }
     }
 
-    static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status) {
-        try fits(model, node.pointee, csr)
-        let rows = rows(model, node.pointee)
+    static func index(_ rows: SparseRows, _ model: Model, _ csr: mest_csr) {
         var n = 0
         for block in 0..<rows.rows {
             rows.start[block] = uint32(n)
@@ -71,6 +61,5 @@ enum Blocks: RowScheme {
             }
         }
         rows.start[rows.rows] = uint32(n)
-        takeValues(model, node, csr)
     }
 }

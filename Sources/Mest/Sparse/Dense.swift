@@ -33,8 +33,9 @@ enum Dense: Scheme {
 
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64) {}
 
-    static func connections(_ model: Model, _ node: Node, row: Int, _ body: (Int, Int) -> Void) {
-        for c in 0..<int(node.columns) { body(c, row &* int(node.columns) &+ c) }
+    static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void) {
+        let columns = int(node.pointee.columns)
+        for c in 0..<columns { body(c, row &* columns &+ c) }
     }
 
     static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status) {}

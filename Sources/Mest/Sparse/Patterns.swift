@@ -19,19 +19,6 @@ enum Patterns: RowScheme {
             weights: 4, pools: int64(node.rows), positions: channels, most: channels, rows: int64(node.rows), span: 9)
     }
 
-    static func connections(_ model: Model, _ node: Node, row: Int, _ body: (Int, Int) -> Void) {
-        let rows = rows(model, node)
-        guard let pattern = rows.pattern, let taps = mestk_patterns(model.code8) else { return }
-        for j in int(rows.start[row])..<int(rows.start[row &+ 1]) {
-            let tap = taps[int(pattern[j])]
-            let first = int(rows.column[j]) &* 9
-            body(first &+ int(tap.0), j &* 4)
-            body(first &+ int(tap.1), j &* 4 &+ 1)
-            body(first &+ int(tap.2), j &* 4 &+ 2)
-            body(first &+ int(tap.3), j &* 4 &+ 3)
-        }
-    }
-
     /// The pattern whose taps are four columns of one kernel, from j on; nil when there is none.
     private static func pattern(_ model: Model, _ csr: mest_csr, _ j: Int, end: Int) -> UInt8? {
         guard j &+ 4 <= end, let taps = mestk_patterns(model.code8) else { return nil }
@@ -48,7 +35,7 @@ enum Patterns: RowScheme {
 
     /// Whole patterns, as many in each row.
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
-        try checkBalance(model, node, csr)
+        try model.checkBalance(node, csr)
         for r in 0..<int(node.rows) {
             var j = int(csr.row_start[r])
             var last = -1  // channel
@@ -63,15 +50,12 @@ enum Patterns: RowScheme {
         }
     }
 
-    static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status) {
-        try fits(model, node.pointee, csr)
-        let rows = rows(model, node.pointee)
+    static func index(_ rows: SparseRows, _ model: Model, _ csr: mest_csr) {
         for r in 0...rows.rows { rows.start[r] = csr.row_start[r] / 4 }
         for k in 0..<rows.count {
             rows.column[k] = csr.column[k &* 4] / 9
             rows.pattern?[k] = pattern(model, csr, k &* 4, end: int(csr.count)) ?? 0
         }
-        takeValues(model, node, csr)
     }
 }
 

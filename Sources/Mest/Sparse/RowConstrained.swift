@@ -14,7 +14,7 @@ enum FanIn: RowScheme {
     }
 
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
-        try checkBalance(model, node, csr)
+        try model.checkBalance(node, csr)
     }
 }
 
@@ -25,19 +25,7 @@ enum TwoOfFour: RowScheme {
     static func units(_ node: Node) -> Units {
         let columns = int64(node.columns)
         let slots = columns / 4 &* 2 &+ min(2, columns % 4)
-        return Units(positions: node.positions, most: int64(node.rows) &* slots, rows: int64(node.rows))
-    }
-
-    static func draw(_ rows: SparseRows, _ node: Node, _ random: inout SplitMix64) {
-        rows.drawInGroups(count: int(node.units), slots: uint64(units(node).most), &random)
-    }
-
-    static func grow(
-        _ rows: SparseRows, _ node: Node, _ count: Int, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
-        drawn: UnsafeMutablePointer<UInt32>, _ random: inout SplitMix64
-    ) {
-        Floyd.draw(count, below: uint64(units(node).most &- int64(rows.count)), &random, table: drawn)
-        rows.growInGroups(drawn, count, avoiding: avoiding, avoided, &random)
+        return Units(positions: node.positions, most: int64(node.rows) &* slots, rows: int64(node.rows), grouped: true)
     }
 
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
@@ -54,7 +42,7 @@ enum TwoOfFour: RowScheme {
 
 extension SparseRows {
     /// `count` of all slots, uniformly (Knuth's algorithm S); a group's connections uniformly among its columns.
-    fileprivate func drawInGroups(count: Int, slots: UInt64, _ random: inout SplitMix64) {
+    func drawInGroups(count: Int, slots: UInt64, _ random: inout SplitMix64) {
         var wanted = uint64(count)
         var left = slots
         var n = 0
@@ -85,7 +73,7 @@ extension SparseRows {
     /// Adds connections at value 0. ranks: `count` ascending ranks among the free slots. A group's new
     /// columns are uniform among its free ones, and those in avoiding[0 ..< avoided] come last.
     /// Overwrites ranks.
-    fileprivate func growInGroups(
+    func growInGroups(
         _ ranks: UnsafeMutablePointer<UInt32>, _ count: Int, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
         _ random: inout SplitMix64
     ) {

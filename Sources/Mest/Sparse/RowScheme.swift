@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // RowScheme: what the sparse schemes have in common. Their units lie in SparseRows, in the order of
 // CMestKernels/include/weights.h, with a second order of the same units by input channel for the backward
-// pass. Room for `capacity` units, taken once.
+// pass. Room for `capacity` units, taken once. A scheme says what a unit is; Store, one for all schemes,
+// keeps the units.
 //
 // Bytes a unit of w weights: value, gradient, momentum 12 w; column 2, key 2, position 4 (in inference:
 // value 4 w, column 2), patterns one more; and 4 a row, 4 an input channel.
@@ -15,17 +16,11 @@ protocol RowScheme: Scheme {
     /// What the index counts in: rows or blocks of them; input channels; entries a channel may have.
     static func grid(_ node: Node) -> Grid
 
-    /// Initial units, node.units of them.
-    static func draw(_ rows: SparseRows, _ node: Node, _ random: inout SplitMix64)
-
-    /// Adds `count` units, at value 0, to each pool with `free` positions. drawn: scratch.
-    static func grow(
-        _ rows: SparseRows, _ node: Node, _ count: Int, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
-        drawn: UnsafeMutablePointer<UInt32>, _ random: inout SplitMix64
-    )
-
     /// UNSUPPORTED for a set of connections that the scheme does not have.
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status)
+
+    /// Writes the index of a set that fits.
+    static func index(_ rows: SparseRows, _ model: Model, _ csr: mest_csr)
 }
 
 struct Grid {
@@ -40,27 +35,16 @@ extension RowScheme {
 
     static func grid(_ node: Node) -> Grid { Grid(rows: node.rows, channels: node.columns / node.taps, taps: node.taps) }
 
-    static func draw(_ rows: SparseRows, _ node: Node, _ random: inout SplitMix64) {
-        let units = units(node)
-        rows.drawUniform(count: int(node.units) / int(units.pools), perRow: units.pools > 1, &random)
+    static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {}
+
+    static func index(_ rows: SparseRows, _ model: Model, _ csr: mest_csr) {
+        for r in 0...rows.rows { rows.start[r] = csr.row_start[r] }
+        for j in 0..<int(csr.count) { rows.column[j] = csr.column[j] }
     }
 
-    static func grow(
-        _ rows: SparseRows, _ node: Node, _ count: Int, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
-        drawn: UnsafeMutablePointer<UInt32>, _ random: inout SplitMix64
-    ) {
-        let units = units(node)
-        let pools = int(units.pools)
-        let free = units.positions &- int64((rows.count &+ avoided) / pools)
-        for p in 0..<pools {
-            let ranks = drawn + p &* count
-            Floyd.draw(count, below: uint64(free), &random, table: ranks)
-            for i in 0..<(p == 0 ? 0 : count) { ranks[i] &+= uint32(int64(p) &* free) }
-        }
-        rows.grow(drawn, count &* pools, avoiding: avoiding, avoided)
+    static func store(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> Store {
+        Store(model: model, node: node, grid: grid(node.pointee), units: units(node.pointee))
     }
-
-    // MARK: Storage
 
     static func reserveIndex(_ node: inout Node, training: Bool, _ cursor: inout Cursor) {
         let n = node.weight.capacity / int64(node.unit)
@@ -93,23 +77,35 @@ extension RowScheme {
         return weights
     }
 
-    /// Rebuilds the order by input channel and counts the weights; after every change of connections.
-    static func refresh(_ model: Model, _ node: UnsafeMutablePointer<Node>) {
-        let n = node.pointee
-        let rows = rows(model, n)
-        node.pointee.units = uint32(rows.count)
-        node.pointee.active = uint32(rows.weights(phantoms: int(units(n).phantoms)))
-        if !n.connections.key.exists { return }
-        let grid = grid(n)
-        mestk_index_by_channel(
-            grid.rows, grid.channels, grid.taps, rows.start, rows.column,
-            model.at(n.connections.channelStart, UInt32.self), model.at(n.connections.key, UInt16.self),
-            model.at(n.connections.position, UInt32.self))
+    static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>) { store(model, node).initialise() }
+
+    static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64) {
+        store(model, node).mutate(amount, key: key)
     }
 
+    static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void) {
+        store(model, node).rows.connections(row, taps: mestk_patterns(model.code8), body)
+    }
+
+    static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status) {
+        try fits(model, node.pointee, csr)
+        let store = store(model, node)
+        index(store.rows, model, csr)
+        store.takeValues(csr)
+    }
+}
+
+// MARK: - The store
+
+struct Store {
+    let model: Model
+    let node: UnsafeMutablePointer<Node>
+    let grid: Grid
+    let units: Units
+
     /// The units and everything that moves with one.
-    static func rows(_ model: Model, _ n: Node) -> SparseRows {
-        let grid = grid(n)
+    var rows: SparseRows {
+        let n = node.pointee
         return SparseRows(
             rows: int(grid.rows), columns: grid.columns,
             start: model.at(n.connections.rowStart, UInt32.self), column: model.at(n.connections.column, UInt16.self),
@@ -119,42 +115,53 @@ extension RowScheme {
             pattern: n.connections.pattern.exists ? model.at(n.connections.pattern, UInt8.self) : nil)
     }
 
-    static func connections(_ model: Model, _ node: Node, row: Int, _ body: (Int, Int) -> Void) {
-        let rows = rows(model, node)
-        for j in int(rows.start[row])..<int(rows.start[row &+ 1]) { body(int(rows.column[j]), j) }
+    /// Rebuilds the order by input channel and counts the weights; after every change of connections.
+    func refresh() {
+        let rows = rows
+        let places = node.pointee.connections
+        node.pointee.units = uint32(rows.count)
+        node.pointee.active = uint32(rows.weights(phantoms: int(units.phantoms)))
+        if !places.key.exists { return }
+        mestk_index_by_channel(
+            grid.rows, grid.channels, grid.taps, rows.start, rows.column, model.at(places.channelStart, UInt32.self),
+            model.at(places.key, UInt16.self), model.at(places.position, UInt32.self))
     }
-
-    // MARK: Initial connections
 
     /// Units uniform over what the scheme allows; w ~ N(0, 2 / fan) with the row's own number of
     /// connections as fan: sparse Kaiming, so that a row keeps its variance whatever its density.
-    static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>) {
+    @inline(never)
+    func initialise() {
+        let rows = rows
         let n = node.pointee
-        let rows = rows(model, n)
+        let pools = int(units.pools)
         var topology = SplitMix64(streamKey(model.config.seed, .topology, layer: int(n.index), number: 0))
-        draw(rows, n, &topology)
-        let mayBeEmpty = units(n).pools == 1
-        if mayBeEmpty && model.config.allow_empty_rows == 0 && int(n.units) >= rows.rows { rows.fillEmptyRows(&topology) }
+        if units.grouped {
+            rows.drawInGroups(count: int(n.units), slots: uint64(units.most), &topology)
+        } else {
+            rows.drawUniform(count: int(n.units) / pools, perRow: pools > 1, &topology)
+        }
+        if pools == 1 && model.config.allow_empty_rows == 0 && int(n.units) >= rows.rows { rows.fillEmptyRows(&topology) }
         rows.drawPatterns(&topology)
 
+        let taps = mestk_patterns(model.code8)
         var random = SplitMix64(streamKey(model.config.seed, .value, layer: int(n.index), number: 0))
         for r in 0..<int(n.rows) {
             var fan = 0
-            connections(model, n, row: r) { _, _ in fan &+= 1 }
+            rows.connections(r, taps: taps) { _, _ in fan &+= 1 }
             if fan == 0 { continue }
             let deviation = mestk_sqrt(2 / Float(fan))
-            connections(model, n, row: r) { _, place in rows.value[place] = deviation * random.normal() }
+            rows.connections(r, taps: taps) { _, place in rows.value[place] = deviation * random.normal() }
         }
-        refresh(model, node)
+        refresh()
     }
 
     // MARK: Mutation (spec: drop the least important, grow uniformly at random at value 0)
 
-    static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64) {
-        let units = units(node.pointee)
+    @inline(never)
+    func mutate(_ amount: Amount, key: UInt64) {
+        let rows = rows
         let pools = int(units.pools)
         let phantoms = int(units.phantoms)
-        let rows = rows(model, node.pointee)
         let excludes = model.config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
         let scratch = model.at(model.state.pointee.plan.workspace, UInt32.self)
         let before = int(node.pointee.units) / pools
@@ -175,65 +182,75 @@ extension RowScheme {
         while int64(now) < amount.after {
             let free = units.positions &- int64(now &+ avoided / pools)
             let room = min(free, units.most &- int64(now))
-            let grow = int(min(min(amount.after &- int64(now), room), node.pointee.mostGrown))
-            if grow <= 0 {
+            let grown = int(min(min(amount.after &- int64(now), room), node.pointee.mostGrown))
+            if grown <= 0 {
                 if avoided == 0 { break }
                 avoided = 0  // nothing else is free: what was just dropped may come back
                 continue
             }
-            Self.grow(rows, node.pointee, grow, avoiding: scratch, avoided, drawn: drawn, &random)
+            grow(rows, grown, free: free, avoiding: scratch, avoided, drawn: drawn, &random)
             rows.drawPatterns(&random)
             let share = Float(int(units.span == 1 ? 1 : units.weights)) / Float(int(units.span))
-            node.pointee.unexplored *= 1 - share * Float(grow) / Float(int(free))
-            now &+= grow
+            node.pointee.unexplored *= 1 - share * Float(grown) / Float(int(free))
+            now &+= grown
         }
-        refresh(model, node)
+        refresh()
         node.pointee.grown = node.pointee.active &- uint32(weightsKept)
+    }
+
+    /// Adds `count` units, at value 0, to each pool with `free` positions. drawn: scratch.
+    private func grow(
+        _ rows: SparseRows, _ count: Int, free: Int64, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
+        drawn: UnsafeMutablePointer<UInt32>, _ random: inout SplitMix64
+    ) {
+        if units.grouped {
+            Floyd.draw(count, below: uint64(units.most &- int64(rows.count)), &random, table: drawn)
+            return rows.growInGroups(drawn, count, avoiding: avoiding, avoided, &random)
+        }
+        let pools = int(units.pools)
+        for p in 0..<pools {
+            let ranks = drawn + p &* count
+            Floyd.draw(count, below: uint64(free), &random, table: ranks)
+            for i in 0..<(p == 0 ? 0 : count) { ranks[i] &+= uint32(int64(p) &* free) }
+        }
+        rows.grow(drawn, count &* pools, avoiding: avoiding, avoided)
     }
 
     // MARK: Replacement
 
-    static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {}
-
-    static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status) {
-        try fits(model, node.pointee, csr)
-        let rows = rows(model, node.pointee)
-        for r in 0...rows.rows { rows.start[r] = csr.row_start[r] }
-        for j in 0..<int(csr.count) { rows.column[j] = csr.column[j] }
-        takeValues(model, node, csr)
-    }
-
-    /// The columns of a set all of whose rows have the same number of connections.
-    static func checkBalance(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
-        let first = csr.row_start[1] &- csr.row_start[0]
-        for r in 0..<int(node.rows) where csr.row_start[r &+ 1] &- csr.row_start[r] != first {
-            throw model.doesNotFit(node, r, "has another number of connections than row 0")
-        }
-    }
-
     /// After the index has changed: values and momentum of the new set, the rest 0.
-    static func takeValues(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ csr: mest_csr) {
-        let rows = rows(model, node.pointee)
+    @inline(never)
+    func takeValues(_ csr: mest_csr) {
+        let rows = rows
         for i in 0..<(rows.count &* rows.width) {
             rows.value[i] = 0
             rows.gradient?[i] = 0
             rows.average?[i] = 0
             rows.momentum?[i] = 0
         }
+        let taps = mestk_patterns(model.code8)
         var n = 0
         for r in 0..<int(node.pointee.rows) {
-            connections(model, node.pointee, row: r) { _, place in
+            rows.connections(r, taps: taps) { _, place in
                 rows.value[place] = csr.value[n]
                 if let momentum = csr.momentum { rows.momentum?[place] = momentum[n] }
                 n &+= 1
             }
         }
-        refresh(model, node)
+        refresh()
     }
 }
 
 extension Model {
     var code8: Int32 { config.scheme_flags & UInt32(MEST_PATTERNS_CODE8) != 0 ? 1 : 0 }
+
+    /// The same number of connections in every row?
+    func checkBalance(_ node: Node, _ csr: mest_csr) throws(Status) {
+        let first = csr.row_start[1] &- csr.row_start[0]
+        for r in 0..<int(node.rows) where csr.row_start[r &+ 1] &- csr.row_start[r] != first {
+            throw doesNotFit(node, r, "has another number of connections than row 0")
+        }
+    }
 
     func doesNotFit(_ node: Node, _ row: Int, _ why: StaticString) -> Status {
         state.pointee.plan.layer(int(node.index), message).text(": row ").integer(row).text(" of the csr ").text(why)

@@ -18,6 +18,7 @@ struct Units {
     var phantoms: Int64 = 0  // rows that the last block lacks: their values are stored and stay 0
     /// Weights that a unit spans: 9 of a kernel, of which 4 are stored.
     var span: Int64 = 1
+    var grouped = false      // at most 2 units in 4 neighbouring columns
 
     /// Density of units at a density of weights.
     func density(_ weights: Ratio) -> Ratio {
@@ -57,7 +58,7 @@ protocol Scheme {
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64)
 
     /// The connections of one row of the matrix, columns ascending: body(column, where its value lies).
-    static func connections(_ model: Model, _ node: Node, row: Int, _ body: (Int, Int) -> Void)
+    static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void)
 
     /// Takes over a checked set of connections; gradients and averages start at 0. UNSUPPORTED when the
     /// scheme does not have such a set.
@@ -135,15 +136,23 @@ struct Replace: SchemeVisitor {
 }
 
 /// Copies the values of all connections, row by row, out of or into one of the weight's arrays.
-struct CopyValues: SchemeVisitor {
+@inline(never)
+func copyValues(
+    _ model: Model, _ node: UnsafeMutablePointer<Node>, stored: UnsafeMutablePointer<Float>,
+    out: UnsafeMutablePointer<Float>? = nil, from: UnsafePointer<Float>? = nil
+) {
+    withScheme(node.pointee, CopyValues(model: model, node: node, stored: stored, out: out, from: from))
+}
+
+private struct CopyValues: SchemeVisitor {
     let model: Model
-    let node: Node
+    let node: UnsafeMutablePointer<Node>
     let stored: UnsafeMutablePointer<Float>
-    var out: UnsafeMutablePointer<Float>? = nil
-    var from: UnsafePointer<Float>? = nil
+    let out: UnsafeMutablePointer<Float>?
+    let from: UnsafePointer<Float>?
     func visit<S: Scheme>(_: S.Type) throws(Never) {
         var n = 0
-        for r in 0..<int(node.rows) {
+        for r in 0..<int(node.pointee.rows) {
             S.connections(model, node, row: r) { _, place in
                 if let out { out[n] = stored[place] }
                 if let from { stored[place] = from[n] }
@@ -156,22 +165,23 @@ struct CopyValues: SchemeVisitor {
 /// Writes where the connections are: row starts and columns.
 struct CopyIndex: SchemeVisitor {
     let model: Model
-    let node: Node
+    let node: UnsafeMutablePointer<Node>
     let start: UnsafeMutablePointer<UInt32>
     let column: UnsafeMutablePointer<UInt16>
     func visit<S: Scheme>(_: S.Type) throws(Never) {
         var n = 0
-        for r in 0..<int(node.rows) {
+        for r in 0..<int(node.pointee.rows) {
             start[r] = uint32(n)
             S.connections(model, node, row: r) { c, _ in
                 column[n] = UInt16(truncatingIfNeeded: c)
                 n &+= 1
             }
         }
-        start[int(node.rows)] = uint32(n)
+        start[int(node.pointee.rows)] = uint32(n)
     }
 }
 
+@inline(never)
 func units(of node: Node) -> Units { withScheme(node, UnitsOf(node: node)) }
 
 // MARK: - Products

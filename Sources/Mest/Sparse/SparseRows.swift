@@ -55,6 +55,26 @@ struct SparseRows {
         }
     }
 
+    /// The connections of a row of the matrix, columns ascending: body(column, place of its value). With
+    /// patterns a row is one of kernels; else `width` rows share a row of the index.
+    func connections(
+        _ row: Int, taps: UnsafePointer<(UInt8, UInt8, UInt8, UInt8)>?, _ body: (Int, Int) -> Void
+    ) {
+        guard let pattern, let taps else {
+            let block = row / width
+            for j in int(start[block])..<int(start[block &+ 1]) { body(int(column[j]), j &* width &+ row % width) }
+            return
+        }
+        for j in int(start[row])..<int(start[row &+ 1]) {
+            let tap = taps[int(pattern[j])]
+            let first = int(column[j]) &* 9
+            body(first &+ int(tap.0), j &* 4)
+            body(first &+ int(tap.1), j &* 4 &+ 1)
+            body(first &+ int(tap.2), j &* 4 &+ 2)
+            body(first &+ int(tap.3), j &* 4 &+ 3)
+        }
+    }
+
     // MARK: Drop
 
     /// What leaves: importance below the threshold, and the first `ties` of those that equal it.
