@@ -187,7 +187,9 @@ typedef struct mest_layer {
     uint32_t pad_w;      /* ... left and right (not inherited from pad_h)                        */
     uint32_t dilation_h; /* 0 or 1; more is MEST_ERR_UNSUPPORTED in this version                 */
     uint32_t dilation_w;
-    uint32_t groups;     /* 0 or 1; more is MEST_ERR_UNSUPPORTED in this version                 */
+    uint32_t groups;     /* 0 or 1: every output sees every input.  As many as inputs and outputs:
+                            depthwise, each channel on its own; its weights are dense whatever
+                            config.density says.  Others: MEST_ERR_UNSUPPORTED in this version   */
     uint32_t flags;      /* MEST_FLAG_*                                                          */
     int32_t  scheme;     /* LINEAR, CONV2D: MEST_SCHEME_*; for layers with density below 1       */
     float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
@@ -423,7 +425,8 @@ typedef struct mest_layer_plan {
     uint32_t channels;          /* of the output                                                 */
     uint32_t height;
     uint32_t width;
-    uint32_t rows;              /* LINEAR, CONV2D: weight matrix, outputs x (inputs * kernel)    */
+    uint32_t rows;              /* LINEAR, CONV2D: weight matrix, outputs x (inputs * kernel); of
+                                   a depthwise convolution outputs x kernel                      */
     uint32_t columns;
     float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
     uint64_t active;            /* connections at the target; expected, where the last block of a

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* 32 registers of 16 lanes.  SwiftPM has no flags per file, so the target is an attribute. */
 #include "conv_job.h"
+#include "depthwise_job.h"
 #include "linear_job.h"
 #include "strip_job.h"
 

@@ -276,10 +276,16 @@ static void sum_chunk(void *argument, uint32_t index, uint32_t worker)
     }
 }
 
+typedef struct bias {
+    mestk_shape s;
+    const void *dy;
+    float *db;
+} bias;
+
 static void bias_chunk(void *argument, uint32_t channel, uint32_t worker)
 {
-    const mestk_conv_job *job = argument;
-    mestk_shape s = job->g->out;
+    const bias *a = argument;
+    mestk_shape s = a->s;
     int32_t pixels = mestk_tile_h(s) * mestk_tile_w(s), L = s.lanes;
     int64_t tiles = (int64_t)s.blocks * mestk_tiles_y(s) * mestk_tiles_x(s);
     double sum = 0.0;
@@ -288,12 +294,18 @@ static void bias_chunk(void *argument, uint32_t channel, uint32_t worker)
         int64_t at = (t * s.channels + channel) * pixels * L;
         float line[16] = {0};
         for (int32_t p = 0; p < pixels; p++)
-            for (int32_t l = 0; l < L; l++) line[l] += mestk_get(job->dy->x, s.format, at + p * L + l);
+            for (int32_t l = 0; l < L; l++) line[l] += mestk_get(a->dy, s.format, at + p * L + l);
         float tile = 0.0f;
         mestk_add_line(&tile, line, L);
         sum += (double)tile;
     }
-    job->db[channel] += (float)sum;
+    a->db[channel] += (float)sum;
+}
+
+void mestk_bias_gradient(const mestk_context *k, mestk_shape s, const void *dy, float *db)
+{
+    bias a = {s, dy, db};
+    mestk_run(k, (uint32_t)s.channels, bias_chunk, &a);
 }
 
 /* The epilogue sums tile by tile as operand.h says; a unit of a strided convolution is no part of a tile. */
@@ -305,7 +317,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
                          float *scratch)
 {
     mestk_gradient plain = {.dx = dx->dx, .accumulate = dx->accumulate};
-    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .slab = backward_slab(g), .dw = dw, .db = db};
+    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .slab = backward_slab(g), .dw = dw};
     conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
     job.gradient = finishes_in_epilogue(g) ? dx : &plain;
     job.classes = g->stride_h * g->stride_w;
@@ -340,6 +352,6 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     }
     mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);
     mestk_run(k, (uint32_t)((job.connections + SUM_CHUNK - 1) / SUM_CHUNK), sum_chunk, &job);
-    if (db) mestk_run(k, (uint32_t)w->rows, bias_chunk, &job);
+    if (db) mestk_bias_gradient(k, g->out, dy->x, db);
     if (dx->dx && job.gradient == &plain) mestk_finish_gradient(k, g->in, x, dx);
 }

@@ -61,9 +61,13 @@ struct mestk_conv_job {
 
     int32_t tasks, groups;
     int64_t connections, partial_stride;
-    float *partials, *dw, *db; /* partials: [groups][partial_stride], by entry or by connection */
+    float *partials, *dw; /* partials: [groups][partial_stride], by entry or by connection */
     int32_t by_entry;
 };
+
+/* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess: a
+ * quarter of a step at 98 % sparsity was waiting for them. */
+enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_AHEAD = 2 /* backward */ };
 
 /* Smallest q >= from with (q + pad) mod stride == class. */
 MESTK_INLINE int32_t mestk_first_of_class(int32_t from, int32_t pad, int32_t stride, int32_t class)

@@ -26,10 +26,8 @@
 #include "conv_job.h"
 #include "scalar_inline.h"
 
-/* Of one strip and channel of a stored tensor: its sum, and that of itself times `other`; rows, columns and
- * lanes that exist. */
-static void sum_strip(mestk_shape s, int32_t strip, int32_t channel, const void *v, const void *other, int32_t lanes,
-                      double *sums)
+void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, const void *v, const void *other,
+                               int32_t lanes, double *sums)
 {
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), ty = mestk_tiles_y(s), y0 = strip % ty * th;
     float sum[16] = {0}, dot[16] = {0}, out[2] = {0};
@@ -86,7 +84,7 @@ void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32
             mestk_write_line(job->y, g->out.format, mestk_line(g->out, block, o, y0 + p / width, p % width), L, y);
         }
         if (job->sums)
-            sum_strip(g->out, task, o, job->y, job->y, mestk_max(0, mestk_min(L, job->count - block * L)),
+            mestk_sum_strip_reference(g->out, task, o, job->y, job->y, mestk_max(0, mestk_min(L, job->count - block * L)),
                       job->sums + ((int64_t)task * w->rows + o) * 2);
     }
 }
@@ -183,6 +181,6 @@ void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int3
     for (int32_t c = 0; to->dx && c < g->in.channels; c++)
         for (int32_t n = 0; n < 2; n++)
             if (to->normed[n])
-                sum_strip(g->in, task, c, to->dx, to->normed[n], g->in.lanes,
+                mestk_sum_strip_reference(g->in, task, c, to->dx, to->normed[n], g->in.lanes,
                           to->sums[n] + ((int64_t)task * g->in.channels + c) * 2);
 }

@@ -74,9 +74,14 @@ VEC_INLINE void V(conv_pack_tiles)(const V(pack) *k, const int32_t kind)
             if (whole) {
                 float *to = row;
                 int64_t line = at;
-                ROLLED for (int32_t r = k->r0; r < k->r1; r++, line += 4 * LANES, to += row_floats)
+                ROLLED for (int32_t r = k->r0; r < k->r1; r++, line += 4 * LANES, to += row_floats) {
+                    UNROLL for (int i = 0; i < 4 * LANES; i += 64 / (int)sizeof(stored)) {
+                        __builtin_prefetch(term.x + line + TILES_AHEAD * tile + i);
+                        if (kind & V(SECOND)) __builtin_prefetch(term.r + line + TILES_AHEAD * tile + i);
+                    }
                     UNROLL for (int i = 0; i < 4 * LANES; i += WIDTH)
                         vec_store(to + i, V(operand_value)(&term, line + i, kind));
+                }
                 continue;
             }
             for (int32_t r = k->r0; r < k->r1; r++)
@@ -112,7 +117,7 @@ static void V(conv_clear_lanes)(const conv_slab *s, int32_t lanes, float *slab)
 {
     if (lanes >= LANES) return;
     for (int64_t i = 0; i < s->channel * s->picture.channels; i += LANES)
-        for (int32_t l = lanes; l < LANES; l++) slab[i + l] = 0.0f;
+        for (int32_t l = mestk_max(0, lanes); l < LANES; l++) slab[i + l] = 0.0f;
 }
 
 /* ---- forward ---- */
@@ -146,6 +151,9 @@ VEC_INLINE void V(conv_end)(const mestk_conv_job *job, const V(window) *a, int32
         return;
     }
     stored *y = a->y + o * a->y_channel;
+    UNROLL for (int i = 0; i < lines; i++)
+        if (i * LANES * (int)sizeof(stored) % 64 == 0)
+            __builtin_prefetch(y + FILTERS_AHEAD * a->y_channel + i / 4 * a->y_step + i % 4 * LANES, 1);
     int32_t whole = a->valid_rows * 4 == lines && a->valid_columns == 4;
     if (whole) {
         UNROLL for (int i = 0; i < lines; i++) put_stored(y + i / 4 * a->y_step + i % 4 * LANES, sum[i]);
@@ -408,8 +416,8 @@ VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, in
     }
     vec_store(lines, sum);
     for (int n = 0; n < 2; n++) {
-        const stored *normed = (const stored *)to->normed[n] + at;
         if (!to->normed[n]) break;
+        const stored *normed = (const stored *)to->normed[n] + at;
         vec dot = vec_load(lines + (n + 1) * LANES);
         UNROLL for (int p = 0; p < pixels; p++)
             if (u->whole || u->inside[p]) dot = vec_fma(chain[p], get_stored(normed + u->at[p]), dot);
@@ -417,15 +425,12 @@ VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, in
     }
 }
 
-/* What a channel to come reads: its lines lie too far apart for the hardware to guess. */
-#ifndef AHEAD
-#define AHEAD 2
-#endif
+/* What a channel to come reads. */
 VEC_INLINE void V(conv_prefetch)(const mestk_conv_job *job, const V(unit) *u, int64_t at, const int pixels)
 {
     const mestk_gradient *to = job->gradient;
-    const stored *x = (const stored *)job->x->x + at, *dx = (const stored *)to->dx + at;
-    const stored *r = (const stored *)to->normed[0] + at;
+    const stored *x = (const stored *)job->x->x + at, *dx = to->dx ? (const stored *)to->dx + at : NULL;
+    const stored *r = to->normed[0] ? (const stored *)to->normed[0] + at : NULL;
     UNROLL for (int p = 0; p < pixels; p++) {
         if ((p * LANES * (int)sizeof(stored)) % 64) continue;
         __builtin_prefetch(x + u->at[p]);
@@ -447,7 +452,7 @@ VEC_INLINE void V(conv_channels)(const mestk_conv_job *job, const V(unit) *u, in
         float *kept = u->chains + (int64_t)c * 8 * LANES;
         V(term) term = V(operand_term)(job->x, c);
         vec x[8], chain[8];
-        V(conv_prefetch)(job, u, at + AHEAD * channel, pixels);
+        V(conv_prefetch)(job, u, at + CHANNELS_AHEAD * channel, pixels);
 #define RUN(kind)                                                                                               \
     UNROLL for (int p = 0; p < pixels; p++)                                                                     \
         x[p] = u->whole || u->inside[p] ? V(operand_value)(&term, at + u->at[p], kind) : vec_zero()

@@ -135,6 +135,7 @@ MESTK_INLINE void mestk_add_line(float *sum, const float *v, int32_t lanes)
 enum { MESTK_CHUNK = 16384 };
 
 typedef struct mestk_conv_job mestk_conv_job;
+typedef struct mestk_depthwise_job mestk_depthwise_job;
 typedef struct mestk_linear_job mestk_linear_job;
 typedef struct mestk_strip_job mestk_strip_job;
 
@@ -142,6 +143,8 @@ typedef struct mestk_strip_job mestk_strip_job;
 typedef struct mestk_kernels {
     void (*conv_forward[2][4])(const mestk_conv_job *job, int32_t task, int32_t worker);
     void (*conv_backward[2][4])(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);
+    void (*depthwise_forward[2][4])(const mestk_depthwise_job *job, int32_t strip, int32_t worker);
+    void (*depthwise_backward[2][4])(const mestk_depthwise_job *job, int32_t strip, int32_t worker, float *partial);
     void (*linear_forward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
     void (*linear_backward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
     void (*evaluate[2][4])(const mestk_strip_job *job, int32_t strip);
@@ -163,4 +166,12 @@ extern const mestk_kernels mestk_avx2_kernels, mestk_avx512_kernels;
 extern const mestk_kernels mestk_native_kernels;
 #endif
 const mestk_kernels *mestk_kernels_of(int32_t level);
+
+/* db[c] += sum over samples and pixels of dy[c] (conv_reference.c). */
+void mestk_bias_gradient(const mestk_context *k, mestk_shape s, const void *dy, float *db);
+
+/* Of one strip and channel of a stored tensor: its sum, and that of itself times `other`, as operand.h says;
+ * rows and columns that exist, the first `lanes`. */
+void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, const void *v, const void *other,
+                               int32_t lanes, double *sums);
 #endif

@@ -5,6 +5,7 @@
 #include "norm_vector.h"
 #if LANES <= LEVEL_VECTOR_LANES
 #include "conv_vector.h"
+#include "depthwise_vector.h"
 #if !STORED_BF16
 #include "linear_vector.h"
 #endif

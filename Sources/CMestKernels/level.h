@@ -63,6 +63,8 @@
 const mestk_kernels LEVEL(kernels) = {
     .conv_forward = LEVEL_PRODUCTS(conv_forward),
     .conv_backward = LEVEL_PRODUCTS(conv_backward),
+    .depthwise_forward = LEVEL_PRODUCTS(depthwise_forward),
+    .depthwise_backward = LEVEL_PRODUCTS(depthwise_backward),
     .linear_forward = LEVEL_PRODUCT(linear_forward),
     .linear_backward = LEVEL_PRODUCT(linear_backward),
     LEVEL_REST,

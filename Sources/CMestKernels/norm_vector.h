@@ -33,10 +33,10 @@ static void V(norm_backward)(const mestk_strip_job *job, int32_t strip)
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), ty = mestk_tiles_y(s), tx = mestk_tiles_x(s);
     int32_t lanes = mestk_max(0, mestk_min(LANES, job->count - strip / ty * LANES));
     int32_t rows = mestk_min(th, s.height - strip % ty * th), n = th * tw * LANES;
-    for (int32_t c = 0; c < s.channels; c++) {
-        V(term) term = V(operand_term)(job->v, c);
-        for (int32_t t = 0; t < tx; t++) {
-            int64_t at = (((int64_t)strip * tx + t) * s.channels + c) * n;
+    int64_t at = (int64_t)strip * tx * s.channels * n;
+    for (int32_t t = 0; t < tx; t++) {
+        for (int32_t c = 0; c < s.channels; c++, at += n) {
+            V(term) term = V(operand_term)(job->v, c);
             int32_t columns = mestk_min(tw, s.width - t * tw);
             stored *dx = (stored *)job->y + at;
             for (int32_t p = 0; p < th * tw; p++) {

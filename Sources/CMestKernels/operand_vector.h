@@ -47,11 +47,10 @@ static void V(evaluate)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
     int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * LANES;
-    int64_t step = (int64_t)s.channels * n, base = strip * tx * step;
-    for (int32_t c = 0; c < s.channels; c++) {
-        V(term) term = V(operand_term)(job->v, c);
-        for (int32_t t = 0; t < tx; t++) {
-            int64_t at = base + t * step + (int64_t)c * n;
+    int64_t at = (int64_t)strip * tx * s.channels * n;
+    for (int32_t t = 0; t < tx; t++) {
+        for (int32_t c = 0; c < s.channels; c++, at += n) {
+            V(term) term = V(operand_term)(job->v, c);
             stored *y = (stored *)job->y + at;
 #define RUN(kind) for (int32_t i = 0; i < n; i += WIDTH) put_stored(y + i, V(operand_value)(&term, at + i, kind))
             OPERAND_SWITCH(term.kind, RUN)
@@ -65,10 +64,10 @@ static void V(relu_backward)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
     int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * LANES;
-    for (int32_t c = 0; c < s.channels; c++) {
-        V(term) term = V(operand_term)(job->v, c);
-        for (int32_t t = 0; t < tx; t++) {
-            int64_t at = (((int64_t)strip * tx + t) * s.channels + c) * n;
+    int64_t at = (int64_t)strip * tx * s.channels * n;
+    for (int32_t t = 0; t < tx; t++) {
+        for (int32_t c = 0; c < s.channels; c++, at += n) {
+            V(term) term = V(operand_term)(job->v, c);
             const stored *x = (const stored *)job->x + at;
             stored *y = (stored *)job->y + at;
             for (int32_t i = 0; i < n; i += WIDTH) {

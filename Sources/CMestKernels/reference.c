@@ -6,6 +6,7 @@
  * larger batches are rare and flash is dear.
  */
 #include "conv_job.h"
+#include "depthwise_job.h"
 #include "linear_job.h"
 #include "strip_job.h"
 #include "scalar_inline.h"
@@ -33,6 +34,8 @@
 const mestk_kernels mestk_reference_kernels = {
     .conv_forward = {REFERENCES(conv_forward), REFERENCES(conv_forward)},
     .conv_backward = {REFERENCES(conv_backward), REFERENCES(conv_backward)},
+    .depthwise_forward = {REFERENCES(depthwise_forward), REFERENCES(depthwise_forward)},
+    .depthwise_backward = {REFERENCES(depthwise_backward), REFERENCES(depthwise_backward)},
     .linear_forward = REFERENCES(linear_forward),
     .linear_backward = REFERENCES(linear_backward),
     LEVEL_REST,

@@ -193,6 +193,31 @@ UNUSED static network resnet20(uint32_t width)
     return n;
 }
 
+/* Depthwise separable blocks: stride 1 and 2, with a bias, without; a residual around one. */
+UNUSED static network separable(void)
+{
+    network n = start("separable", 1, 25, 10);
+    add_conv(&n, 20, 5, 2)->density = 1;
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add(&n, MEST_LAYER_RELU);
+    for (uint32_t stride = 1; stride <= 2; stride++) {
+        uint32_t from = last(&n);
+        add_conv(&n, 20, stride == 1 ? 3 : 5, stride)->groups = 20;
+        add(&n, MEST_LAYER_BATCH_NORM);
+        add(&n, MEST_LAYER_RELU);
+        add_conv(&n, 20, 1, 1);
+        add(&n, MEST_LAYER_BATCH_NORM);
+        if (stride == 1) add(&n, MEST_LAYER_ADD)->with = (int32_t)from;
+        add(&n, MEST_LAYER_RELU);
+    }
+    mest_layer *conv = add_conv(&n, 20, 3, 1);
+    conv->groups = 20;
+    conv->flags = 0;
+    add(&n, MEST_LAYER_GLOBAL_AVG_POOL);
+    add_linear(&n, 10)->density = 1;
+    return n;
+}
+
 /* ----------------------------------------------------------------------------------- data --- */
 
 /* Uniform in [-1, 1), the same everywhere. */

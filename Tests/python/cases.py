@@ -20,6 +20,15 @@ def head(outputs=4):
     return [Flatten(), Linear(outputs, density=1.0)]
 
 
+def steady(layers):
+    """A channel that sees only one other may be nearly constant; its variance is then rounding,
+    which eps covers."""
+    for layer in layers:
+        if isinstance(layer, BatchNorm):
+            layer.eps = 0.1
+    return layers
+
+
 def residual():
     first = Conv2d(6, 3, padding=1, density=0.4, name="first")
     return [
@@ -37,6 +46,29 @@ def residual():
         BatchNorm(eps=1e-3),
         Add(with_=9),
         ReLU(),
+        GlobalAvgPool(),
+        Linear(4, density=1.0),
+    ]
+
+
+def depthwise():
+    """Between batch norms, strided, and as the inner layer of a residual block."""
+    return [
+        Input(3, 9, 7),
+        Conv2d(6, 1, density=0.6, bias=False),
+        BatchNorm(),
+        ReLU(name="trunk"),
+        Conv2d(6, 3, padding=1, groups=6, bias=False),
+        BatchNorm(),
+        ReLU(),
+        Conv2d(6, 1, density=0.5, bias=False),
+        BatchNorm(),
+        Add(with_="trunk"),
+        ReLU(),
+        Conv2d(6, (3, 5), stride=2, padding=(1, 2), groups=6, bias=False),
+        BatchNorm(),
+        ReLU(),
+        Conv2d(5, 1, density=0.7),
         GlobalAvgPool(),
         Linear(4, density=1.0),
     ]
@@ -103,6 +135,32 @@ NETWORKS = {
         Conv2d(5, (2, 3), stride=(1, 2), padding=(0, 1), density=0.5),
         *head(),
     ],
+    "depthwise alone": lambda: [Input(5, 5, 7), Conv2d(5, 3, padding=1, groups=5), *head()],
+    "depthwise, uneven window": lambda: [
+        Input(3, 6, 9),
+        Conv2d(4, 1),
+        ReLU(),
+        Conv2d(4, (2, 3), stride=(1, 2), padding=(0, 1), groups=4),
+        ReLU(),
+        *head(),
+    ],
+    "depthwise, then batch norm": lambda: [
+        Input(4, 5, 6),
+        BatchNorm(),
+        Conv2d(4, 3, padding=1, groups=4),
+        BatchNorm(affine=False),
+        *head(),
+    ],
+    "depthwise, twice read": lambda: [
+        Input(2, 6, 5),
+        Conv2d(4, 3, bias=False),
+        BatchNorm(name="both"),
+        Conv2d(4, 3, padding=1, groups=4, bias=False),
+        Add(with_="both"),
+        ReLU(),
+        *head(),
+    ],
+    "depthwise separable": lambda: steady(depthwise()),
     "batch norm": lambda: [
         Input(3, 5, 7),
         BatchNorm(),
@@ -166,4 +224,6 @@ NETWORKS = {
     ],
     "residual": residual,
     "resnet 8": lambda: mest.resnet(8, 4, 5, (2, 9, 7)),
+    "ds-cnn": lambda: steady(mest.ds_cnn(4, width=6, blocks=2, input=(1, 21, 10))),
+    "vgg 11": lambda: steady(mest.vgg(11, 2, 4, (3, 32, 33))),
 }

@@ -79,9 +79,13 @@ class Network:
             y = x.reshape(n, -1) @ p["weight"].T + p.get("bias", 0.0)
             return y.reshape(n, -1, 1, 1)
         if isinstance(layer, L.Conv2d):
-            weight = p["weight"].reshape(layer.channels, x.shape[1], *pair(layer.kernel))
             view = windows(x, pair(layer.kernel), pair(layer.stride), pair(layer.padding))
-            y = np.einsum("ncyxij,ocij->noyx", view, weight)
+            if layer.groups > 1:  # as many as channels
+                weight = p["weight"].reshape(layer.channels, *pair(layer.kernel))
+                y = np.einsum("ncyxij,cij->ncyx", view, weight)
+            else:
+                weight = p["weight"].reshape(layer.channels, x.shape[1], *pair(layer.kernel))
+                y = np.einsum("ncyxij,ocij->noyx", view, weight)
             return y + np.reshape(p.get("bias", np.zeros(layer.channels)), (1, -1, 1, 1))
         if isinstance(layer, L.BatchNorm):
             mean = x.mean((0, 2, 3)) if training else p["running_mean"]
@@ -128,9 +132,15 @@ class Network:
             return [(flat @ p["weight"]).reshape(x.shape)]
         if isinstance(layer, L.Conv2d):
             geometry = pair(layer.kernel), pair(layer.stride), pair(layer.padding)
+            found["bias"] = dy.sum((0, 2, 3))
+            if layer.groups > 1:
+                weight = p["weight"].reshape(layer.channels, *geometry[0])
+                product = np.einsum("ncyxij,ncyx->cij", windows(x, *geometry), dy)
+                found["weight"] = product.reshape(layer.channels, -1)
+                return [unwindow(np.einsum("ncyx,cij->ncyxij", dy, weight), x.shape, *geometry)]
             weight = p["weight"].reshape(layer.channels, x.shape[1], *geometry[0])
             product = np.einsum("ncyxij,noyx->ocij", windows(x, *geometry), dy)
-            found["weight"], found["bias"] = product.reshape(layer.channels, -1), dy.sum((0, 2, 3))
+            found["weight"] = product.reshape(layer.channels, -1)
             return [unwindow(np.einsum("noyx,ocij->ncyxij", dy, weight), x.shape, *geometry)]
         if isinstance(layer, L.BatchNorm):
             mean, var = self.cache[index]

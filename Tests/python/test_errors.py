@@ -30,6 +30,9 @@ def test_errors_are_built_in_kinds():
     assert type(errors.error_of(-77, "")) is mest.MestError
 
 
+_HEAD = [Flatten(), Linear(2)]
+
+
 @pytest.mark.parametrize(
     "layers, kind",
     [
@@ -45,6 +48,9 @@ def test_errors_are_built_in_kinds():
         ([Input(3), Linear(4), Linear(2, from_=0)], mest.MestError),  # layer 1 leads nowhere
         ([Input(3, 4, 4), Conv2d(2, 1, padding=1), Flatten(), Linear(2)], mest.MestArgumentError),
         ([Input(3), ReLU()], mest.ShapeError),  # nothing to train
+        ([Input(6, 4, 4), Conv2d(6, 3, groups=2), *_HEAD], mest.UnsupportedError),
+        ([Input(3, 4, 4), Conv2d(6, 3, groups=3), *_HEAD], mest.UnsupportedError),
+        ([Input(6, 4, 4), Conv2d(6, 3, groups=6, density=0.5), *_HEAD], mest.UnsupportedError),
     ],
 )
 def test_descriptions_that_do_not_fit(layers, kind):
@@ -75,6 +81,7 @@ def test_descriptions_that_do_not_fit(layers, kind):
         ([Input(1, 4, 4), Conv2d(2, (3, 3, 3))], "kernel"),
         ([Input(1, 4, 4), Conv2d(2, 3, padding=-1)], "padding"),
         ([Input(1, 4, 4), Conv2d(2, 3, stride=0)], "stride"),
+        ([Input(1, 4, 4), Conv2d(2, 3, groups=0)], "groups"),
     ],
 )
 def test_descriptions_that_cannot_be_meant(layers, words):

@@ -35,6 +35,24 @@ def cases():
         (30,),
     )
     yield "resnet", lambda: mest.resnet(8, 8, 5, (2, 9, 7)), (2, 9, 7)
+    yield "ds-cnn", lambda: mest.ds_cnn(5, 20, 2, (1, 21, 10)), (1, 21, 10)
+    yield (
+        "depthwise",
+        lambda: [
+            Input(3, 9, 11),
+            mest.Conv2d(9, 1),
+            ReLU(),
+            mest.Conv2d(9, (5, 3), stride=(2, 1), padding=(2, 1), groups=9),
+            mest.BatchNorm(),
+            ReLU(),
+            mest.Conv2d(9, 3, groups=9, bias=False),
+            mest.BatchNorm(),
+            mest.Conv2d(7, 1),
+            Flatten(),
+            Linear(5, density=1.0),
+        ],
+        (3, 9, 11),
+    )
     yield (
         "pools",
         lambda: [

@@ -107,6 +107,14 @@ def test_convolution_geometry(size, kernel, stride, padding, density):
     compare(model, x, y)
 
 
+@pytest.mark.parametrize("size, kernel, stride, padding", GEOMETRIES)
+def test_depthwise_geometry(size, kernel, stride, padding):
+    conv = Conv2d(3, kernel, stride=stride, padding=padding, groups=3)
+    seed = hash((size, kernel, stride, padding)) % 1000
+    model, x, y = model_and_data([Input(3, *size), conv, *head()], BATCHES[seed % 5], seed)
+    compare(model, x, y)
+
+
 @pytest.mark.parametrize("kind", [MaxPool, AvgPool])
 @pytest.mark.parametrize(
     "size, kernel, stride, padding",
@@ -290,7 +298,8 @@ def _random_parameters(layers, rng):
             }
         elif isinstance(layer, Conv2d):
             kernel = reference.pair(layer.kernel)
-            found = {"weight": rng.normal(size=(layer.channels, c * kernel[0] * kernel[1])),
+            inputs = c // layer.groups
+            found = {"weight": rng.normal(size=(layer.channels, inputs * kernel[0] * kernel[1])),
                      "bias": rng.normal(size=layer.channels)}  # fmt: skip
         elif isinstance(layer, BatchNorm):
             found = {"scale": rng.uniform(0.5, 1.5, c), "bias": rng.normal(size=c)}

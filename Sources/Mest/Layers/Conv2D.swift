@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Conv2D: cross-correlation with zero padding; weights [outputs][inputs][kernel_h][kernel_w], sparse
-// or dense, as a matrix of outputs x (inputs * kernel).
+// or dense, as a matrix of outputs x (inputs * kernel). Where groups say so: DepthwiseConv2D.swift.
 
 import CMest
 import CMestKernels
@@ -10,10 +10,10 @@ enum Conv2D: Layer {
 
     static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
         try describeWindow(&node, layer, strideDefault: 1, plan, message)
-        if layer.dilation_h > 1 || layer.dilation_w > 1 || layer.groups > 1 {
-            throw plan.layer(int(node.index), message)
-                .text(": dilation and groups above 1 are not in this version").as(.unsupported)
+        if layer.dilation_h > 1 || layer.dilation_w > 1 {
+            throw plan.layer(int(node.index), message).text(": dilation above 1 is not in this version").as(.unsupported)
         }
+        if layer.groups > 1 { return try DepthwiseConv2D.describe(&node, layer, plan, message) }
         let inputs = plan.nodes[int(node.from)].channels
         let taps = node.geometry.kernel_h &* node.geometry.kernel_w
         try plan.describeMatrix(&node, layer, inputs: inputs, taps: taps, message)
@@ -28,11 +28,13 @@ enum Conv2D: Layer {
     }
 
     static func scratch(_ node: Node, _ plan: Plan) -> Int64 {
+        if node.isDepthwise { return DepthwiseConv2D.scratch(node, plan) }
         var geometry = node.geometry
         return mestk_conv_forward_scratch(&geometry, plan.threads) &* 4
     }
 
     static func backwardScratch(_ node: Node, _ plan: Plan) -> Int64 {
+        if node.isDepthwise { return DepthwiseConv2D.backwardScratch(node, plan) }
         var geometry = node.geometry
         let chunks = int32(plan.config.gradient_chunks)
         return mestk_conv_backward_scratch(&geometry, plan.threads, chunks, node.weight.capacity) &* 4
@@ -50,10 +52,12 @@ enum Conv2D: Layer {
             start = centred
             if pass.training && !pass.recomputing { sums = model.at(norm.sums, Double.self) }
         }
+        if node.pointee.isDepthwise { return DepthwiseConv2D.forward(model, node, pass, start, sums) }
         withScheme(node.pointee, ConvForward(model: model, node: node, pass: pass, start: start, sums: sums))
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        if node.pointee.isDepthwise { return DepthwiseConv2D.backward(model, node, pass) }
         withScheme(node.pointee, ConvBackward(model: model, node: node, pass: pass))
     }
 }

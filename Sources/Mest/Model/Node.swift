@@ -49,6 +49,7 @@ struct Node {
     var rows: Int32 = 0
     var columns: Int32 = 0
     var taps: Int32 = 1
+    var isDepthwise = false       // CONV2D: a row's inputs are its own channel
     var scheme: Int32 = 0         // MEST_SCHEME_*, resolved
     var unit: Int32 = 1           // values stored for a unit of the scheme
     var density = Ratio.one       // target

@@ -55,14 +55,46 @@ static void mark(const float *x, int64_t n)
     }
 }
 
-/* Largest error relative to the size of the terms that were added. */
-static int near(const double *want, const double *size, const float *got, int64_t n)
+/* What storing adds: bf16 has 8 digits. */
+static double step_of(int format) { return format == MESTK_BF16 ? 0x1p-8 : 0; }
+
+/* Largest error relative to the size of the terms that were added; `step`: of the value itself. */
+static int near_stored(const double *want, const double *size, const float *got, int64_t n, double step)
 {
-    for (int64_t i = 0; i < n; i++)
-        if (!(fabs((double)got[i] - want[i]) <= 4e-6 * (size ? size[i] : fabs(want[i])) + 1e-6)) return 0;
+    for (int64_t i = 0; i < n; i++) {
+        double bound = 4e-6 * (size ? size[i] : fabs(want[i])) + 1e-6;
+        if (!(fabs((double)got[i] - want[i]) <= bound + step * (fabs(want[i]) + bound))) return 0;
+    }
     return 1;
 }
+static int near(const double *want, const double *size, const float *got, int64_t n)
+{
+    return near_stored(want, size, got, n, 0);
+}
 static int same(const float *a, const float *b, int64_t n) { return memcmp(a, b, (size_t)n * 4) == 0; }
+static int same_sums(const double *a, const double *b, int64_t n) { return memcmp(a, b, (size_t)n * 8) == 0; }
+
+/* Scratch of exactly so many floats, of NaN; nothing behind them may be touched.  The sanitizer sees that
+ * better when there is nothing behind them. */
+#if __has_feature(address_sanitizer)
+enum { GUARD = 0 };
+#else
+enum { GUARD = 64 };
+#endif
+static float *new_scratch(int64_t n)
+{
+    float *p = floats(n + GUARD);
+    memset(p, 0xff, (size_t)(n + GUARD) * 4);
+    return p;
+}
+/* Frees it; 0 when something was written behind its end. */
+static int scratch_kept(float *p, int64_t n)
+{
+    int ok = 1;
+    for (int64_t i = 0; i < GUARD * 4; i++) ok &= ((uint8_t *)(p + n))[i] == 0xff;
+    free(p);
+    return ok;
+}
 
 static void backwards(uint32_t count, mestk_body body, void *argument, void *user)
 {
@@ -79,74 +111,113 @@ static void list_ways(void)
     static int32_t three = 3;
     for (int32_t level = MESTK_REFERENCE; level <= 8; level++) {
         if (!mestk_has_level(level)) continue;
-        for (int32_t threads = 1; threads <= 4; threads++) {
-            if (level == MESTK_REFERENCE && threads == 3) continue;
+        for (int32_t threads = 1; threads <= 3; threads++) {
             way[ways] = (mestk_context){level, threads, NULL, NULL};
             snprintf(way_name[ways++], 40, "level %d, %d threads", level, threads);
-            if (threads != 3) continue;
-            way[ways] = (mestk_context){level, 3, backwards, &three};
-            snprintf(way_name[ways++], 40, "level %d, parallel_for", level);
         }
+        way[ways] = (mestk_context){level, 3, backwards, &three};
+        snprintf(way_name[ways++], 40, "level %d, parallel_for", level);
     }
+}
+/* Each level alone, and one of its other ways by turns: all of them are too many for the slow cases. */
+static int takes_turn(int i, uint64_t turn) { return i % 4 == 0 || i % 4 == 1 + (int)((turn + (uint64_t)(i / 4)) % 3); }
+
+/* ---- stored values, written down once more ---- */
+
+static float round_to(int format, float v)
+{
+    uint32_t bits;
+    if (format != MESTK_BF16) return v;
+    memcpy(&bits, &v, 4);
+    bits = (bits + 0x8000u) & 0xffff0000u;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+static float value_of(mestk_shape s, const void *x, int64_t i)
+{
+    if (s.format != MESTK_BF16) return ((const float *)x)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)x)[i] << 16;
+    float v;
+    memcpy(&v, &bits, 4);
+    return v;
+}
+static void put_value(mestk_shape s, void *x, int64_t i, float v)
+{
+    uint32_t bits;
+    v = round_to(s.format, v);
+    memcpy(&bits, &v, 4);
+    if (s.format == MESTK_BF16) ((uint16_t *)x)[i] = (uint16_t)(bits >> 16);
+    else ((float *)x)[i] = v;
 }
 
 /* ---- tensors: double [sample][channel][y][x] <-> compute layout ---- */
 
 static int64_t plain_size(mestk_shape s, int count) { return (int64_t)count * s.channels * s.height * s.width; }
 
-static double *plain(mestk_shape s, const float *x, int count)
+/* Where the next value of [sample][channel][y][x] lies. */
+#define EACH_VALUE(s, count, at)                                                                               \
+    for (int n_ = 0; n_ < (count); n_++)                                                                       \
+        for (int c_ = 0; c_ < (s).channels; c_++)                                                              \
+            for (int y_ = 0; y_ < (s).height; y_++)                                                            \
+                for (int64_t x_ = 0, at; x_ < (s).width                                                        \
+                     && (at = mestk_line(s, n_ / (s).lanes, c_, y_, (int)x_) + n_ % (s).lanes, 1); x_++)
+
+static void *new_tensor(mestk_shape s)
 {
-    double *out = get(plain_size(s, count) * 8), *at = out;
-    for (int n = 0; n < count; n++)
-        for (int c = 0; c < s.channels; c++)
-            for (int y = 0; y < s.height; y++)
-                for (int q = 0; q < s.width; q++)
-                    *at++ = x[mestk_line(s, n / s.lanes, c, y, q) + n % s.lanes];
+    return memset(get(mestk_bytes(s)), 0xff, (size_t)mestk_bytes(s)); /* NaN: whatever is not written shows */
+}
+static void *tensor_copy(mestk_shape s, const void *x) { return memcpy(get(mestk_bytes(s)), x, (size_t)mestk_bytes(s)); }
+
+static double *plain(mestk_shape s, const void *x, int count)
+{
+    double *out = get(plain_size(s, count) * 8), *to = out;
+    EACH_VALUE(s, count, at) *to++ = value_of(s, x, at);
     return out;
 }
-static float *plain_floats(mestk_shape s, const float *x, int count)
+static float *plain_floats(mestk_shape s, const void *x, int count)
 {
-    double *d = plain(s, x, count);
-    float *f = floats(plain_size(s, count));
-    for (int64_t i = 0; i < plain_size(s, count); i++) f[i] = (float)d[i];
-    free(d);
-    return f;
+    float *out = floats(plain_size(s, count)), *to = out;
+    EACH_VALUE(s, count, at) *to++ = value_of(s, x, at);
+    return out;
+}
+static int same_tensor(mestk_shape s, const void *a, const void *b) { return memcmp(a, b, (size_t)mestk_bytes(s)) == 0; }
+/* The same but for what padding holds. */
+static int same_values(mestk_shape s, const void *a, const void *b, int count)
+{
+    int ok = 1;
+    EACH_VALUE(s, count, at) ok &= s.format == MESTK_BF16 ? ((const uint16_t *)a)[at] == ((const uint16_t *)b)[at]
+                                                          : memcmp((const float *)a + at, (const float *)b + at, 4) == 0;
+    return ok;
 }
 
 /* Marks what is no padding. */
 static uint8_t *valid_map(mestk_shape s, int count)
 {
-    uint8_t *v = get(mestk_values(s));
-    memset(v, 0, (size_t)mestk_values(s));
-    for (int n = 0; n < count; n++)
-        for (int c = 0; c < s.channels; c++)
-            for (int y = 0; y < s.height; y++)
-                for (int q = 0; q < s.width; q++) v[mestk_line(s, n / s.lanes, c, y, q) + n % s.lanes] = 1;
+    uint8_t *v = memset(get(mestk_values(s)), 0, (size_t)mestk_values(s));
+    EACH_VALUE(s, count, at) v[at] = 1;
     return v;
 }
 /* An activation: garbage in its padding.  A gradient: +0 there. */
-static float *random_tensor(mestk_shape s, int count, int gradient)
+static void *random_tensor(mestk_shape s, int count, int gradient)
 {
     uint8_t *v = valid_map(s, count);
-    float *x = floats(mestk_values(s));
-    for (int64_t i = 0; i < mestk_values(s); i++) x[i] = v[i] ? uniform() : gradient ? 0.0f : 100.0f * uniform();
+    void *x = get(mestk_bytes(s));
+    for (int64_t i = 0; i < mestk_values(s); i++)
+        put_value(s, x, i, v[i] ? uniform() : gradient ? 0.0f : 100.0f * uniform());
     free(v);
     return x;
 }
-static int padding_is_zero(mestk_shape s, int count, const float *x)
+static int padding_is_zero(mestk_shape s, int count, const void *x)
 {
     uint8_t *v = valid_map(s, count);
     int ok = 1;
-    for (int64_t i = 0; i < mestk_values(s); i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, 4);
-        if (!v[i] && bits) ok = 0;
-    }
+    for (int64_t i = 0; i < mestk_values(s); i++)
+        if (!v[i] && (s.format == MESTK_BF16 ? ((const uint16_t *)x)[i] : ((const uint32_t *)x)[i])) ok = 0;
     free(v);
     return ok;
 }
 /* Padding pixels 0, padding lanes as the last sample. */
-static int padding_repeats(mestk_shape s, int count, const float *x)
+static int padding_repeats(mestk_shape s, int count, const void *x)
 {
     int last = (count - 1) / s.lanes, ok = 1;
     for (int b = 0; b < s.blocks; b++)
@@ -154,14 +225,83 @@ static int padding_repeats(mestk_shape s, int count, const float *x)
             for (int y = 0; y < mestk_tiles_y(s) * mestk_tile_h(s); y++)
                 for (int p = 0; p < mestk_tiles_x(s) * mestk_tile_w(s); p++)
                     for (int l = 0; l < s.lanes; l++) {
-                        float value = x[mestk_line(s, b, c, y, p) + l];
+                        float value = value_of(s, x, mestk_line(s, b, c, y, p) + l);
                         if (y >= s.height || p >= s.width) ok &= value == 0;
                         else if (b * s.lanes + l >= count)
-                            ok &= value == x[mestk_line(s, last, c, y, p) + (count - 1) % s.lanes];
+                            ok &= value == value_of(s, x, mestk_line(s, last, c, y, p) + (count - 1) % s.lanes);
                     }
     return ok;
 }
-static int all_finite(mestk_shape s, const float *x) { return mestk_first_not_finite(x, mestk_values(s)) == -1; }
+static int all_finite(mestk_shape s, const void *x)
+{
+    for (int64_t i = 0; i < mestk_values(s); i++)
+        if (!isfinite(value_of(s, x, i))) return 0;
+    return 1;
+}
+
+/* ---- operands ---- */
+
+enum { OPERANDS = 12 }; /* a x + b or x; then no r, + r, + c r; then relu or not */
+
+typedef struct random_operand {
+    mestk_operand v;
+    void *owned[5];
+} random_operand;
+
+static random_operand operand_of_kind(mestk_shape s, int count, int kind, int gradient)
+{
+    random_operand o = {0};
+    o.v.x = o.owned[0] = random_tensor(s, count, gradient);
+    if (kind % 2) {
+        o.v.a = o.owned[1] = random_floats(s.channels);
+        o.v.b = o.owned[2] = random_floats(s.channels);
+    }
+    if (kind / 2 % 3) o.v.r = o.owned[3] = random_tensor(s, count, 0);
+    if (kind / 2 % 3 == 2) o.v.c = o.owned[4] = random_floats(s.channels);
+    o.v.relu = kind / 6;
+    return o;
+}
+static void free_operand(random_operand *o)
+{
+    for (int i = 0; i < 5; i++) free(o->owned[i]);
+}
+/* operand.h, with libm's fma. */
+static float operand_at(const mestk_operand *o, mestk_shape s, int channel, int64_t at)
+{
+    float v = value_of(s, o->x, at);
+    if (o->a) v = fmaf(o->a[channel], v, o->b[channel]);
+    if (o->r) v = o->c ? fmaf(o->c[channel], value_of(s, o->r, at), v) : v + value_of(s, o->r, at);
+    return o->relu && v <= 0 ? 0.0f : v;
+}
+static double *plain_operand(mestk_shape s, const mestk_operand *o, int count)
+{
+    double *out = get(plain_size(s, count) * 8), *to = out;
+    EACH_VALUE(s, count, at) *to++ = operand_at(o, s, c_, at);
+    return out;
+}
+
+/* ---- sums per strip and channel ---- */
+
+static int64_t sums_size(mestk_shape s) { return (int64_t)mestk_strips(s) * s.channels * 2; }
+static double *new_sums(mestk_shape s) { return memset(get(sums_size(s) * 8), 0xff, (size_t)sums_size(s) * 8); }
+
+/* sums are those of x - pivot and of its product with other (- pivot): by definition. */
+static int sums_are(mestk_shape s, int count, const double *sums, const void *x, const void *other, const float *pivot)
+{
+    double *want = get(sums_size(s) * 8), *size = get(sums_size(s) * 8);
+    int ok = 1;
+    for (int64_t i = 0; i < sums_size(s); i++) want[i] = size[i] = 0;
+    EACH_VALUE(s, count, at) {
+        int strip = n_ / s.lanes * mestk_tiles_y(s) + y_ / mestk_tile_h(s);
+        double *to = want + ((int64_t)strip * s.channels + c_) * 2, *to_size = size + (to - want);
+        double p = pivot ? (double)pivot[c_] : 0, a = value_of(s, x, at) - p, b = value_of(s, other, at) - p;
+        to[0] += a, to_size[0] += fabs(a);
+        to[1] += a * b, to_size[1] += fabs(a * b);
+    }
+    for (int64_t i = 0; i < sums_size(s); i++) ok &= fabs(sums[i] - want[i]) <= 1e-5 * size[i] + 1e-6;
+    free(want), free(size);
+    return ok;
+}
 
 /* ---- weights ---- */
 
@@ -171,7 +311,7 @@ typedef struct matrix {
     void *owned[7];
 } matrix;
 
-/* density 2: dense without an index; above 1 but not 2: full density with an index. */
+/* density 2: dense without an index; above 1 but not 2: full density with an index; below 0: one connection. */
 static matrix random_matrix(int rows, int channels, int taps, double density)
 {
     matrix m = {{.rows = rows, .channels = channels, .taps = taps, .group = 1}, 0, {0}};
@@ -182,9 +322,11 @@ static matrix random_matrix(int rows, int channels, int taps, double density)
         uint32_t *row_start = get((rows + 1) * 4), *channel_start = get((channels + 1) * 4), *position = get(most * 4);
         uint16_t *column = get(most * 2), *key = get(most * 2);
         int empty_row = rows > 2 ? below(rows) : -1, empty_channel = channels > 2 ? below(channels) : -1;
+        int only = below(most);
         row_start[0] = 0;
         for (int r = 0; r < rows; r++) {
             for (int c = 0; c < columns; c++) {
+                if (density < 0 && r * columns + c == only) column[m.count++] = (uint16_t)c;
                 int drop = density < 1 && (r == empty_row || c / taps == empty_channel);
                 if (!drop && (double)random_u32() / 4294967296.0 < density) column[m.count++] = (uint16_t)c;
             }
@@ -262,12 +404,13 @@ static const shape_case shapes[] = {
     {4, 4, 3, 6, 2},   {4, 7, 5, 5, 4},   {1, 1, 3, 10, 10}, {1, 3, 2, 1, 9}, {1, 2, 7, 3, 2},  {16, 64, 2, 16, 4},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
-static mestk_shape shape_of(shape_case t)
+static mestk_shape shape_of(shape_case t, int format)
 {
-    return (mestk_shape){(t.count + t.lanes - 1) / t.lanes, t.lanes, t.channels, t.h, t.w};
+    return (mestk_shape){(t.count + t.lanes - 1) / t.lanes, t.lanes, t.channels, t.h, t.w, format};
 }
-static void name_shape(char *name, const char *what, shape_case t)
+static void name_shape(char *name, const char *what, shape_case t, int format)
 {
-    snprintf(name, 200, "%s lanes %d count %d channels %d %dx%d", what, t.lanes, t.count, t.channels, t.h, t.w);
+    snprintf(name, 200, "%s %s lanes %d count %d channels %d %dx%d", what, format == MESTK_BF16 ? "bf16" : "f32", t.lanes,
+             t.count, t.channels, t.h, t.w);
 }
 #endif

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The kernels against (a) plain double-precision definitions on [sample][channel][y][x], within a
- * tolerance; (b) every level of this machine, (c) 1 to 4 threads and a parallel_for that runs its chunks
+ * tolerance; (b) every level of this machine, (c) 1 to 3 threads and a parallel_for that runs its chunks
  * backwards, bit for bit; (d) the scalar functions against libm in double.
  *
  *   clang -O2 -ffp-contract=off -fopenmp Tests/c/kernels/kernels_test.c Sources/CMestKernels/?*.c \
  *         -ISources/CMestKernels/include -L/usr/lib/llvm-14/lib -lomp5 -lm -o kernels_test && ./kernels_test
  *
- * Prints a line per failed case and `kernels: N passed, N failed`; exit code 1 on failure.
+ * Argument: how many random convolutions.  Prints a line per failed case and `kernels: N passed, N failed`; exit code 1 on failure.
  */
 #include "conv_cases.h"
+#include "depthwise_cases.h"
 #include "level_cases.h"
 #include "linear_cases.h"
 #include "loss_cases.h"
 #include "norm_cases.h"
+#include "operand_cases.h"
 #include "pool_cases.h"
 #include "value_cases.h"
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const int lanes[4] = {1, 4, 8, 16};
     list_ways();
@@ -26,12 +28,14 @@ int main(void)
     test_scalar();
     test_index();
     test_layout();
-    test_convs();
+    test_operands();
+    test_convs(argc > 1 ? atoi(argv[1]) : 240);
+    test_depthwise();
     test_linears();
-    for (int i = 0; i < SHAPES; i++) {
+    for (int i = 0; i < 4 * SHAPES; i++) {
         state = seed_now = 4000 + (uint64_t)i;
-        test_norm(shapes[i]);
-        test_dropout_and_flatten(shapes[i]);
+        test_norm(shapes[i / 4], i % 2, i / 2 % 2);
+        if (i / 2 % 2) test_dropout_and_flatten(shapes[i / 4], i % 2);
     }
     test_pools();
     static const int64_t sizes[] = {0, 1, 7, 16, 100, 4096, 5000, 16384, 40001};

@@ -9,10 +9,10 @@ static void test_loss(int lanes, int count, int outputs, float smoothing)
     char name[100];
     snprintf(name, sizeof name, "loss lanes %d count %d outputs %d smoothing %g", lanes, count, outputs, smoothing);
     mestk_outputs o = {(count + lanes - 1) / lanes, lanes, outputs, count};
-    mestk_shape s = {o.blocks, lanes, outputs, 1, 1};
-    float *y = random_tensor(s, count, 0), *dy = floats(mestk_floats(s)), *loss = floats(count), *target = random_floats((int64_t)count * outputs);
+    mestk_shape s = {o.blocks, lanes, outputs, 1, 1, MESTK_F32};
+    float *y = random_tensor(s, count, 0), *dy = floats(mestk_values(s)), *loss = floats(count), *target = random_floats((int64_t)count * outputs);
     float *probability = floats((int64_t)count * outputs);
-    for (int64_t i = 0; i < mestk_floats(s); i++) y[i] *= 5;
+    for (int64_t i = 0; i < mestk_values(s); i++) y[i] *= 5;
     int32_t *label = get(count * 4);
     uint8_t *correct = get(count);
     for (int i = 0; i < count; i++) label[i] = below(outputs);

@@ -54,7 +54,7 @@ from .layers import (
     ReLU,
 )
 from .model import Model
-from .networks import mlp, resnet
+from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
 from .reports import (
     CSR,
@@ -97,5 +97,5 @@ __all__ = [
     "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory",
     "MestArgumentError", "MestError", "MestMemoryError", "Model", "MutationReport", "Plan",
     "Progress", "ReLU", "ShapeError", "StateError", "StepReport", "TENSORS", "UnsupportedError",
-    "VersionError", "errors", "mlp", "plan", "resnet", "show_versions",
+    "VersionError", "ds_cnn", "errors", "mlp", "plan", "resnet", "show_versions", "vgg",
 ]  # fmt: skip

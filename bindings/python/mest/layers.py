@@ -136,7 +136,8 @@ class Linear(Layer):
 @dataclass(eq=False, repr=False)
 class Conv2d(Layer):
     """(in, h, w) -> (channels, (h + 2 * padding - kernel) // stride + 1, the same of w).
-    density and scheme as in Linear."""
+    density and scheme as in Linear.  groups: 1, or as many as input and output channels: depthwise, each
+    channel on its own; its few weights stay dense whatever Config.density says."""
 
     kind = _abi.MEST_LAYER_CONV2D
     channels: int
@@ -146,11 +147,13 @@ class Conv2d(Layer):
     density: Union[float, None] = None
     scheme: Union[str, None] = None
     bias: bool = True
+    groups: int = 1
     name: str = ""
     from_: Reference = None
 
     def _fill(self, struct: Any) -> None:
         struct.channels = _natural(self, "channels", self.channels)
+        struct.groups = _natural(self, "groups", self.groups)
         _fill_window(self, struct, self.kernel, self.stride, self.padding)
         _fill_weights(self, struct)
 

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One call of a depthwise convolution as its tasks see it.  Forward: a task is a strip of y; backward: of x
+ * (mestk_strips).  Within a task channels are worked on one after the other.
+ *
+ * The vector path copies the rows of one channel that a strip meets into the worker's slab [row][column]
+ * of lines, +0 around the picture, so that the inner loops have no conditions.  What they meet:
+ *
+ *   forward    slab of x.   Output (y, x), tap (ky, kx): row y*stride + ky, column x*stride + kx, from the
+ *              strip's first row on.
+ *   backward   slab of dy.  Input pixel q and tap t meet at output (q + pad - t) / stride when that is whole;
+ *              row 0 (column 0) of the slab is the first output that the strip's first row (column) meets.
+ */
+#ifndef MESTK_DEPTHWISE_JOB_H
+#define MESTK_DEPTHWISE_JOB_H
+#include "internal.h"
+
+struct mestk_depthwise_job {
+    const mestk_conv *g;
+    const float *w, *start;
+    const mestk_operand *x, *dy;
+    const mestk_gradient *gradient;
+    void *y;
+    double *sums;
+    int32_t count;
+
+    float *work;         /* of each worker: slab; backward also lines of x and dx of the strip, of dw */
+    int64_t work_floats;
+    int32_t slab_rows, slab_columns;
+
+    int32_t tasks, groups;
+    float *partials, *dw; /* partials: [group][channel][tap] */
+    int64_t partial_stride;
+};
+
+/* Smallest pixel >= from that is met by the taps of a class: (pixel + pad) mod stride == class. */
+MESTK_INLINE int32_t mestk_depthwise_first(int32_t from, int32_t pad, int32_t stride, int32_t class)
+{
+    return from + (class - (from + pad) % stride + stride) % stride;
+}
+
+/* Backward: output row (column) of slab row (column) 0, for a strip that begins at pixel `from`. */
+MESTK_INLINE int32_t mestk_depthwise_origin(int32_t from, int32_t pad, int32_t stride, int32_t kernel)
+{
+    return (from + pad) / stride - (kernel - 1) / stride;
+}
+
+void mestk_depthwise_forward_reference(const mestk_depthwise_job *job, int32_t strip, int32_t worker);
+void mestk_depthwise_backward_reference(const mestk_depthwise_job *job, int32_t strip, int32_t worker,
+                                        float *partial);
+#endif
