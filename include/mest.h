@@ -133,8 +133,24 @@ enum { /* mest_layer.kind */
     MEST_LAYER_DROPOUT         = 11  /* rate: probability that a value is zeroed                 */
 };
 
-enum { /* mest_layer.scheme: which connections may exist */
-    MEST_SCHEME_UNSTRUCTURED = 0 /* any single weight */
+enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse layer may exist */
+    MEST_SCHEME_DEFAULT      = 0, /* what config.scheme gives; there: UNSTRUCTURED               */
+    MEST_SCHEME_UNSTRUCTURED = 1, /* any single weight                                           */
+    MEST_SCHEME_BLOCK4       = 2, /* outputs in blocks of 4; a column exists for a whole block or
+                                     not at all.  A last block of fewer outputs is fine          */
+    MEST_SCHEME_BLOCK8       = 3, /* ... of 8                                                    */
+    MEST_SCHEME_BLOCK16      = 4, /* ... of 16                                                   */
+    MEST_SCHEME_PATTERN      = 5, /* CONV2D with a 3 x 3 kernel: kernels with 4 of 9 weights, in
+                                     one of 8 patterns, the same number of kernels for every
+                                     output; density at most 4/9.  Other kernels, LINEAR: FAN_IN */
+    MEST_SCHEME_NM24         = 6, /* at most 2 of every 4 neighbouring columns; density at most
+                                     0.5, which is 2:4                                           */
+    MEST_SCHEME_FAN_IN       = 7  /* the same number of connections for every output             */
+};
+
+enum { /* mest_config.scheme_flags, bits */
+    MEST_PATTERNS_CODE8 = 1 /* PATTERN: the 8 patterns of the authors' published code, of which one
+                               lacks the centre; default: all 8 have it                          */
 };
 
 enum { /* mest_layer.flags, bits */
@@ -175,7 +191,7 @@ typedef struct mest_layer {
                             depthwise, each channel on its own; its weights are dense whatever
                             config.density says.  Others: MEST_ERR_UNSUPPORTED in this version   */
     uint32_t flags;      /* MEST_FLAG_*                                                          */
-    int32_t  scheme;     /* MEST_SCHEME_*                                                        */
+    int32_t  scheme;     /* LINEAR, CONV2D: MEST_SCHEME_*; for layers with density below 1       */
     float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
                             0: what config.density and config.distribution give; 1: dense        */
     float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics, of which
@@ -354,6 +370,10 @@ typedef struct mest_config {
     /* Activations */
     int32_t  activations;       /* MEST_ACTIVATIONS_*                                            */
     int32_t  recompute;         /* MEST_RECOMPUTE_*                                              */
+
+    /* Schemes */
+    int32_t  scheme;            /* MEST_SCHEME_* of layers that name none                        */
+    uint32_t scheme_flags;      /* MEST_PATTERNS_*                                               */
 } mest_config;
 
 #ifdef __cplusplus
@@ -411,7 +431,8 @@ typedef struct mest_layer_plan {
                                    a depthwise convolution outputs x kernel                      */
     uint32_t columns;
     float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
-    uint64_t active;            /* connections at the target                                     */
+    uint64_t active;            /* connections at the target; expected, where the last block of a
+                                   scheme lacks outputs                                          */
     uint64_t capacity;          /* connections there is room for                                 */
     uint64_t weight_bytes;      /* as in the plan, this layer's share, alignment included        */
     uint64_t index_bytes;
@@ -420,6 +441,9 @@ typedef struct mest_layer_plan {
     uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0 when in place        */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
+    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse     */
+    uint32_t unit;              /* weights that come and go together: a block's rows, 4 of a
+                                   pattern, 1 otherwise                                          */
 } mest_layer_plan;
 
 /*
@@ -720,10 +744,14 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
                                                           uint64_t count);
 
 /*
- * The weights of a sparse layer as they lie in memory: compressed sparse rows of the matrix
+ * The weights of a sparse layer: compressed sparse rows of the matrix
  * [rows = output channels][columns = input channel * kernel_h * kernel_w + row * kernel_w + column].
- * The pointers belong to the model and are valid until it mutates, is set or is destroyed; values
- * change with every update.
+ *
+ * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong to
+ * the model and are valid until it mutates, is set or is destroyed; values change with every update.
+ * Blocks and patterns lie in another order.  Their rows are copied to `buffer`, memory of the caller
+ * that the pointers then lead into.  With buffer NULL the call tells the size, buffer_bytes, and leaves
+ * the four pointers NULL.
  */
 typedef struct mest_csr {
     uint32_t struct_size;
@@ -736,14 +764,17 @@ typedef struct mest_csr {
     const uint16_t *column;       /* count, ascending inside a row                               */
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
+    void           *buffer;       /* get, unit above 1: or NULL; aligned to 4 bytes (set: ignored) */
+    uint64_t        buffer_bytes; /* in: what buffer has; out: what it needs, 0 for a view       */
 } mest_csr;
 
-/* Errors: ARGUMENT (layer is dense or has no weights), STATE. */
+/* Errors: ARGUMENT (layer is dense or has no weights, buffer too small), STATE. */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, uint32_t layer,
                                                        mest_csr *out_csr);
 
 /* Replaces connections and values.  count may be anything up to capacity; the next mutation brings
- * it to its target.  Errors: ARGUMENT (shape, order, range, not finite, more than capacity). */
+ * it to its target.  Errors: ARGUMENT (shape, order, range, not finite, more than capacity),
+ * UNSUPPORTED (connections that the layer's scheme cannot have). */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32_t layer,
                                                        const mest_csr *csr);
 

@@ -4,8 +4,9 @@
 
 /* The channels of a slab are gone through in blocks that stay in L1 while all filters (forward) or all
  * input channels (backward) pass over them: L1_BYTES of slab.  But every pass loads and stores its
- * accumulators, so a pass gets at least so many connections on average, even if that takes L2. */
-enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, BACKWARD_PASS = 36 };
+ * accumulators, so a pass gets at least so many connections on average, even if that takes L2.  UNIT_PASS:
+ * of blocks and patterns, which load less per connection. */
+enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, UNIT_PASS = 64, BACKWARD_PASS = 36 };
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
@@ -112,7 +113,8 @@ static void index_forward(mestk_conv_job *job, int32_t threads, float *scratch)
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
     const conv_slab *s = &job->slab;
-    int32_t L = g->in.lanes, columns = w->channels * w->taps, b = job->block_channels * w->taps;
+    int32_t L = g->in.lanes, columns = w->channels * w->taps, by_channel = w->row_start && w->form == MESTK_FORM_PATTERN;
+    int32_t index_columns = by_channel ? w->channels : columns, b = by_channel ? job->block_channels : job->block_channels * w->taps;
     job->offset = (mestk_word *)scratch;
     scratch += words16(columns);
     job->identity = (uint16_t *)scratch;
@@ -131,10 +133,10 @@ static void index_forward(mestk_conv_job *job, int32_t threads, float *scratch)
             }
     if (!w->row_start)
         for (int32_t i = 0; i < columns; i++) job->identity[i] = (uint16_t)i;
-    for (int32_t r = 0; r < w->rows; r++) {
+    for (int32_t r = 0; r < mestk_index_rows(w); r++) {
         mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1);
         for (int32_t i = 0; i <= job->blocks; i++) {
-            int32_t limit = mestk_min(i * b, columns);
+            int32_t limit = mestk_min(i * b, index_columns);
             segment[i] = w->row_start ? (int32_t)first_at_or_after(w->column, i ? (uint32_t)segment[i - 1]
                                                                               : w->row_start[r],
                                                                    w->row_start[r + 1], limit)
@@ -161,7 +163,8 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
     mestk_conv_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .sums = sums, .count = count,
                           .slab = forward_slab(g), .chain_floats = forward_chains(g), .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
-    job.block_channels = block_for(forward_l1_block(g), FORWARD_PASS, w, w->channels);
+    int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
+    job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
     if (k->level != MESTK_REFERENCE) index_forward(&job, k->threads, scratch);
     mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
@@ -212,6 +215,39 @@ static void index_channel(void *argument, uint32_t channel, uint32_t worker)
             *++segment = to;
         }
     }
+}
+
+/* The same for blocks and patterns: entry by entry of a unit.  Connections that do not exist, of rows that
+ * the last block lacks, come last and in no segment. */
+static void index_units(void *argument, uint32_t channel, uint32_t worker)
+{
+    const mestk_conv_job *job = argument;
+    const mestk_weights *w = job->w;
+    int32_t pattern = w->form == MESTK_FORM_PATTERN, size = pattern ? 4 : w->group, L = job->g->in.lanes;
+    int32_t rows = pattern ? 1 : w->group, key_taps = pattern ? 1 : w->taps; /* of a unit; of a row's keys */
+    mestk_word *segment = job->segment + (int64_t)channel * (job->blocks * job->classes + 1);
+    int32_t e = (int32_t)w->channel_start[channel], first = e, end = (int32_t)w->channel_start[channel + 1], to = e * size;
+    (void)worker;
+    *segment = to;
+    for (int32_t b = 0, from = e; b < job->blocks; b++, from = e) {
+        for (int32_t class = 0; class < job->classes; class++) {
+            for (e = from; e < end; e++) {
+                int32_t row = w->key[e] / key_taps * rows, j = (int32_t)w->position[e];
+                if (row >= (b + 1) * job->block_channels) break;
+                for (int32_t i = 0; i < size; i++) {
+                    int32_t tap = pattern ? w->pattern_taps[w->pattern[j]][i] : w->key[e] % key_taps, r = row + (pattern ? 0 : i);
+                    if (r >= w->rows || job->tap_class[tap] != class) continue;
+                    job->offset[to] = (int32_t)(r * job->slab.channel + (int64_t)job->tap_line[tap] * L);
+                    job->position[to] = j * size + i;
+                    job->weight[to++] = w->value[j * size + i];
+                }
+            }
+            *++segment = to;
+        }
+    }
+    for (e = first; e < end && to < end * size; e++)
+        for (int32_t i = 0; i < rows; i++)
+            if (w->key[e] / key_taps * rows + i >= w->rows) job->position[to++] = (int32_t)w->position[e] * size + i;
 }
 
 static void backward_chunk(void *argument, uint32_t group, uint32_t worker)
@@ -286,6 +322,8 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     job.gradient = finishes_in_epilogue(g) ? dx : &plain;
     job.classes = g->stride_h * g->stride_w;
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * job.classes, w, w->rows);
+    /* Whole blocks, so that keys ascend over the blocks of channels. */
+    if (w->row_start && w->form == MESTK_FORM_BLOCK) job.block_channels = mestk_ceil_div(job.block_channels, w->group) * w->group;
     job.blocks = mestk_ceil_div(w->rows, job.block_channels);
     job.connections = mestk_weight_count(w);
     job.tasks = mestk_strips(g->in);
@@ -310,7 +348,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
         job.lines = at, at += k->threads * job.line_floats;
         job.slabs = at;
         index_taps(&job);
-        mestk_run(k, (uint32_t)w->channels, index_channel, &job);
+        mestk_run(k, (uint32_t)w->channels, w->row_start && w->form > MESTK_FORM_SINGLE ? index_units : index_channel, &job);
     }
     mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);
     mestk_run(k, (uint32_t)((job.connections + SUM_CHUNK - 1) / SUM_CHUNK), sum_chunk, &job);

@@ -45,7 +45,7 @@ struct mestk_conv_job {
     /* Forward: offset[column], floats from a tile's first pixel in the slab to the line the tap meets;
      * segment[row * (blocks + 1) + b], first connection of the row in channel block b or later (the
      * channels of one block stay in L1 while the filters pass over them); identity: the columns of a
-     * dense row.
+     * dense row.  Blocks: a row is one of the index; patterns: offsets of channel * 9.
      * Backward: the entries of a channel sorted by (block of output channels, class), keys ascending
      * within; offset[entry], position[entry], weight[entry];
      * segment[channel * (blocks * classes + 1) + b * classes + class], first entry; tap_class, tap_line:

@@ -5,10 +5,11 @@
  *
  * The order of roundings, which every level keeps to the last bit; all lanes alike:
  *
- *   y[o,p]    chain of fma from start[o] (or +0) over the connections of row o in order; a tap outside
- *             the picture reads +0.
- *   dx[i,q]   chain of fma from +0 over the entries of channel i in key order whose tap matches q, that
- *             is (q + pad - t) divisible by the stride; outputs outside the picture read +0.  When
+ *   y[o,p]    chain of fma from start[o] (or +0) over the connections of row o in order (of a pattern:
+ *             taps ascending); a tap outside the picture reads +0.
+ *   dx[i,q]   chain of fma from +0 over the entries of channel i in key order (within, the rows of a block or
+ *             the taps of a pattern ascending) whose tap matches q, that is (q + pad - t) divisible by the
+ *             stride; outputs outside the picture read +0.  When
  *             accumulating, the old dx is added to the finished chain.  Masked, rounded, summed (operand.h).
  *   dw[j]     A strip is (lane block, tile row of x); strips are numbered block by block and cut into
  *             groups = min(gradient_chunks, strips) runs as equal as can be.  Within a strip the pixels
@@ -48,29 +49,36 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
     sums[1] = (double)out[1];
 }
 
+/* Values of a unit that belong to one row: the taps of a pattern, else 1; and those of one entry, in all rows. */
+static int32_t of_row(const mestk_weights *w) { return w->row_start && w->form == MESTK_FORM_PATTERN ? 4 : 1; }
+static int32_t of_entry(const mestk_weights *w) { return w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : of_row(w); }
+
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker)
 {
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
     int32_t L = g->out.lanes, th = mestk_tile_h(g->out), ty = mestk_tiles_y(g->out);
     int32_t block = task / ty, y0 = task % ty * th, width = mestk_tiles_x(g->out) * mestk_tile_w(g->out);
+    int32_t size = of_entry(w), taps = of_row(w), group = size / taps;
     int64_t columns = (int64_t)w->channels * w->taps;
     (void)worker;
     for (int32_t o = 0; o < w->rows; o++) {
-        int64_t first = w->row_start ? w->row_start[o] : o * columns;
-        int64_t end = w->row_start ? w->row_start[o + 1] : (o + 1) * columns;
+        int64_t first = (w->row_start ? w->row_start[o / group] : o * columns) * taps;
+        int64_t end = (w->row_start ? w->row_start[o / group + 1] : (o + 1) * columns) * taps;
         for (int32_t p = 0; p < th * width; p++) {
             float y[16];
             for (int32_t l = 0; l < L; l++) y[l] = job->start ? job->start[o] : 0.0f;
             for (int64_t j = first; j < end; j++) {
-                int32_t column = w->row_start ? w->column[j] : (int32_t)(j - first);
+                int32_t column = w->row_start ? w->column[j / taps] : (int32_t)(j - first);
                 int32_t c = column / w->taps, tap = column % w->taps;
+                if (taps == 4) c = column, tap = w->pattern_taps[w->pattern[j / 4]][j % 4];
+                float value = w->value[j * group + o % group];
                 int32_t iy = (y0 + p / width) * g->stride_h + tap / g->kernel_w - g->pad_h;
                 int32_t ix = p % width * g->stride_w + tap % g->kernel_w - g->pad_w;
                 int32_t inside = iy >= 0 && iy < g->in.height && ix >= 0 && ix < g->in.width;
                 for (int32_t l = 0; l < L; l++) {
                     float x = inside ? mestk_operand_value(job->x, g->in.format, c, mestk_line(g->in, block, c, iy, ix) + l) : 0.0f;
-                    y[l] = mestk_fma_inline(w->value[j], x, y[l]);
+                    y[l] = mestk_fma_inline(value, x, y[l]);
                 }
             }
             mestk_write_line(job->y, g->out.format, mestk_line(g->out, block, o, y0 + p / width, p % width), L, y);
@@ -125,10 +133,13 @@ static void backward_unit(const mestk_conv_job *job, int32_t block, int32_t c, c
     }
     int64_t keys = (int64_t)w->rows * w->taps, columns = (int64_t)w->channels * w->taps;
     int64_t e = w->row_start ? w->channel_start[c] : 0, end = w->row_start ? w->channel_start[c + 1] : keys;
-    for (; e < end; e++) {
-        int32_t key = w->row_start ? w->key[e] : (int32_t)e;
-        int32_t o = key / w->taps, tap = key % w->taps;
-        int64_t j = w->row_start ? w->position[e] : o * columns + (int64_t)c * w->taps + tap;
+    int32_t size = of_entry(w), group = size / of_row(w);
+    for (int64_t i = e * size; i < end * size; i++) {
+        int32_t key = w->row_start ? w->key[i / size] : (int32_t)i;
+        int32_t o = key / w->taps * group + (int32_t)(i % group), tap = key % w->taps;
+        int64_t j = w->row_start ? w->position[i / size] * size + i % size : o * columns + (int64_t)c * w->taps + tap;
+        if (size > group) o = key, tap = w->pattern_taps[w->pattern[j / 4]][i % 4];
+        if (o >= w->rows) continue;
         int32_t oy = u->row[0] + g->pad_h - tap / g->kernel_w, ox = u->column[0] + g->pad_w - tap % g->kernel_w;
         if (oy % g->stride_h != 0 || ox % g->stride_w != 0) continue;
         oy /= g->stride_h;

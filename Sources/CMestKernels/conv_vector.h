@@ -6,6 +6,11 @@
  * unit's dx.
  */
 
+#if !STORED_BF16 && !LEVEL_SCALAR
+#include "conv_pattern.h"
+#endif
+#define PATTERN_RUN PATTERN_JOIN(conv_pattern_run, LANES)
+
 /* ---- packing ---- */
 
 /* Lines of columns u0 .. u1-1 of one slab row: what the operand is from `at` on. */
@@ -169,10 +174,90 @@ VEC_INLINE void V(conv_end)(const mestk_conv_job *job, const V(window) *a, int32
     vec_store(line + LANES, q);
 }
 
+/* A pattern's kernels, tap by tap. */
+VEC_INLINE void V(conv_taps)(const mestk_conv_job *job, const V(window) *a, int32_t first, int32_t count, vec *sum,
+                             const int lines)
+{
+    const mestk_weights *w = job->w;
+    const float *value = w->value + (int64_t)first * 4;
+    ROLLED for (int32_t j = first; j < first + count; j++) {
+        const mestk_word *offset = job->offset + w->column[j] * 9;
+        ROLLED for (int t = 0; t < 4; t++) {
+            const float *x = a->slab + offset[w->pattern_taps[w->pattern[j]][t]];
+            vec weight = (vec)(*value++);
+            UNROLL for (int i = 0; i < lines; i++)
+                sum[i] = vec_fma(weight, vec_load(x + i / 4 * a->slab_step + i % 4 * LANES), sum[i]);
+        }
+    }
+}
+
+VEC_INLINE void V(conv_kernels)(const mestk_conv_job *job, const V(window) *a, int32_t b, const int rows)
+{
+    const mestk_conv *g = job->g;
+    const mestk_word *segment = job->segment + b;
+    int64_t row = (int64_t)job->slab.columns * LANES; /* of the slab, at stride 1 */
+    int32_t shares = rows == LEVEL_ROWS && g->stride_h == 1 && g->stride_w == 1 && a->slab_step == row;
+    for (int32_t o = 0; o < job->w->rows; o++, segment += job->blocks + 1) {
+        vec sum[16];
+        V(conv_begin)(job, a, o, sum, rows * 4);
+#if LEVEL_SCALAR
+        shares = 0;
+#else
+        if (shares) PATTERN_RUN(job->w, job->offset, a->slab, row, segment[0], segment[1], (void *)sum);
+#endif
+        if (!shares) V(conv_taps)(job, a, segment[0], segment[1] - segment[0], sum, rows * 4);
+        V(conv_end)(job, a, o, sum, rows * 4);
+    }
+}
+
+/* `filters` of a block on one row of a window: every line of x is loaded once for all of them. */
+VEC_INLINE void V(conv_block_line)(const mestk_conv_job *job, const V(window) *a, int32_t o, const float *value,
+                                   const uint16_t *column, int32_t count, const int filters)
+{
+    int32_t group = job->w->group;
+    vec sum[4][4];
+    UNROLL for (int k = 0; k < filters; k++) V(conv_begin)(job, a, o + k, sum[k], 4);
+    ROLLED for (int32_t j = 0; j < count; j++, value += group) {
+        const float *x = a->slab + job->offset[column[j]];
+        UNROLL for (int i = 0; i < 4; i++) {
+            vec v = vec_load(x + i * LANES);
+            UNROLL for (int k = 0; k < filters; k++) sum[k][i] = vec_fma((vec)(value[k]), v, sum[k][i]);
+        }
+    }
+    UNROLL for (int k = 0; k < filters; k++) V(conv_end)(job, a, o + k, sum[k], 4);
+}
+
+static void V(conv_blocks)(const mestk_conv_job *job, const V(window) *a, int32_t b)
+{
+    const mestk_weights *w = job->w;
+    const mestk_word *segment = job->segment + b;
+    for (int32_t o = 0; o < w->rows; o += w->group, segment += job->blocks + 1) {
+        int32_t count = segment[1] - segment[0], n = mestk_min(w->group, w->rows - o);
+        const float *value = w->value + (int64_t)segment[0] * w->group;
+        const uint16_t *column = w->column + segment[0];
+        for (int32_t r = 0; r < a->rows; r++) {
+            V(window) line = *a;
+            line.slab += r * a->slab_step;
+            line.y += r * a->y_step;
+            line.chains += r * 4 * LANES;
+            line.rows = 1;
+            line.valid_rows = r < a->valid_rows;
+            int32_t i = 0;
+            for (; i + LEVEL_ROWS <= n; i += LEVEL_ROWS)
+                V(conv_block_line)(job, &line, o + i, value + i, column, count, LEVEL_ROWS);
+            for (; i < n; i++) V(conv_block_line)(job, &line, o + i, value + i, column, count, 1);
+        }
+    }
+}
+
 /* One channel block of every filter on one window. */
 VEC_INLINE void V(conv_filters)(const mestk_conv_job *job, const V(window) *a, int32_t b, const int rows)
 {
     const mestk_weights *w = job->w;
+    if (w->form == MESTK_FORM_PATTERN) {
+        V(conv_kernels)(job, a, b, rows);
+        return;
+    }
     const mestk_word *offset = job->offset, *segment = job->segment + b;
     int64_t step = a->slab_step;
     int32_t filters = w->rows;
@@ -198,6 +283,10 @@ static void V(conv_window)(const mestk_conv_job *job, V(window) a, int32_t b, in
     a.first = b == 0;
     a.last = b + 1 == job->blocks;
     for (int32_t h = 0; h < LANES; h += WIDTH, a.slab += WIDTH, a.y += WIDTH, a.chains += WIDTH, a.lines += WIDTH) {
+        if (job->w->form == MESTK_FORM_BLOCK) {
+            V(conv_blocks)(job, &a, b);
+            continue;
+        }
 #if LEVEL_ROWS >= 4
         if (rows > 2) {
             V(conv_filters)(job, &a, b, 4);
@@ -454,3 +543,4 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
     }
     if (sums) V(conv_sum_strip)(job, task, lines);
 }
+#undef PATTERN_RUN

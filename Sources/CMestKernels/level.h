@@ -6,10 +6,14 @@
  *   LEVEL_FMA            1: the target has fused multiply-add
  *   LEVEL_VECTOR_LANES   most lanes for which convolution and linear have a vector path; 0: none, and
  *                        then there is no table LEVEL(kernels)
+ *   LEVEL_SCALAR         1: its vectors are the compiler's: no code whose only point is to fill them
  *   LEVEL_ROWS           rows of 4 accumulators that fit the registers, 2 or 4
  *   LEVEL_DOTS           dot products that fit beside a unit's dx, 1, 2 or 4
  */
 #include "flat.h"
+#ifndef LEVEL_SCALAR
+#define LEVEL_SCALAR 0
+#endif
 
 #define LANES 1
 #define STORED_BF16 0

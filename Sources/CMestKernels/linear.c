@@ -4,62 +4,82 @@
 #include "linear_job.h"
 #include "scalar_inline.h"
 
-enum { CHUNK = 16 }; /* rows or channels */
+enum { CHUNK = 16 }; /* rows or channels: whole blocks */
 
 /* ---- forward ---- */
+
+static float row_sum(const mestk_weights *w, int32_t r, const float *x, float bias, int32_t L, int32_t l)
+{
+    int32_t group = w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1, q = r / group;
+    int64_t begin = w->row_start ? w->row_start[q] : (int64_t)r * w->channels;
+    int64_t count = w->row_start ? w->row_start[q + 1] - begin : w->channels;
+    int32_t chains = L == 1 && group == 1 ? 16 : 1;
+    float chain[16] = {chains == 1 ? bias : 0.0f}, sum = bias;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t c = w->row_start ? w->column[begin + i] : i;
+        float *to = chain + i % chains;
+        *to = mestk_fma_inline(w->value[(begin + i) * group + r % group], x[c * L + l], *to);
+    }
+    if (chains == 1) return chain[0];
+    for (int64_t i = count; i % 16; i++) chain[i % 16] = mestk_fma_inline(0.0f, 0.0f, chain[i % 16]);
+    mestk_add_line(&sum, chain, 16);
+    return sum;
+}
 
 void mestk_linear_forward_reference(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
     int32_t L = job->lanes;
-    for (int32_t r = first; r < end; r++) {
-        int64_t begin = w->row_start ? w->row_start[r] : (int64_t)r * w->channels;
-        int64_t count = w->row_start ? w->row_start[r + 1] - begin : w->channels;
+    for (int32_t r = first; r < end; r++)
         for (int32_t b = 0; b < job->blocks; b++) {
             const float *x = job->x + (int64_t)b * w->channels * L;
             float *y = job->y + ((int64_t)b * w->rows + r) * L;
-            for (int32_t l = 0; l < L; l++) {
-                float sum = job->bias ? job->bias[r] : 0.0f;
-                for (int64_t i = 0; i < count; i++) {
-                    int64_t c = w->row_start ? w->column[begin + i] : i;
-                    sum = mestk_fma_inline(w->value[begin + i], x[c * L + l], sum);
-                }
-                y[l] = sum;
-            }
+            for (int32_t l = 0; l < L; l++) y[l] = row_sum(w, r, x, job->bias ? job->bias[r] : 0.0f, L, l);
         }
-    }
 }
 
 static void chunk(void *argument, uint32_t index, uint32_t worker)
 {
     const mestk_linear_job *job = argument;
-    int32_t first = (int32_t)index * CHUNK;
+    int32_t first = (int32_t)index * job->chunk;
     (void)worker;
-    job->run(job, first, mestk_min(first + CHUNK, job->count));
+    job->run(job, first, mestk_min(first + job->chunk, job->count));
 }
 
 void mestk_linear_forward(const mestk_context *k, int32_t blocks, int32_t lanes, const mestk_weights *w,
                           const float *bias, const float *x, float *y)
 {
     mestk_linear_job job = {.blocks = blocks, .lanes = lanes, .w = w, .bias = bias, .x = x, .y = y,
-                            .count = w->rows};
+                            .count = w->rows, .chunk = CHUNK};
     job.run = mestk_kernels_of(k->level)->linear_forward[mestk_lane_index(lanes)];
     mestk_run(k, (uint32_t)mestk_ceil_div(w->rows, CHUNK), chunk, &job);
 }
 
 /* ---- backward ---- */
 
+/* The n-th connection of a channel: its row and where its value lies.  0: there is none. */
+static int32_t nth(const mestk_weights *w, int32_t c, int64_t n, int64_t *r, int64_t *j)
+{
+    if (!w->row_start) {
+        *r = n, *j = n * w->channels + c;
+        return n < w->rows;
+    }
+    int32_t group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
+    int64_t e = w->channel_start[c] + n / group;
+    if (e >= w->channel_start[c + 1]) return 0;
+    *r = (int64_t)w->key[e] * group + n % group, *j = (int64_t)w->position[e] * group + n % group;
+    return 1;
+}
+
 void mestk_linear_backward_reference(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
-    int32_t L = job->lanes;
+    int32_t L = job->lanes, chains = L == 1 && w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1;
+    int64_t r, j;
     for (int32_t c = first; c < end; c++) {
-        int64_t begin = w->row_start ? w->channel_start[c] : 0;
-        int64_t count = w->row_start ? w->channel_start[c + 1] - begin : w->rows;
-        for (int64_t i = 0; i < count; i++) {
-            int64_t r = w->row_start ? w->key[begin + i] : i;
-            int64_t j = w->row_start ? w->position[begin + i] : r * w->channels + c;
+        for (int64_t n = 0; nth(w, c, n, &r, &j); n++) {
             float line[16] = {0}, sum = 0.0f;
+            if (r >= w->rows) continue;
             for (int32_t b = 0; b < job->blocks; b++) {
                 const float *x = job->x + ((int64_t)b * w->channels + c) * L;
                 const float *dy = job->dy + ((int64_t)b * w->rows + r) * L;
@@ -73,12 +93,14 @@ void mestk_linear_backward_reference(const mestk_linear_job *job, int32_t first,
             const float *dy = job->dy + (int64_t)b * w->rows * L;
             float *dx = job->dx + ((int64_t)b * w->channels + c) * L;
             for (int32_t l = 0; l < L; l++) {
-                float sum = 0.0f;
-                for (int64_t i = 0; i < count; i++) {
-                    int64_t r = w->row_start ? w->key[begin + i] : i;
-                    int64_t j = w->row_start ? w->position[begin + i] : r * w->channels + c;
-                    sum = mestk_fma_inline(w->value[j], dy[r * L + l], sum);
+                float chain[16] = {0}, sum = 0.0f;
+                for (int64_t n = 0; nth(w, c, n, &r, &j); n++) {
+                    float *to = chain + n % chains;
+                    if (r < w->rows) *to = mestk_fma_inline(w->value[j], dy[r * L + l], *to);
+                    else if (chains > 1) *to = mestk_fma_inline(0.0f, 0.0f, *to);
                 }
+                if (chains > 1) mestk_add_line(&sum, chain, chains);
+                else sum = chain[0];
                 dx[l] = job->accumulate ? dx[l] + sum : sum;
             }
         }
@@ -104,11 +126,14 @@ void mestk_linear_backward(const mestk_context *k, int32_t blocks, int32_t lanes
                            float *db)
 {
     mestk_linear_job job = {.blocks = blocks, .lanes = lanes, .w = w, .x = x, .dy = dy, .dx = dx, .dw = dw,
-                            .db = db, .accumulate = accumulate, .count = w->channels};
+                            .db = db, .accumulate = accumulate, .count = w->channels, .chunk = CHUNK};
     job.run = mestk_kernels_of(k->level)->linear_backward[mestk_lane_index(lanes)];
-    mestk_run(k, (uint32_t)mestk_ceil_div(w->channels, CHUNK), chunk, &job);
+    /* One sample goes through the rows in order: few chunks, for each has to find its place in every row. */
+    if (lanes == 1 && w->form != MESTK_FORM_BLOCK) job.chunk = mestk_ceil_div(mestk_ceil_div(w->channels, k->threads), CHUNK) * CHUNK;
+    mestk_run(k, (uint32_t)mestk_ceil_div(w->channels, job.chunk), chunk, &job);
     if (!db) return;
     job.run = bias_gradient;
     job.count = w->rows;
+    job.chunk = CHUNK;
     mestk_run(k, (uint32_t)mestk_ceil_div(w->rows, CHUNK), chunk, &job);
 }

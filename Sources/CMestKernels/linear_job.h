@@ -11,6 +11,7 @@ struct mestk_linear_job {
     int32_t accumulate;
     void (*run)(const mestk_linear_job *job, int32_t first, int32_t end);
     int32_t count; /* rows (forward) or channels (backward) */
+    int32_t chunk; /* of them in a task */
 };
 
 void mestk_linear_forward_reference(const mestk_linear_job *job, int32_t first, int32_t end);

@@ -22,6 +22,7 @@
 #else
 #define LEVEL_WIDTH 4
 #define LEVEL_VECTOR_LANES 1
+#define LEVEL_SCALAR 1
 #endif
 #define LEVEL_ROWS (WIDTH == 8 ? 2 : 4)
 #define LEVEL_DOTS (WIDTH == 8 ? 1 : 4)

@@ -25,3 +25,12 @@ void mestk_index_by_channel(int32_t rows, int32_t channels, int32_t taps, const 
         }
     }
 }
+
+const uint8_t (*mestk_patterns(int32_t code8))[4]
+{
+    static const uint8_t centre[8][4] = {{4, 5, 7, 8}, {3, 4, 6, 7}, {1, 2, 4, 5}, {0, 1, 3, 4},
+                                         {1, 3, 4, 5}, {3, 4, 5, 7}, {1, 4, 5, 7}, {1, 3, 4, 7}};
+    static const uint8_t code[8][4] = {{4, 5, 7, 8}, {3, 4, 6, 7}, {1, 2, 4, 5}, {0, 1, 3, 4},
+                                       {5, 6, 7, 8}, {3, 4, 5, 7}, {1, 4, 5, 7}, {1, 3, 4, 7}};
+    return code8 ? code : centre;
+}

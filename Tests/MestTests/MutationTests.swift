@@ -53,10 +53,9 @@ final class Rows {
     /// Drops by |value| (+ lambda * |gradient|); returns the dropped positions.
     func drop(_ n: Int, lambda: Float = 0) -> [UInt32] {
         var dropped = [UInt32](repeating: 0, count: n)
-        let active = count
         dropped.withUnsafeMutableBufferPointer { record in
             with { rows in
-                rows.drop(n, of: active, recordTo: record.baseAddress) {
+                rows.drop(n, recordTo: record.baseAddress) {
                     rows.value[$0].magnitude + lambda * rows.gradient![$0].magnitude
                 }
             }
@@ -246,7 +245,7 @@ final class Rows {
         for (mode, wanted) in [(MEST_MUTATION_EM, em), (MEST_MUTATION_EMS, ems)] {
             var (plan, node) = plan { $0.density = 0.1; $0.mutation = Int32(mode) }
             (node.rows, node.columns) = (1, n)
-            #expect(plan.initialConnections(node) == initial)
+            #expect(plan.initialUnits(node) == initial)
             var active = initial
             var reached: [Int64] = []
             for epoch in 0..<160 as Range<UInt32> where plan.mutates(at: epoch) {
@@ -287,7 +286,7 @@ final class Rows {
     @Test func counts95() {
         var (plan, node) = plan { $0.density = 0.05; $0.mutation = Int32(MEST_MUTATION_EMS) }
         (node.rows, node.columns) = (1, 9216)
-        var active = plan.initialConnections(node)
+        var active = plan.initialUnits(node)
         #expect(active == 461)
         for (epoch, wanted) in [(0, 921), (90, 691), (120, 461)] as [(UInt32, Int64)] {
             active = plan.amount(node, epoch: epoch, active: active).after
@@ -315,11 +314,11 @@ final class Rows {
                 for mode in [MEST_MUTATION_VANILLA, MEST_MUTATION_EM, MEST_MUTATION_EMS] {
                     var (plan, node) = plan { $0.density = density; $0.mutation = Int32(mode); $0.mutation_flags = 0 }
                     (node.rows, node.columns) = (1, n)
-                    node.weight.capacity = plan.mostConnections(node)
-                    var active = plan.initialConnections(node)
+                    node.weight.capacity = plan.mostUnits(node)
+                    var active = plan.initialUnits(node)
                     for epoch in 0..<160 as Range<UInt32> where plan.mutates(at: epoch) {
                         let amount = plan.amount(node, epoch: epoch, active: active)
-                        #expect(amount.after - min(active, amount.keep) <= plan.mostGrown(node))
+                        #expect(amount.after - min(active, amount.keep) <= plan.mostGrown(node, node.weight.capacity))
                         active = amount.after
                         #expect(active <= node.weight.capacity)
                         #expect(active == Plan.rounded(Int64(n), plan.levels(node, epoch: epoch).high))

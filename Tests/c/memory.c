@@ -140,7 +140,8 @@ static mest_status use_everything(mest_model *model, const network *n, const dat
         TRY(mest_model_select(model, &selection, ids, 64, &kept));
     }
     for (uint32_t layer = 0; layer < plan.layers; layer++) {
-        mest_csr csr = { .struct_size = sizeof csr };
+        static uint32_t buffer[65536];
+        mest_csr csr = { .struct_size = sizeof csr, .buffer = buffer, .buffer_bytes = sizeof buffer };
         if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
         static uint32_t start[1024];
         static uint16_t column[65536];
@@ -349,7 +350,7 @@ static void budget(network n)
 
 int main(void)
 {
-    network networks[] = { mlp(), residual(), pools(), resnet20(4) };
+    network networks[] = { mlp(), residual(), pools(), resnet20(4), schemes(), scheme_convolutions() };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

@@ -77,6 +77,37 @@ UNUSED static network mlp(void)
     return n;
 }
 
+/* A linear layer of every scheme; outputs that are no multiple of a block. */
+UNUSED static network schemes(void)
+{
+    network n = start("schemes", 64, 1, 1);
+    n.config.scheme = MEST_SCHEME_BLOCK4;
+    for (int32_t scheme = 0; scheme <= MEST_SCHEME_FAN_IN; scheme++) {
+        add_linear(&n, 46 - (uint32_t)scheme)->scheme = scheme;
+        add(&n, MEST_LAYER_RELU);
+    }
+    add_linear(&n, 10)->density = 1;
+    return n;
+}
+
+/* A convolution of every scheme that has kernels of its own. */
+UNUSED static network scheme_convolutions(void)
+{
+    network n = start("scheme convolutions", 5, 9, 7);
+    n.config.scheme = MEST_SCHEME_PATTERN;
+    add_conv(&n, 13, 3, 1);
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add(&n, MEST_LAYER_RELU);
+    for (int32_t scheme = MEST_SCHEME_BLOCK4; scheme <= MEST_SCHEME_PATTERN; scheme++) {
+        add_conv(&n, 17 + (uint32_t)scheme, 3, scheme == MEST_SCHEME_BLOCK8 ? 2 : 1)->scheme = scheme;
+        add(&n, MEST_LAYER_BATCH_NORM);
+        add(&n, MEST_LAYER_RELU);
+    }
+    add(&n, MEST_LAYER_GLOBAL_AVG_POOL);
+    add_linear(&n, 10)->density = 1;
+    return n;
+}
+
 /* Convolutions, batch norm and one residual connection; a sparse and a dense linear layer. */
 UNUSED static network residual(void)
 {
@@ -271,8 +302,13 @@ UNUSED static uint64_t hash_model(const mest_model *model)
         }
         mest_csr csr = { .struct_size = sizeof csr };
         if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
+        if (csr.buffer_bytes > 0) {
+            csr.buffer = malloc(csr.buffer_bytes);
+            if (mest_model_csr_get(model, layer, &csr) != MEST_OK) return 0;
+        }
         hash = hash_bytes(hash, csr.row_start, sizeof *csr.row_start * (csr.rows + 1u));
         hash = hash_bytes(hash, csr.column, sizeof *csr.column * csr.count);
+        free(csr.buffer);
     }
     mest_forgetting_report counts = { .struct_size = sizeof counts };
     if (mest_model_forgetting(model, &counts, NULL, 0) == MEST_OK) {

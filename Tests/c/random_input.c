@@ -60,7 +60,7 @@ static void random_layer(mest_layer *l)
 
 static void random_config(mest_config *c)
 {
-    switch (below(34)) {
+    switch (below(35)) {
     case 0: c->batch = below(2) ? below(40) : some_number(); break;
     case 1: c->micro_batches = below(2) ? below(4) : some_number(); break;
     case 2: c->threads = some_number(); break;
@@ -92,6 +92,7 @@ static void random_config(mest_config *c)
     case 30: c->importance_gradient = (int32_t)below(3); c->importance_beta = some_real(); break;
     case 31: c->importance_lambda = some_real(); break;
     case 32: c->samples = some_number(); break;
+    case 33: c->scheme = (int32_t)below(8); c->scheme_flags = below(2); break;
     default:
         c->phase1_epochs = below(3);
         c->remove_rule = (int32_t)below(4);
@@ -104,7 +105,7 @@ static void random_config(mest_config *c)
 
 static network random_network(void)
 {
-    network n = below(3) == 0 ? mlp() : below(2) ? residual() : pools();
+    network n = below(3) == 0 ? mlp() : below(3) == 0 ? (below(2) ? schemes() : scheme_convolutions()) : below(2) ? residual() : pools();
     for (uint32_t edits = below(6); edits > 0; edits--) {
         if (below(2)) random_config(&n.config);
         else random_layer(&n.layers[below(n.count)]);
@@ -156,7 +157,8 @@ static const char *use(mest_model *model, const network *n, const mest_plan_repo
     mest_mutation_report moved = { .struct_size = sizeof moved };
     EXPECT(mest_model_mutation(model, &moved, NULL, 0) == MEST_OK, "mutation");
     for (uint32_t layer = 0; layer < n->count; layer++) { /* the connections are a proper matrix */
-        mest_csr csr = { .struct_size = sizeof csr };
+        static uint32_t buffer[1 << 20];
+        mest_csr csr = { .struct_size = sizeof csr, .buffer = buffer, .buffer_bytes = sizeof buffer };
         if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue;
         EXPECT(csr.count <= csr.capacity && csr.row_start[0] == 0 && csr.row_start[csr.rows] == csr.count, "row_start");
         for (uint32_t row = 0; row < csr.rows && !wrong; row++)

@@ -74,7 +74,39 @@ def depthwise():
     ]
 
 
+SCHEMES = ("unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in")
+
+
+def of_scheme(scheme):
+    """Outputs and inputs that are no multiples of a block or of 4; the first layer has no dx."""
+    return [
+        Input(41),
+        Linear(30, density=0.3, scheme=scheme),
+        ReLU(),
+        Linear(37, density=0.25, scheme=scheme, bias=False),
+        Add(with_=-1),
+        Linear(6, density=0.4, scheme=scheme),
+        Linear(4, density=1.0),
+    ]
+
+
+def conv_of_scheme(scheme):
+    """Stride 1 with whole and cut tiles, stride 2, a kernel that has no patterns; an odd last block."""
+    return [
+        Input(5, 9, 7),
+        Conv2d(13, 3, padding=1, density=0.3, scheme=scheme),
+        BatchNorm(),
+        ReLU(),
+        Conv2d(10, 3, stride=2, padding=1, density=0.4, scheme=scheme, bias=False),
+        ReLU(),
+        Conv2d(6, (2, 3), density=0.4, scheme=scheme),
+        *head(),
+    ]
+
+
 NETWORKS = {
+    **{"conv " + scheme: lambda scheme=scheme: conv_of_scheme(scheme) for scheme in SCHEMES},
+    **{"linear " + scheme: lambda scheme=scheme: of_scheme(scheme) for scheme in SCHEMES},
     "linear dense": lambda: [Input(7), Linear(3, density=1.0)],
     "linear dense, no bias": lambda: [Input(7), Linear(3, density=1.0, bias=False)],
     "linear sparse": lambda: [Input(40), Linear(30, density=0.1), Linear(4, density=0.5)],

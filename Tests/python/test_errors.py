@@ -213,6 +213,8 @@ def test_every_config_field_arrives():
         learning_rate_min=0.25,
         warmup_epochs=11,
         density=0.5,
+        scheme="2:4",
+        code8_patterns=True,
         distribution="erk",
         allow_empty_rows=True,
         mutation="EM&S",

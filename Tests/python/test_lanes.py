@@ -38,7 +38,8 @@ def test_one_sample_through_many_batch_norms(relu):
     layers = [Input(8)]
     for _ in range(20):
         layers += [Linear(12, density=0.5), BatchNorm(), *(kind() for kind in relu)]
-    twin_steps([*layers, Linear(3, density=1.0)], 1, batch=8)
+    # One sample is its own mean, and one lane adds up in another order: rounding is left to compare.
+    twin_steps([*layers, Linear(3, density=1.0)], 1, batch=8, tolerance=1e-2)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 11])

@@ -45,9 +45,9 @@ extension Plan {
             let n = nodes[i]
             let others = (n.hasMatrix ? 0 : n.weight.capacity) &+ n.bias.capacity
             r.parameters &+= uint64(n.positions &+ others)
-            r.active &+= uint64((n.hasMatrix ? target(n) : 0) &+ others)
+            r.active &+= uint64((n.hasMatrix ? targetWeights(n) : 0) &+ others)
             r.active_peak &+= uint64((n.hasMatrix ? n.weight.capacity : 0) &+ others)
-            r.macs &+= uint64(macs(n, target(n)))
+            r.macs &+= uint64(macs(n, targetWeights(n)))
             r.dense_macs &+= uint64(macs(n, n.positions))
             r.dense_bytes &+= uint64(int64(n.statistics) &* 8)
         }
@@ -60,9 +60,6 @@ extension Plan {
         r.threads = uint32(threads)
         return r
     }
-
-    /// Connections at the target density.
-    private func target(_ n: Node) -> Int64 { n.sparse ? Plan.rounded(n.positions, n.density) : n.positions }
 
     private func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
 
@@ -93,9 +90,11 @@ extension Plan {
         r.rows = uint32(n.rows)
         r.columns = uint32(n.columns)
         r.density = n.density.float
-        r.active = uint64(target(n))
+        r.active = uint64(targetWeights(n))
         r.capacity = uint64(n.weight.capacity)
-        r.macs = uint64(macs(n, target(n)))
+        r.macs = uint64(macs(n, targetWeights(n)))
+        r.scheme = n.sparse ? n.scheme : 0
+        r.unit = uint32(n.unit)
         var cursor = Cursor(offset: 0)
         var copy = n
         withUnsafeMutablePointer(to: &cursor) { cursor in

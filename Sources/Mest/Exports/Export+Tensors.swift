@@ -4,23 +4,38 @@
 import CMest
 import CMestKernels
 
-/// A tensor of a layer, found by its constant.
+/// A tensor of a layer, found by its constant. Weights of a sparse layer are seen row by row, whatever
+/// the order they are stored in.
 private struct Found {
     let values: UnsafeMutablePointer<Float>
     let count: Int64
     let readOnly: Bool
+    let sparse: Bool
+    let model: Model
+    let node: UnsafeMutablePointer<Node>
+
+    func copy(to out: UnsafeMutablePointer<Float>) {
+        if sparse { return copyValues(model, node, stored: values, out: out) }
+        for i in 0..<int(count) { out[i] = values[i] }
+    }
+
+    func copy(from: UnsafePointer<Float>) {
+        if sparse { return copyValues(model, node, stored: values, from: from) }
+        for i in 0..<int(count) { values[i] = from[i] }
+    }
 }
 
 private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Status) -> Found {
     let node = try node(model, layer)
     let n = node.pointee
     let matrix = n.hasMatrix
+    let weights = n.sparse ? int64(n.active) : n.weight.capacity
     var place = Place.none
     var count = int64(n.statistics)
     switch int(tensor) {
-    case MEST_TENSOR_WEIGHT: (place, count) = (matrix ? n.weight.value : .none, model.weightCount(n))
-    case MEST_TENSOR_WEIGHT_GRADIENT: (place, count) = (matrix ? n.weight.gradient : .none, model.weightCount(n))
-    case MEST_TENSOR_WEIGHT_MOMENTUM: (place, count) = (matrix ? n.weight.momentum : .none, model.weightCount(n))
+    case MEST_TENSOR_WEIGHT: (place, count) = (matrix ? n.weight.value : .none, weights)
+    case MEST_TENSOR_WEIGHT_GRADIENT: (place, count) = (matrix ? n.weight.gradient : .none, weights)
+    case MEST_TENSOR_WEIGHT_MOMENTUM: (place, count) = (matrix ? n.weight.momentum : .none, weights)
     case MEST_TENSOR_BIAS: (place, count) = (n.bias.value, n.bias.capacity)
     case MEST_TENSOR_BIAS_GRADIENT: (place, count) = (n.bias.gradient, n.bias.capacity)
     case MEST_TENSOR_BIAS_MOMENTUM: (place, count) = (n.bias.momentum, n.bias.capacity)
@@ -37,7 +52,11 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     }
     let gradient = int(tensor) == MEST_TENSOR_WEIGHT_GRADIENT || int(tensor) == MEST_TENSOR_BIAS_GRADIENT
         || int(tensor) == MEST_TENSOR_SCALE_GRADIENT
-    return Found(values: model.floats(place), count: count, readOnly: gradient)
+    let weight = int(tensor) == MEST_TENSOR_WEIGHT || int(tensor) == MEST_TENSOR_WEIGHT_GRADIENT
+        || int(tensor) == MEST_TENSOR_WEIGHT_MOMENTUM
+    return Found(
+        values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, model: model,
+        node: node)
 }
 
 private func node(_ model: Model, _ layer: UInt32) throws(Status) -> UnsafeMutablePointer<Node> {
@@ -66,7 +85,7 @@ public func mest_model_tensor_get(
         let found = try find(model, layer, tensor)
         guard let out else { throw null("out", model.message) }
         try checkCount(count, found, model)
-        for i in 0..<int(found.count) { out[i] = found.values[i] }
+        found.copy(to: out)
     }
 }
 
@@ -85,7 +104,7 @@ public func mest_model_tensor_set(
                 throw model.message.start("values: ").real(values[i]).text(" is no variance").as(.argument)
             }
         }
-        for i in 0..<int(found.count) { found.values[i] = values[i] }
+        found.copy(from: values)
     }
 }
 
@@ -115,12 +134,49 @@ public func mest_model_csr_get(
         let node = try sparseNode(model, layer)
         guard let out_csr else { throw null("out_csr", model.message) }
         try checkSize(out_csr.pointee.struct_size, MemoryLayout<mest_csr>.size, "out_csr", model.message)
-        let rows = Unstructured.rows(model, node)
-        out_csr.pointee = mest_csr(
-            struct_size: uint32(MemoryLayout<mest_csr>.size), rows: uint32(rows.rows), columns: uint32(rows.columns),
-            count: node.pointee.active, capacity: uint32(node.pointee.weight.capacity), reserved: 0,
-            row_start: UnsafePointer(rows.start), column: UnsafePointer(rows.column), value: UnsafePointer(rows.value),
-            momentum: rows.momentum.map { UnsafePointer($0) })
+        let n = node.pointee
+        let rows = int(n.rows)
+        var csr = mest_csr()
+        csr.struct_size = uint32(MemoryLayout<mest_csr>.size)
+        csr.rows = uint32(n.rows)
+        csr.columns = uint32(n.columns)
+        csr.count = n.active
+        csr.capacity = uint32(n.weight.capacity)
+        let momentum = model.optional(n.weight.momentum)
+        if n.unit == 1 {
+            csr.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
+            csr.column = UnsafePointer(model.at(n.connections.column, UInt16.self))
+            csr.value = UnsafePointer(model.floats(n.weight.value))
+            csr.momentum = momentum.map { UnsafePointer($0) }
+            out_csr.pointee = csr
+            return
+        }
+        // Row starts, values, momentum, columns: in the caller's memory.
+        let count = int64(n.active)
+        csr.buffer_bytes = uint64(int64(rows &+ 1) &* 4 &+ count &* (momentum == nil ? 6 : 10))
+        csr.buffer = out_csr.pointee.buffer
+        guard let buffer = csr.buffer else {
+            out_csr.pointee = csr
+            return
+        }
+        if out_csr.pointee.buffer_bytes < csr.buffer_bytes || UInt(bitPattern: buffer) & 3 != 0 {
+            throw model.message.start("out_csr.buffer has ").natural(out_csr.pointee.buffer_bytes).text(" bytes; give ")
+                .natural(csr.buffer_bytes).text(", aligned to 4").as(.argument)
+        }
+        let start = buffer.assumingMemoryBound(to: UInt32.self)
+        let value = UnsafeMutableRawPointer(start + (rows &+ 1)).assumingMemoryBound(to: Float.self)
+        let copied = value + int(count)
+        let column = UnsafeMutableRawPointer(momentum == nil ? copied : copied + int(count)).assumingMemoryBound(to: UInt16.self)
+        withScheme(n, CopyIndex(model: model, node: node, start: start, column: column))
+        copyValues(model, node, stored: model.floats(n.weight.value), out: value)
+        csr.row_start = UnsafePointer(start)
+        csr.column = UnsafePointer(column)
+        csr.value = UnsafePointer(value)
+        if let momentum {
+            copyValues(model, node, stored: momentum, out: copied)
+            csr.momentum = UnsafePointer(copied)
+        }
+        out_csr.pointee = csr
     }
 }
 
@@ -132,7 +188,7 @@ public func mest_model_csr_set(_ model: OpaquePointer?, _ layer: UInt32, _ csr: 
         try checkSize(csr.pointee.struct_size, MemoryLayout<mest_csr>.size, "csr", model.message)
         try model.requireNoGathering()
         try check(csr.pointee, model, node)
-        Unstructured.replace(model, node, by: csr.pointee)
+        try withScheme(node.pointee, Replace(model: model, node: node, csr: csr.pointee))
     }
 }
 
@@ -143,8 +199,7 @@ private func check(_ csr: mest_csr, _ model: Model, _ node: UnsafeMutablePointer
             .integer(n.rows).text(" x ").integer(n.columns).as(.argument)
     }
     if int64(csr.count) > n.weight.capacity {
-        throw model.message.start("csr.count is ").integer(csr.count).text(", there is room for ")
-            .integer(n.weight.capacity).text(" connections; create the model with a higher density").as(.argument)
+        throw model.noRoom(n, csr)
     }
     guard let start = csr.row_start else { throw null("csr.row_start", model.message) }
     guard let column = csr.column else { throw null("csr.column", model.message) }

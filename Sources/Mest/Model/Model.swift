@@ -140,8 +140,8 @@ struct Model {
 
     @inline(__always) func adds(_ accumulates: Bool) -> Int32 { accumulates ? 1 : 0 }
 
-    /// Values of the weight in use: connections of a sparse layer, everything of a dense one.
-    func weightCount(_ n: Node) -> Int64 { n.sparse ? int64(n.active) : n.weight.capacity }
+    /// Values of the weight in use: those stored for the units of a sparse layer, everything of a dense one.
+    func weightCount(_ n: Node) -> Int64 { n.sparse ? int64(n.units) &* int64(n.unit) : n.weight.capacity }
 }
 
 // MARK: - Create
@@ -174,7 +174,7 @@ extension Model {
             let n = nodes[i]
             if n.hasMatrix {
                 withScheme(n, Initialise(model: self, node: nodes + i))
-                nodes[i].unexplored = 1 - Float(int(n.active)) / Float(int(n.positions))
+                nodes[i].unexplored = 1 - Float(int(nodes[i].active)) / Float(int(n.positions))
             }
             for c in 0..<int(n.statistics) {
                 if n.weight.exists { floats(n.weight.value)[c] = 1 }

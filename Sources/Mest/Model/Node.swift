@@ -18,7 +18,7 @@ struct Place {
 }
 
 /// A trained tensor: value, gradient, momentum and, for GRADIENT_EMA, the running mean of |gradient|.
-/// `capacity` elements are reserved; how many are in use is `Node.active` for sparse weights.
+/// `capacity` elements are reserved; of sparse weights the first `Node.units * Node.unit` are in use.
 struct Parameter {
     var capacity: Int64 = 0
     var value = Place.none
@@ -50,12 +50,14 @@ struct Node {
     var columns: Int32 = 0
     var taps: Int32 = 1
     var isDepthwise = false       // CONV2D: a row's inputs are its own channel
-    var scheme: Int32 = 0
+    var scheme: Int32 = 0         // MEST_SCHEME_*, resolved
+    var unit: Int32 = 1           // values stored for a unit of the scheme
     var density = Ratio.one       // target
     var sparse = false
-    var distributedDense = false  // dense because the distribution says so
-    var active: UInt32 = 0        // connections that exist now (plan: at the start)
-    var mostGrown: Int64 = 0      // by one mutation
+    var distributedFull = false   // as dense as its scheme allows because the distribution says so
+    var units: UInt32 = 0         // that exist now (plan: at the start)
+    var active: UInt32 = 0        // weights that exist now (plan: expected at the start)
+    var mostGrown: Int64 = 0      // units of a pool, by one mutation
     var weight = Parameter()      // BATCH_NORM: scale
     var bias = Parameter()        // BATCH_NORM: shift
     var connections = IndexPlaces()
@@ -133,4 +135,5 @@ struct IndexPlaces {
     var channelStart = Place.none
     var key = Place.none
     var position = Place.none
+    var pattern = Place.none
 }

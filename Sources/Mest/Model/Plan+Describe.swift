@@ -35,6 +35,27 @@ extension Plan {
         throw message.start("mutation is set, but every layer is dense: set density below 1, or mutation NONE").as(.argument)
     }
 
+    /// A scheme that was chosen must be able to have the density, and must have something to do.
+    func checkDensities(_ layers: UnsafePointer<mest_layer>, _ message: Message) throws(Status) {
+        var sparse = false
+        for i in 0..<count where nodes[i].hasMatrix {
+            let n = nodes[i]
+            sparse = sparse || n.sparse
+            if int(layers[i].scheme) > MEST_SCHEME_UNSTRUCTURED && !n.sparse && !n.distributedFull {
+                throw layer(i, message).text(": scheme is set, but the layer is dense: set density below 1").as(.argument)
+            }
+            let densest = withSparseScheme(n.scheme, Densest())
+            // Densities are whole millionths, 4/9 is none.
+            if n.sparse && n.density.billionths > densest.billionths &+ 1000 {
+                throw layer(i, message).text(": density is ").real(n.density.float).text(", scheme ").integer(n.scheme)
+                    .text(" has at most ").real(densest.float).as(.argument)
+            }
+        }
+        if int(config.scheme) > MEST_SCHEME_UNSTRUCTURED && !sparse {
+            throw message.start("scheme is set, but every layer is dense: set density below 1").as(.argument)
+        }
+    }
+
     private mutating func describe(_ layer: mest_layer, _ i: Int, _ message: Message) throws(Status) {
         (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))
         if layer.struct_size != uint32(MemoryLayout<mest_layer>.size) {
@@ -118,7 +139,7 @@ extension Plan {
         if layer.channels == 0 || layer.channels > 65536 {
             throw self.layer(i, message).text(": channels is ").integer(layer.channels).text("; use 1 to 65536").as(.argument)
         }
-        if layer.scheme != MEST_SCHEME_UNSTRUCTURED {
+        if layer.scheme < 0 || int(layer.scheme) > MEST_SCHEME_FAN_IN {
             throw self.layer(i, message).text(": scheme ").integer(layer.scheme).text(" is not in this version").as(.unsupported)
         }
         if layer.density != 0 && !validDensity(layer.density) {
@@ -136,7 +157,9 @@ extension Plan {
                 .integer(int64(inputs) &* int64(taps)).text(" is wider than 65536 (inputs * kernel, outputs * kernel)").as(.unsupported)
         }
         node.flags = layer.flags
-        node.scheme = layer.scheme
+        node.scheme = layer.scheme == MEST_SCHEME_DEFAULT ? config.scheme : layer.scheme
+        let threeByThree = node.kind == .conv2D && node.geometry.kernel_h == 3 && node.geometry.kernel_w == 3
+        if node.scheme == MEST_SCHEME_PATTERN && !threeByThree { node.scheme = int32(MEST_SCHEME_FAN_IN) }
         // Millionths; zero stands for "as distributed" until distributeDensity().
         node.density = layer.density == 0 ? .zero : Ratio(layer.density)
         node.weight.capacity = node.positions

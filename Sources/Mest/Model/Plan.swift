@@ -95,6 +95,7 @@ extension Plan {
         try plan.chooseLevel(message)
         try plan.describe(layers, message)
         plan.distributeDensity()
+        try plan.checkDensities(layers, message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
         plan.fuseForward()
@@ -143,11 +144,17 @@ extension Plan {
                 throw layer(i, message).text(": a weight matrix of ").integer(nodes[i].positions)
                     .text(" positions is larger than 2^31 - 1").as(.unsupported)
             }
-            let start = initialConnections(nodes[i])
-            nodes[i].active = uint32(start)
-            nodes[i].weight.capacity = withScheme(
-                nodes[i], Capacity(node: nodes[i], connections: training ? mostConnections(nodes[i]) : start))
-            nodes[i].mostGrown = training ? mostGrown(nodes[i]) : 0
+            let units = units(of: nodes[i])
+            let start = initialUnits(nodes[i])
+            let most = training ? mostUnits(nodes[i]) : start
+            if most &* units.pools &* units.weights > int64(Int32.max) {
+                throw layer(i, message).text(": its scheme stores more than 2^31 - 1 values").as(.unsupported)
+            }
+            nodes[i].unit = int32(units.weights)
+            nodes[i].units = uint32(start &* units.pools)
+            nodes[i].active = uint32(units.expectedWeights(start))
+            nodes[i].weight.capacity = most &* units.pools &* units.weights
+            nodes[i].mostGrown = training ? mostGrown(nodes[i], most) : 0
         }
     }
 

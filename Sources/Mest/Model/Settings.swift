@@ -26,6 +26,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.simd, MEST_SIMD_NEON, "simd")
     try check.choice(config.loss, MEST_LOSS_MSE, "loss")
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule")
+    try check.choice(config.scheme, MEST_SCHEME_FAN_IN, "scheme")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution")
     try check.choice(config.mutation, MEST_MUTATION_EMS, "mutation")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay")
@@ -35,6 +36,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.recompute, MEST_RECOMPUTE_BLOCK, "recompute")
     try check.bits(config.optimizer_flags, 7, "optimizer_flags")
     try check.bits(config.schedule_flags, 1, "schedule_flags")
+    try check.bits(config.scheme_flags, 1, "scheme_flags")
     try check.bits(config.mutation_flags, 7, "mutation_flags")
 
     try check.share(config.label_smoothing, "label_smoothing")
@@ -54,6 +56,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.micro_batches == 0 { config.micro_batches = 1 }
     if config.gradient_chunks == 0 { config.gradient_chunks = 16 }
     if config.density == 0 { config.density = 1 }
+    if config.scheme == MEST_SCHEME_DEFAULT { config.scheme = int32(MEST_SCHEME_UNSTRUCTURED) }
     if config.schedule_gamma == 0 { config.schedule_gamma = 0.1 }
     if config.mutation_every == 0 { config.mutation_every = 5 }
     if config.mutation_rate == 0 { config.mutation_rate = 0.2 }

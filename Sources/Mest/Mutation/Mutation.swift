@@ -11,7 +11,8 @@ extension Model {
         let number = state.pointee.mutations &+ 1
         for i in 0..<plan.count where nodes[i].sparse {
             let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
-            let amount = plan.amount(nodes[i], epoch: epoch, active: int64(nodes[i].active))
+            let inPool = int64(nodes[i].units) / units(of: nodes[i]).pools
+            let amount = plan.amount(nodes[i], epoch: epoch, active: inPool)
             withScheme(nodes[i], Mutate(model: self, node: nodes + i, amount: amount, key: key))
         }
         state.pointee.mutations = number

@@ -38,15 +38,15 @@ extension Plan {
         let target = node.density
         let decay = mutationDecay(epoch)
         if config.mutation == MEST_MUTATION_EMS {
-            return MutationLevels(low: target, high: target + extra(target) * decay)
+            return MutationLevels(low: target, high: target + extra(target, withScheme(node, Densest())) * decay)
         }
         return MutationLevels(low: target - Ratio(config.mutation_rate) * decay * target, high: target)
     }
 
     /// Density above the target: the config's, else 0.05 as the authors' scripts use at 90 and 95 %
     /// sparsity; beyond 95 % they have none, and half the target keeps the peak at 1.5 times it.
-    private func extra(_ target: Ratio) -> Ratio {
-        let room = (Ratio.one - target).billionths
+    private func extra(_ target: Ratio, _ densest: Ratio) -> Ratio {
+        let room = max(0, (densest - target).billionths)
         if config.mutation_extra > 0 {
             return Ratio(billionths: min(room, Ratio(config.mutation_extra).billionths))
         }
@@ -54,24 +54,45 @@ extension Plan {
         return Ratio(billionths: min(room, target.billionths >= usual ? usual : target.billionths / 2))
     }
 
-    /// What a mutation at this epoch does to a layer with `active` connections.
+    /// What a mutation at this epoch does to a pool with `active` units.
     func amount(_ node: Node, epoch: UInt32, active: Int64) -> Amount {
         let levels = levels(node, epoch: epoch)
-        let n = node.positions
-        let compat = config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0
-        let keep = compat ? Plan.keptCompat(n, levels.low) : Plan.rounded(n, levels.low)
-        let survivors = min(active, keep)
+        let units = units(of: node)
+        let n = units.positions
+        let (low, high) = (units.density(levels.low), units.density(levels.high))
+        var keep = kept(units, low)
         if levels.low == levels.high {
             // Settled. A layer that was set to fewer connections than its target still gets them (the
             // authors' rounding leaves one missing, and so it stays).
-            return Amount(keep: keep, after: compat ? survivors : keep)
+            return Amount(keep: keep, after: roundsCompat ? min(active, keep) : keep)
         }
-        let after = compat
-            ? survivors &+ Plan.grownCompat(n, levels.high, zeros: n &- survivors) : Plan.rounded(n, levels.high)
-        return Amount(keep: keep, after: max(survivors, after))
+        if roundsCompat {
+            let survivors = min(active, keep)
+            let after = survivors &+ Plan.grownCompat(n, high, zeros: n &- survivors)
+            return Amount(keep: keep, after: min(after, units.most))
+        }
+        var after = min(units.most, Plan.rounded(n, high))
+        if units.pools > 1 && keep >= after {
+            // Rows are small pools: at least one unit of each moves.
+            if config.mutation == MEST_MUTATION_EMS {
+                after = min(units.most, keep &+ 1)
+            } else {
+                keep = max(1, after &- 1)
+            }
+        }
+        return Amount(keep: keep, after: max(min(active, keep), after))
     }
 
-    /// Connections at density d: at least 1.
+    private var roundsCompat: Bool { config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0 }
+
+    /// Units of a pool at a density of units.
+    private func kept(_ units: Units, _ density: Ratio) -> Int64 {
+        if !roundsCompat { return min(units.most, Plan.rounded(units.positions, density)) }
+        let n = units.positions
+        return min(units.most, units.pools > 1 ? Plan.keptBalancedCompat(n, density) : Plan.keptCompat(n, density))
+    }
+
+    /// Units at density d: at least 1.
     static func rounded(_ n: Int64, _ density: Ratio) -> Int64 { max(1, density.round(of: n)) }
 
     /// The authors' code: "strictly above the percentile", N - floor(s * (N - 1)) - 1.
@@ -79,48 +100,60 @@ extension Plan {
         n &- (Ratio.one - density).floor(of: n &- 1) &- 1
     }
 
+    /// The authors' code where every filter drops as many kernels: N - trunc(s * N).
+    static func keptBalancedCompat(_ n: Int64, _ density: Ratio) -> Int64 { n &- (Ratio.one - density).floor(of: n) }
+
     /// The authors' code: trunc(zeros - s * N).
     static func grownCompat(_ n: Int64, _ density: Ratio, zeros: Int64) -> Int64 {
         let billionths = zeros &* 1_000_000_000 &- (Ratio.one - density).billionths &* n
         return max(0, billionths / 1_000_000_000)
     }
 
-    func initialConnections(_ node: Node) -> Int64 {
-        if !node.sparse { return node.positions }
-        let compat = config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0
-        return compat ? max(1, Plan.keptCompat(node.positions, node.density)) : Plan.rounded(node.positions, node.density)
+    /// Units of a pool at the start, at the target.
+    func initialUnits(_ node: Node) -> Int64 {
+        let units = units(of: node)
+        return node.sparse ? max(1, kept(units, units.density(node.density))) : units.positions
     }
 
-    /// Most connections the layer will ever have: growth is largest at epoch 0.
-    func mostConnections(_ node: Node) -> Int64 {
-        let start = initialConnections(node)
+    /// Weights at the target, rounded exactly.
+    func targetWeights(_ node: Node) -> Int64 {
+        let units = units(of: node)
+        if !node.sparse { return units.positions }
+        return units.expectedWeights(min(units.most, Plan.rounded(units.positions, units.density(node.density))))
+    }
+
+    /// Most units a pool will ever have: growth is largest at epoch 0.
+    func mostUnits(_ node: Node) -> Int64 {
+        let start = initialUnits(node)
         if !node.sparse || config.mutation == MEST_MUTATION_NONE { return start }
-        let high = Plan.rounded(node.positions, levels(node, epoch: 0).high)
+        let units = units(of: node)
+        let high = min(units.most, Plan.rounded(units.positions, units.density(levels(node, epoch: 0).high)))
         return max(max(start, high), amount(node, epoch: 0, active: start).after)
     }
 
-    /// Most connections grown at once; what a mutation within the schedule grows. A layer that was set to
-    /// fewer connections grows in several rounds of this size.
-    func mostGrown(_ node: Node) -> Int64 {
+    /// Most units grown at once in a pool of at most `most`; what a mutation within the schedule grows. A
+    /// layer that was set to fewer connections grows in several rounds of this size.
+    func mostGrown(_ node: Node, _ most: Int64) -> Int64 {
         if !node.sparse || config.mutation == MEST_MUTATION_NONE { return 0 }
-        let start = initialConnections(node)
-        let capacity = node.weight.capacity
+        let start = initialUnits(node)
         let first = amount(node, epoch: 0, active: start)
-        let full = amount(node, epoch: 0, active: capacity)
-        return max(max(first.after &- min(start, first.keep), full.after &- min(capacity, full.keep)), 1)
+        let full = amount(node, epoch: 0, active: most)
+        return max(max(first.after &- min(start, first.keep), full.after &- min(most, full.keep)), 1)
     }
 
-    /// Workspace that the largest mutation of the largest layer needs.
+    /// Workspace that the largest mutation of the largest layer needs: the table that the growth of the
+    /// last pool is drawn in, behind what the others draw, behind the dropped positions.
     func mutationScratch() -> Int64 {
         if config.mutation == MEST_MUTATION_NONE { return 0 }
         let excludes = config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
         var most: Int64 = 0
         for i in 0..<count where nodes[i].sparse {
-            let capacity = nodes[i].weight.capacity
-            let dropped = capacity &- amount(nodes[i], epoch: 0, active: capacity).keep
-            most = max(most, withScheme(
-                nodes[i], MutationScratch(
-                    node: nodes[i], dropped: max(0, dropped), grown: nodes[i].mostGrown, excludeDropped: excludes)))
+            let pools = units(of: nodes[i]).pools
+            let capacity = nodes[i].weight.capacity / int64(nodes[i].unit) / pools
+            let dropped = max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)
+            let grown = nodes[i].mostGrown
+            let words = Floyd.tableCount(grown) &+ (pools &- 1) &* grown &+ (excludes ? pools &* dropped : 0)
+            most = max(most, 4 &* words)
         }
         return aligned(most)
     }

@@ -5,7 +5,9 @@ import CMest
 import CMestKernels
 
 enum Dense: Scheme {
-    static func capacity(_ node: Node, connections: Int64) -> Int64 { node.positions }
+    static func units(_ node: Node) -> Units {
+        Units(positions: node.positions, most: node.positions, rows: int64(node.rows))
+    }
 
     static func reserveIndex(_ node: inout Node, training: Bool, _ cursor: inout Cursor) {}
 
@@ -20,12 +22,21 @@ enum Dense: Scheme {
 
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights {
         let n = node.pointee
-        return mestk_weights(
-            rows: n.rows, channels: n.columns / n.taps, taps: n.taps, row_start: nil, column: nil,
-            channel_start: nil, key: nil, position: nil, value: model.floats(n.weight.value))
+        var weights = mestk_weights()
+        weights.rows = n.rows
+        weights.channels = n.columns / n.taps
+        weights.taps = n.taps
+        weights.group = 1
+        weights.value = UnsafePointer(model.floats(n.weight.value))
+        return weights
     }
 
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64) {}
 
-    static func mutationScratch(_ node: Node, dropped: Int64, grown: Int64, excludeDropped: Bool) -> Int64 { 0 }
+    static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void) {
+        let columns = int(node.pointee.columns)
+        for c in 0..<columns { body(c, row &* columns &+ c) }
+    }
+
+    static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status) {}
 }

@@ -18,23 +18,23 @@ extension Plan {
 
     /// Density proportional to (outputs + inputs + kernel_h + kernel_w) / (outputs * inputs * kernel_h
     /// * kernel_w), for linear layers without the kernel (Evci et al. 2020). Layers whose share would
-    /// exceed 1 become dense, and the factor is found anew for the others.
+    /// exceed 1, or what their scheme allows, get just that, and the factor is found anew for the others.
     private func distributeErdosRenyiKernel(_ target: Ratio) {
         while true {
             var wanted = 0.0   // connections still to give out
             var weight = 0.0   // sum of raw_l * N_l over the layers that share them
-            for i in 0..<count where nodes[i].hasMatrix && (nodes[i].density == .zero || nodes[i].distributedDense) {
+            for i in 0..<count where nodes[i].hasMatrix && (nodes[i].density == .zero || nodes[i].distributedFull) {
                 let n = mestk_double_u64(uint64(nodes[i].positions))
                 wanted += n * Double(int(target.billionths)) / 1e9
-                if nodes[i].distributedDense { wanted -= n } else { weight += erdosRenyi(nodes[i]) }
+                if nodes[i].distributedFull { wanted -= n * densest(nodes[i]) } else { weight += erdosRenyi(nodes[i]) }
             }
             if weight == 0 { return settle(0) }
             let factor = wanted / weight
             var changed = false
             for i in 0..<count where nodes[i].hasMatrix && nodes[i].density == .zero {
-                if factor * erdosRenyi(nodes[i]) > mestk_double_u64(uint64(nodes[i].positions)) {
-                    nodes[i].density = .one
-                    nodes[i].distributedDense = true
+                if factor * erdosRenyi(nodes[i]) > densest(nodes[i]) * mestk_double_u64(uint64(nodes[i].positions)) {
+                    nodes[i].density = withSparseScheme(nodes[i].scheme, Densest())
+                    nodes[i].distributedFull = true
                     changed = true
                 }
             }
@@ -48,6 +48,10 @@ extension Plan {
             let billionths = int64(mestk_u64_double(share * 1e9 + 0.5))
             nodes[i].density = Ratio(billionths: min(1_000_000_000, max(1, billionths)))
         }
+    }
+
+    private func densest(_ node: Node) -> Double {
+        Double(int(withSparseScheme(node.scheme, Densest()).billionths)) / 1e9
     }
 
     /// raw_l * N_l: outputs + inputs (+ kernel_h + kernel_w).

@@ -1,48 +1,97 @@
 // SPDX-License-Identifier: Apache-2.0
 // Scheme: which connections of a weight matrix may exist and how they are stored. A scheme owns the
 // layout of its connections, their values and their state, the products over them, and the move of
-// connections at a mutation. A new scheme is one new file and one line in withScheme.
+// connections at a mutation. A new scheme is one new file and one line in withSparseScheme.
 
 import CMest
 import CMestKernels
 
-/// What one mutation does to one layer.
+/// What a scheme counts in. A unit is the smallest thing that may be dropped or grown: a weight, a
+/// column of a block, a kernel. The layer is one pool of units, or every row is a pool of its own and
+/// all pools hold the same number.
+struct Units {
+    var weights: Int64 = 1   // values stored for a unit
+    var pools: Int64 = 1
+    var positions: Int64     // that units could take, in a pool
+    var most: Int64          // units a pool may hold
+    var rows: Int64          // of the index
+    var phantoms: Int64 = 0  // rows that the last block lacks: their values are stored and stay 0
+    /// Weights that a unit spans: 9 of a kernel, of which 4 are stored.
+    var span: Int64 = 1
+    var grouped = false      // at most 2 units in 4 neighbouring columns
+
+    /// Density of units at a density of weights.
+    func density(_ weights: Ratio) -> Ratio {
+        Ratio(billionths: min(Ratio.one.billionths, weights.billionths &* span / (span == 1 ? 1 : self.weights)))
+    }
+
+    /// Weights of units spread evenly over the rows, phantoms not counted.
+    func expectedWeights(_ inPool: Int64) -> Int64 {
+        let total = inPool &* pools
+        return total &* weights &- (total &* phantoms &+ rows / 2) / rows
+    }
+}
+
+/// What one mutation does to a pool of one layer.
 struct Amount {
-    var keep: Int64   // connections that survive the drop, at most
-    var after: Int64  // connections after the growth
+    var keep: Int64   // units that survive the drop, at most
+    var after: Int64  // units after the growth
 }
 
 protocol Scheme {
-    /// Connections there must be room for, given the most that will exist.
-    static func capacity(_ node: Node, connections: Int64) -> Int64
+    static func units(_ node: Node) -> Units
+
+    /// The highest density of weights.
+    static var densest: Ratio { get }
 
     /// Takes places for the connections.
     static func reserveIndex(_ node: inout Node, training: Bool, _ cursor: inout Cursor)
 
-    /// Draws `node.active` connections and their values.
+    /// Draws `node.units` units and their values.
     static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>)
 
     /// The weights as the kernels see them.
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights
 
-    /// Drops the least important connections down to amount.keep, grows up to amount.after.
-    /// Importance: Mutation/Importance.swift. Scratch: the workspace, as scratchBytes() planned.
+    /// Drops the least important units down to amount.keep a pool, grows up to amount.after.
+    /// Importance: Importance.swift. Scratch: the workspace, as mutationScratch() planned.
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64)
 
-    /// Bytes of workspace that mutate() needs to drop and grow this many connections.
-    static func mutationScratch(_ node: Node, dropped: Int64, grown: Int64, excludeDropped: Bool) -> Int64
+    /// The connections of one row of the matrix, columns ascending: body(column, where its value lies).
+    static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void)
+
+    /// Takes over a checked set of connections; gradients and averages start at 0. UNSUPPORTED when the
+    /// scheme does not have such a set.
+    static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status)
+}
+
+extension Scheme {
+    static var densest: Ratio { .one }
 }
 
 // MARK: - The table
 
 protocol SchemeVisitor {
     associatedtype Result
-    func visit<S: Scheme>(_ scheme: S.Type) -> Result
+    associatedtype Failure: Error
+    func visit<S: Scheme>(_ scheme: S.Type) throws(Failure) -> Result
 }
 
 @inline(__always)
-func withScheme<V: SchemeVisitor>(_ node: Node, _ visitor: V) -> V.Result {
-    node.sparse ? visitor.visit(Unstructured.self) : visitor.visit(Dense.self)
+func withScheme<V: SchemeVisitor>(_ node: Node, _ visitor: V) throws(V.Failure) -> V.Result {
+    node.sparse ? try withSparseScheme(node.scheme, visitor) : try visitor.visit(Dense.self)
+}
+
+/// scheme: MEST_SCHEME_*, known and resolved.
+@inline(__always)
+func withSparseScheme<V: SchemeVisitor>(_ scheme: Int32, _ visitor: V) throws(V.Failure) -> V.Result {
+    switch int(scheme) {
+    case MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16: return try visitor.visit(Blocks.self)
+    case MEST_SCHEME_PATTERN: return try visitor.visit(Patterns.self)
+    case MEST_SCHEME_NM24: return try visitor.visit(TwoOfFour.self)
+    case MEST_SCHEME_FAN_IN: return try visitor.visit(FanIn.self)
+    default: return try visitor.visit(Unstructured.self)
+    }
 }
 
 // MARK: - Questions to a scheme that is known at run time only
@@ -51,19 +100,24 @@ struct ReserveIndex: SchemeVisitor {
     let node: UnsafeMutablePointer<Node>
     let training: Bool
     let cursor: UnsafeMutablePointer<Cursor>
-    func visit<S: Scheme>(_: S.Type) { S.reserveIndex(&node.pointee, training: training, &cursor.pointee) }
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
+        S.reserveIndex(&node.pointee, training: training, &cursor.pointee)
+    }
 }
 
-struct Capacity: SchemeVisitor {
+struct UnitsOf: SchemeVisitor {
     let node: Node
-    let connections: Int64
-    func visit<S: Scheme>(_: S.Type) -> Int64 { S.capacity(node, connections: connections) }
+    func visit<S: Scheme>(_: S.Type) throws(Never) -> Units { S.units(node) }
+}
+
+struct Densest: SchemeVisitor {
+    func visit<S: Scheme>(_: S.Type) throws(Never) -> Ratio { S.densest }
 }
 
 struct Initialise: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
-    func visit<S: Scheme>(_: S.Type) { S.initialise(model, node) }
+    func visit<S: Scheme>(_: S.Type) throws(Never) { S.initialise(model, node) }
 }
 
 struct Mutate: SchemeVisitor {
@@ -71,25 +125,71 @@ struct Mutate: SchemeVisitor {
     let node: UnsafeMutablePointer<Node>
     let amount: Amount
     let key: UInt64
-    func visit<S: Scheme>(_: S.Type) { S.mutate(model, node, amount, key: key) }
+    func visit<S: Scheme>(_: S.Type) throws(Never) { S.mutate(model, node, amount, key: key) }
 }
 
-struct MutationScratch: SchemeVisitor {
-    let node: Node
-    let dropped: Int64
-    let grown: Int64
-    let excludeDropped: Bool
-    func visit<S: Scheme>(_: S.Type) -> Int64 {
-        S.mutationScratch(node, dropped: dropped, grown: grown, excludeDropped: excludeDropped)
+struct Replace: SchemeVisitor {
+    let model: Model
+    let node: UnsafeMutablePointer<Node>
+    let csr: mest_csr
+    func visit<S: Scheme>(_: S.Type) throws(Status) { try S.replace(model, node, by: csr) }
+}
+
+/// Copies the values of all connections, row by row, out of or into one of the weight's arrays.
+@inline(never)
+func copyValues(
+    _ model: Model, _ node: UnsafeMutablePointer<Node>, stored: UnsafeMutablePointer<Float>,
+    out: UnsafeMutablePointer<Float>? = nil, from: UnsafePointer<Float>? = nil
+) {
+    withScheme(node.pointee, CopyValues(model: model, node: node, stored: stored, out: out, from: from))
+}
+
+private struct CopyValues: SchemeVisitor {
+    let model: Model
+    let node: UnsafeMutablePointer<Node>
+    let stored: UnsafeMutablePointer<Float>
+    let out: UnsafeMutablePointer<Float>?
+    let from: UnsafePointer<Float>?
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
+        var n = 0
+        for r in 0..<int(node.pointee.rows) {
+            S.connections(model, node, row: r) { _, place in
+                if let out { out[n] = stored[place] }
+                if let from { stored[place] = from[n] }
+                n &+= 1
+            }
+        }
     }
 }
+
+/// Writes where the connections are: row starts and columns.
+struct CopyIndex: SchemeVisitor {
+    let model: Model
+    let node: UnsafeMutablePointer<Node>
+    let start: UnsafeMutablePointer<UInt32>
+    let column: UnsafeMutablePointer<UInt16>
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
+        var n = 0
+        for r in 0..<int(node.pointee.rows) {
+            start[r] = uint32(n)
+            S.connections(model, node, row: r) { c, _ in
+                column[n] = UInt16(truncatingIfNeeded: c)
+                n &+= 1
+            }
+        }
+        start[int(node.pointee.rows)] = uint32(n)
+    }
+}
+
+@inline(never)
+func units(of node: Node) -> Units { withScheme(node, UnitsOf(node: node)) }
 
 // MARK: - Products
 
 struct LinearForward: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
-    func visit<S: Scheme>(_: S.Type) {
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
         mestk_linear_forward(
             model.kernels, model.blocks, model.lanes, &weights, model.optional(node.pointee.bias.value),
@@ -100,7 +200,7 @@ struct LinearForward: SchemeVisitor {
 struct LinearBackward: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
-    func visit<S: Scheme>(_: S.Type) {
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
         let n = node.pointee
         mestk_linear_backward(
@@ -116,7 +216,7 @@ struct ConvForward: SchemeVisitor {
     let pass: Pass
     let start: UnsafeMutablePointer<Float>?
     let sums: UnsafeMutablePointer<Double>?
-    func visit<S: Scheme>(_: S.Type) {
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
         var x = model.operand(int(node.pointee.from))
         mestk_conv_forward(
@@ -129,7 +229,7 @@ struct ConvBackward: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
     let pass: Pass
-    func visit<S: Scheme>(_: S.Type) {
+    func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
         let n = node.pointee
         var x = model.operand(int(n.from)), dy = model.gradientOperand(int(n.index))

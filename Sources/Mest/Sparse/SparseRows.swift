@@ -1,64 +1,118 @@
 // SPDX-License-Identifier: Apache-2.0
 // SparseRows: compressed sparse rows that connections leave and join in place, O(connections), with
-// everything that moves with a connection. Invariants: start[0] == 0, start ascending, columns
-// strictly ascending in a row.
+// everything that moves with a connection. A connection has `width` values: one, those of a block's rows,
+// or the kept taps of a kernel. Invariants: start[0] == 0, start ascending, columns strictly ascending in
+// a row.
 
 import CMestKernels
 
 struct SparseRows {
-    let rows: Int
-    let columns: Int
-    let start: UnsafeMutablePointer<UInt32>    // rows + 1
-    let column: UnsafeMutablePointer<UInt16>
-    let value: UnsafeMutablePointer<Float>
-    let gradient: UnsafeMutablePointer<Float>?
-    let momentum: UnsafeMutablePointer<Float>?
-    let average: UnsafeMutablePointer<Float>?
+    /// Of a kernel that has just been placed.
+    static let undecided = UInt8.max
+
+    var rows: Int
+    var columns: Int
+    var start: UnsafeMutablePointer<UInt32>    // rows + 1
+    var column: UnsafeMutablePointer<UInt16>
+    var value: UnsafeMutablePointer<Float>
+    var gradient: UnsafeMutablePointer<Float>?
+    var momentum: UnsafeMutablePointer<Float>?
+    var average: UnsafeMutablePointer<Float>?
+    var width = 1                              // values of a connection
+    var pattern: UnsafeMutablePointer<UInt8>?  // which taps of a kernel they are
 
     var count: Int { int(start[rows]) }
+
+    /// Weights that exist, when the last row lacks `phantoms` of its values.
+    func weights(phantoms: Int) -> Int {
+        count &* width &- phantoms &* int(start[rows] &- start[rows &- 1])
+    }
 
     @inline(__always)
     private func move(_ from: Int, to: Int) {
         column[to] = column[from]
-        value[to] = value[from]
-        if let gradient { gradient[to] = gradient[from] }
-        if let momentum { momentum[to] = momentum[from] }
-        if let average { average[to] = average[from] }
+        if let pattern { pattern[to] = pattern[from] }
+        move(value, from, to)
+        if let gradient { move(gradient, from, to) }
+        if let momentum { move(momentum, from, to) }
+        if let average { move(average, from, to) }
+    }
+
+    @inline(__always)
+    private func move(_ values: UnsafeMutablePointer<Float>, _ from: Int, _ to: Int) {
+        for i in 0..<width { values[to &* width &+ i] = values[from &* width &+ i] }
     }
 
     @inline(__always)
     private func put(_ c: Int, at: Int) {
         column[at] = UInt16(truncatingIfNeeded: c)
-        value[at] = 0
-        if let gradient { gradient[at] = 0 }
-        if let momentum { momentum[at] = 0 }
-        if let average { average[at] = 0 }
+        if let pattern { pattern[at] = SparseRows.undecided }
+        for i in (at &* width)..<(at &* width &+ width) {
+            value[i] = 0
+            if let gradient { gradient[i] = 0 }
+            if let momentum { momentum[i] = 0 }
+            if let average { average[i] = 0 }
+        }
+    }
+
+    /// The connections of a row of the matrix, columns ascending: body(column, place of its value). With
+    /// patterns a row is one of kernels; else `width` rows share a row of the index.
+    func connections(
+        _ row: Int, taps: UnsafePointer<(UInt8, UInt8, UInt8, UInt8)>?, _ body: (Int, Int) -> Void
+    ) {
+        guard let pattern, let taps else {
+            let block = row / width
+            for j in int(start[block])..<int(start[block &+ 1]) { body(int(column[j]), j &* width &+ row % width) }
+            return
+        }
+        for j in int(start[row])..<int(start[row &+ 1]) {
+            let tap = taps[int(pattern[j])]
+            let first = int(column[j]) &* 9
+            body(first &+ int(tap.0), j &* 4)
+            body(first &+ int(tap.1), j &* 4 &+ 1)
+            body(first &+ int(tap.2), j &* 4 &+ 2)
+            body(first &+ int(tap.3), j &* 4 &+ 3)
+        }
     }
 
     // MARK: Drop
 
-    /// Removes the `drop` least important of `active` connections; equal importance: the lower index
-    /// goes first. recordTo: linear positions of the dropped, ascending.
-    func drop(
-        _ drop: Int, of active: Int, recordTo record: UnsafeMutablePointer<UInt32>?, importance: (Int) -> Float
-    ) {
+    /// What leaves: importance below the threshold, and the first `ties` of those that equal it.
+    private struct Cut {
+        var threshold: UInt64 = 0
+        var ties = 0
+    }
+
+    private func cut(_ drop: Int, from: Int, to end: Int, _ importance: (Int) -> Float) -> Cut {
+        if drop == 0 { return Cut() }
         // Importance is >= 0, so its bits order as it does.
-        let (threshold, smaller) = select(rank: drop &- 1, of: active, bits: 32) { uint64(importance($0).bitPattern) }
-        var ties = drop &- smaller  // of the connections at the threshold, how many go
+        let (threshold, smaller) = select(rank: drop &- 1, of: end &- from, bits: 32) {
+            uint64(importance(from &+ $0).bitPattern)
+        }
+        return Cut(threshold: threshold, ties: drop &- smaller)
+    }
+
+    /// Removes the `drop` least important connections, of all or of every row; equal importance: the
+    /// lower index goes first. recordTo: linear positions of the dropped, ascending.
+    func drop(
+        _ drop: Int, perRow: Bool = false, recordTo record: UnsafeMutablePointer<UInt32>?, importance: (Int) -> Float
+    ) {
+        var cut = perRow ? Cut() : cut(drop, from: 0, to: count, importance)
         var recorded = 0
         var to = 0
         var from = 0
         for r in 0..<rows {
             let end = int(start[r &+ 1])
+            if perRow { cut = self.cut(min(drop, end &- from), from: from, to: end, importance) }
             start[r] = uint32(to)
             while from < end {
                 let bits = uint64(importance(from).bitPattern)
                 let goes: Bool
-                if bits == threshold && ties > 0 {
-                    ties &-= 1
+                if bits == cut.threshold && cut.ties > 0 {
+                    cut.ties &-= 1
                     goes = true
                 } else {
-                    goes = bits < threshold
+                    goes = bits < cut.threshold
                 }
                 if goes {
                     if let record {
@@ -121,7 +175,7 @@ struct SparseRows {
 
     /// Merges ascending linear positions into the rows, from the end backwards so that nothing is
     /// overwritten before it has moved.
-    private func insert(_ positions: UnsafeMutablePointer<UInt32>, _ count: Int) {
+    func insert(_ positions: UnsafeMutablePointer<UInt32>, _ count: Int) {
         var from = self.count &- 1
         var new = count &- 1
         var to = from &+ count
@@ -152,17 +206,18 @@ struct SparseRows {
 
     // MARK: Initial connections
 
-    /// `count` positions uniformly without replacement, in order, with no storage: Knuth's selection
-    /// sampling (TAOCP 2, algorithm S). O(positions) once in a model's life.
-    func drawUniform(count: Int, _ random: inout SplitMix64) {
+    /// `count` positions, of all or of every row, uniformly without replacement, in order, with no
+    /// storage: Knuth's selection sampling (TAOCP 2, algorithm S). O(positions) once in a model's life.
+    func drawUniform(count: Int, perRow: Bool = false, _ random: inout SplitMix64) {
         var wanted = uint64(count)
-        var left = uint64(int64(rows) &* int64(columns))
+        var left = uint64(int64(perRow ? 1 : rows) &* int64(columns))
         var n = 0
         for r in 0..<rows {
             start[r] = uint32(n)
+            if perRow { (wanted, left) = (uint64(count), uint64(columns)) }
             for c in 0..<columns {
                 if random.below(left) < wanted {
-                    column[n] = UInt16(truncatingIfNeeded: c)
+                    put(c, at: n)
                     n &+= 1
                     wanted &-= 1
                 }

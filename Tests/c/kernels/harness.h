@@ -314,7 +314,7 @@ typedef struct matrix {
 /* density 2: dense without an index; above 1 but not 2: full density with an index; below 0: one connection. */
 static matrix random_matrix(int rows, int channels, int taps, double density)
 {
-    matrix m = {{rows, channels, taps, NULL, NULL, NULL, NULL, NULL, NULL}, 0, {0}};
+    matrix m = {{.rows = rows, .channels = channels, .taps = taps, .group = 1}, 0, {0}};
     int columns = channels * taps, most = rows * columns;
     if (density == 2) {
         m.count = most;
@@ -336,7 +336,34 @@ static matrix random_matrix(int rows, int channels, int taps, double density)
         m.w.row_start = m.owned[1] = row_start, m.w.column = m.owned[2] = column;
         m.w.channel_start = m.owned[3] = channel_start, m.w.key = m.owned[4] = key;
         m.w.position = m.owned[5] = position;
+        m.w.form = MESTK_FORM_SINGLE;
     }
+    m.w.value = m.owned[0] = random_floats(m.count);
+    return m;
+}
+/* Blocks of `group` rows; the values of rows that the last one lacks are 0. */
+static matrix random_blocks(int rows, int channels, int taps, int group, double density)
+{
+    matrix m = random_matrix((rows + group - 1) / group, channels, taps, density);
+    m.count *= group;
+    m.w.rows = rows, m.w.form = MESTK_FORM_BLOCK, m.w.group = group;
+    free(m.owned[0]);
+    float *value = random_floats(m.count);
+    for (int64_t j = m.w.row_start[rows / group] * group; rows % group && j < m.count; j++)
+        if (j % group >= rows % group) value[j] = 0;
+    m.w.value = m.owned[0] = value;
+    return m;
+}
+/* 3 x 3 kernels with 4 taps. */
+static matrix random_patterns(int rows, int channels, int code8, double density)
+{
+    matrix m = random_matrix(rows, channels, 1, density);
+    uint8_t *pattern = get(m.count);
+    for (int64_t j = 0; j < m.count; j++) pattern[j] = (uint8_t)below(8);
+    m.count *= 4;
+    free(m.owned[0]);
+    m.w.taps = 9, m.w.form = MESTK_FORM_PATTERN, m.w.pattern = m.owned[6] = pattern;
+    m.w.pattern_taps = mestk_patterns(code8);
     m.w.value = m.owned[0] = random_floats(m.count);
     return m;
 }
@@ -344,19 +371,27 @@ static void free_matrix(matrix *m)
 {
     for (int i = 0; i < 7; i++) free(m->owned[i]);
 }
-static void connection(const mestk_weights *w, int64_t j, int *row, int *channel, int *tap)
+/* Where value j belongs; 0: to a row that the last block lacks. */
+static int connection(const mestk_weights *w, int64_t j, int *row, int *channel, int *tap)
 {
     int columns = w->channels * w->taps, column;
-    if (w->row_start) {
+    if (w->form == MESTK_FORM_PATTERN) {
         *row = 0;
-        while (w->row_start[*row + 1] <= j) ++*row;
-        column = w->column[j];
+        while (w->row_start[*row + 1] <= j / 4) ++*row;
+        column = w->column[j / 4] * 9 + w->pattern_taps[w->pattern[j / 4]][j % 4];
+    } else if (w->row_start) {
+        int group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
+        *row = 0;
+        while (w->row_start[*row + 1] <= j / group) ++*row;
+        *row = *row * group + (int)(j % group);
+        column = w->column[j / group];
     } else {
         *row = (int)(j / columns);
         column = (int)(j % columns);
     }
     *channel = column / w->taps;
     *tap = column % w->taps;
+    return *row < w->rows;
 }
 
 /* ---- shapes for the rest ---- */

@@ -10,6 +10,7 @@
  * Argument: how many random convolutions.  Prints a line per failed case and `kernels: N passed, N failed`; exit code 1 on failure.
  */
 #include "conv_cases.h"
+#include "conv_form_cases.h"
 #include "depthwise_cases.h"
 #include "level_cases.h"
 #include "linear_cases.h"
@@ -30,6 +31,7 @@ int main(int argc, char **argv)
     test_layout();
     test_operands();
     test_convs(argc > 1 ? atoi(argv[1]) : 240);
+    test_conv_forms(argc > 1 ? atoi(argv[1]) : 240);
     test_depthwise();
     test_linears();
     for (int i = 0; i < 4 * SHAPES; i++) {

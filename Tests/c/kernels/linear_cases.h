@@ -27,11 +27,12 @@ static void test_index(void)
     }
 }
 
-static void test_linear(int lanes, int blocks, int channels, int rows, double density)
+static void test_linear(int lanes, int blocks, int channels, int rows, double density, int group)
 {
     char name[200];
-    snprintf(name, sizeof name, "linear lanes %d blocks %d %d->%d density %g", lanes, blocks, channels, rows, density);
-    matrix m = random_matrix(rows, channels, 1, density);
+    snprintf(name, sizeof name, "linear lanes %d blocks %d %d->%d density %g group %d", lanes, blocks, channels, rows,
+             density, group);
+    matrix m = group > 1 ? random_blocks(rows, channels, 1, group, density) : random_matrix(rows, channels, 1, density);
     int64_t nx = (int64_t)blocks * channels * lanes, ny = (int64_t)blocks * rows * lanes;
     float *x = random_floats(nx), *dy = random_floats(ny), *bias = random_floats(rows), *old_dx = random_floats(nx);
     float *old_dw = random_floats(m.count), *old_db = random_floats(rows);
@@ -46,8 +47,9 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
     for (int64_t i = 0; i < nx; i++) dx[i] = dx_size[i] = 0;
     for (int64_t j = 0; j < m.count; j++) {
         int r, c, tap;
-        connection(&m.w, j, &r, &c, &tap);
+        int exists = connection(&m.w, j, &r, &c, &tap);
         dw[j] = old_dw[j], dw_size[j] = fabs(dw[j]);
+        if (!exists) continue; /* nobody writes it */
         double v = m.w.value[j];
         for (int b = 0; b < blocks; b++) {
             for (int l = 0; l < lanes; l++) {
@@ -101,7 +103,12 @@ static void test_linears(void)
     for (int i = 0; i < 48; i++) {
         state = seed_now = 3000 + (uint64_t)i;
         int blocks = 1 + below(9), channels = 1 + below(80), rows = 1 + below(60);
-        test_linear(lanes[i % 4], blocks, channels, rows, densities[i / 4 % 4]);
+        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 4], 1);
+    }
+    for (int i = 0; i < 96; i++) {
+        state = seed_now = 3100 + (uint64_t)i;
+        int blocks = 1 + below(9), channels = 1 + below(80), rows = 1 + below(100);
+        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], 4 << i / 12 % 3);
     }
 }
 #endif

@@ -27,7 +27,10 @@ MEST_ERR_MEMORY, MEST_ERR_BUDGET, MEST_ERR_INTERNAL = -30, -31, -90
 MEST_LAYER_INPUT, MEST_LAYER_LINEAR, MEST_LAYER_CONV2D, MEST_LAYER_BATCH_NORM = 1, 2, 3, 4
 MEST_LAYER_RELU, MEST_LAYER_MAX_POOL, MEST_LAYER_AVG_POOL = 5, 6, 7
 MEST_LAYER_GLOBAL_AVG_POOL, MEST_LAYER_ADD, MEST_LAYER_FLATTEN, MEST_LAYER_DROPOUT = 8, 9, 10, 11
-MEST_SCHEME_UNSTRUCTURED = 0
+MEST_SCHEME_DEFAULT, MEST_SCHEME_UNSTRUCTURED = 0, 1
+MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16 = 2, 3, 4
+MEST_SCHEME_PATTERN, MEST_SCHEME_NM24, MEST_SCHEME_FAN_IN = 5, 6, 7
+MEST_PATTERNS_CODE8 = 1
 MEST_ACTIVATIONS_F32 = 0
 MEST_ACTIVATIONS_BF16 = 1
 MEST_RECOMPUTE_NONE = 0
@@ -134,6 +137,8 @@ class mest_config(Struct):
         ("keep_lowest", u32),
         ("activations", i32),
         ("recompute", i32),
+        ("scheme", i32),
+        ("scheme_flags", u32),
     ]
 
 
@@ -160,6 +165,8 @@ class mest_layer_plan(Struct):
         *_fields(u64, "active capacity weight_bytes index_bytes gradient_bytes state_bytes"),
         *_fields(u64, "activation_bytes macs"),
         ("name", ctypes.c_char * MEST_NAME_BYTES),
+        ("scheme", i32),
+        ("unit", u32),
     ]
 
 
@@ -257,7 +264,8 @@ class mest_evaluation(Struct):
 class mest_csr(Struct):
     _fields_ = [
         *_fields(u32, "struct_size rows columns count capacity reserved"),
-        *_fields(address, "row_start column value momentum"),
+        *_fields(address, "row_start column value momentum buffer"),
+        ("buffer_bytes", u64),
     ]
 
 

@@ -78,9 +78,14 @@ class Tensors(Handle):
         """Weights of a sparse layer as they lie in memory: read-only views, no copy.
 
         They keep the model's memory alive and show every update.  After the next mutation or
-        `set_csr` they are stale: ask again.  MestArgumentError for a dense layer.
+        `set_csr` they are stale: ask again.  Schemes "block4", "block8", "block16" and "pattern" have
+        another order in memory and give a read-only copy.  MestArgumentError for a dense layer.
         """
-        found, view = self._csr(self._index(layer)), self._environment.view
+        index = self._index(layer)
+        found = self._csr(index)
+        if found.buffer_bytes:
+            return self._csr_copy(index, found.buffer_bytes)
+        view = self._environment.view
         return CSR(
             view(np.uint32, found.row_start, found.rows + 1),
             view(np.uint16, found.column, found.count),
@@ -97,7 +102,8 @@ class Tensors(Handle):
     ) -> None:
         """Replaces the connections of a sparse layer by a CSR, `set_csr(layer, other.csr(layer))`,
         or by its three arrays; momentum None: zeros.  Any number up to the layer's capacity; the
-        next mutation brings it to its target."""
+        next mutation brings it to its target.  UnsupportedError for connections that the layer's
+        scheme cannot have."""
         if isinstance(indptr, CSR):
             if indices is not None or values is not None:
                 raise TypeError("set_csr: a CSR already holds indices and values")
@@ -129,8 +135,25 @@ class Tensors(Handle):
         )
         self._call(self._lib.mest_model_csr_set, index, ctypes.byref(csr))
 
-    def _csr(self, index: int) -> Any:
+    def _csr_copy(self, index: int, size: int) -> CSR:
+        memory = np.empty(-(-size // 4), np.uint32)
+        found = self._csr(index, memory)
+
+        def part(kind: Any, address: int, count: int) -> Any:
+            numbers: Any = np.frombuffer(memory, kind, count, address - memory.ctypes.data)
+            numbers.flags.writeable = False
+            return numbers
+
+        return CSR(
+            part(np.uint32, found.row_start, found.rows + 1),
+            part(np.uint16, found.column, found.count),
+            part(np.float32, found.value, found.count),
+        )
+
+    def _csr(self, index: int, memory: Optional[NDArray[np.uint32]] = None) -> Any:
         csr = _abi.mest_csr()
+        if memory is not None:
+            csr.buffer, csr.buffer_bytes = arrays.address(memory), memory.nbytes
         self._call(self._lib.mest_model_csr_get, index, ctypes.byref(csr))
         return csr
 

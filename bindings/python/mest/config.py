@@ -18,6 +18,9 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "simd": ("auto", "reference", "avx2", "avx512", "neon"),
     "schedule": ("constant", "step", "cosine"),
     "distribution": ("uniform", "erk"),
+    "scheme": (
+        None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in",
+    ),  # fmt: skip
     "mutation": (None, "vanilla", "em", "em&s"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
@@ -25,7 +28,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "activations": ("float32", "bfloat16"),
     "recompute": (None, "block"),
 }
-_SYNONYMS = {"none": None, "ems": "em&s"}
+_SYNONYMS = {"none": None, "ems": "em&s", "2:4": "nm24"}
 
 # Bits of the header's flag fields: here each is a field of its own.  Decay is said positively.
 _FLAGS: Dict[str, Tuple[Tuple[str, bool, int], ...]] = {
@@ -35,6 +38,7 @@ _FLAGS: Dict[str, Tuple[Tuple[str, bool, int], ...]] = {
         ("decay_norm", False, _abi.MEST_NO_DECAY_NORM),
     ),
     "schedule_flags": (("schedule_by_update", True, _abi.MEST_SCHEDULE_BY_UPDATE),),
+    "scheme_flags": (("code8_patterns", True, _abi.MEST_PATTERNS_CODE8),),
     "mutation_flags": (
         ("exclude_dropped", True, _abi.MEST_MUTATION_EXCLUDE_DROPPED),
         ("round_compat", True, _abi.MEST_MUTATION_ROUND_COMPAT),
@@ -130,6 +134,8 @@ class Config:
 
     # Sparsity
     density: Optional[float] = None  # dense
+    scheme: Optional[str] = None  # "unstructured"; of layers that name none
+    code8_patterns: bool = False  # "pattern": those of the MEST authors' published code
     distribution: str = "uniform"
     allow_empty_rows: bool = False
 

@@ -18,6 +18,7 @@ from functools import wraps
 from typing import Any, Callable, ClassVar, Sequence, Tuple, Type, TypeVar, Union
 
 from . import _abi
+from .config import code_of
 
 Reference = Union[None, int, str, "Layer"]
 Pair = Union[int, Tuple[int, int]]
@@ -107,25 +108,35 @@ class Input(Layer):
 @dataclass(eq=False, repr=False)
 class Linear(Layer):
     """(n, 1, 1) -> (features, 1, 1).  density: share of the connections that exist, above 0 up to
-    1; 1.0 is dense, None what Config.density and Config.distribution give."""
+    1; 1.0 is dense, None what Config.density and Config.distribution give.
+
+    scheme: which connections may exist; None: Config.scheme.
+      "unstructured"              any single weight
+      "block4", "block8", "block16"  outputs in blocks; a column exists for a whole block or not at all
+      "nm24"                      at most 2 of every 4 neighbouring columns; density up to 0.5 (2:4)
+      "fan_in"                    the same number of connections for every output
+      "pattern"                   4 of the 9 weights of 3 x 3 kernels, in 8 patterns, and the same number
+                                  of kernels for every output; density up to 4/9; elsewhere "fan_in"
+    """
 
     kind = _abi.MEST_LAYER_LINEAR
     features: int
     density: Union[float, None] = None
+    scheme: Union[str, None] = None
     bias: bool = True
     name: str = ""
     from_: Reference = None
 
     def _fill(self, struct: Any) -> None:
         struct.channels = _natural(self, "features", self.features)
-        _fill_weights(self, struct, self.density, self.bias)
+        _fill_weights(self, struct)
 
 
 @_keywords_after("kernel", _INPUTS_KNOWN)
 @dataclass(eq=False, repr=False)
 class Conv2d(Layer):
     """(in, h, w) -> (channels, (h + 2 * padding - kernel) // stride + 1, the same of w).
-    density as in Linear.  groups: 1, or as many as input and output channels: depthwise, each
+    density and scheme as in Linear.  groups: 1, or as many as input and output channels: depthwise, each
     channel on its own; its few weights stay dense whatever Config.density says."""
 
     kind = _abi.MEST_LAYER_CONV2D
@@ -134,6 +145,7 @@ class Conv2d(Layer):
     stride: Pair = 1
     padding: Pair = 0
     density: Union[float, None] = None
+    scheme: Union[str, None] = None
     bias: bool = True
     groups: int = 1
     name: str = ""
@@ -143,7 +155,7 @@ class Conv2d(Layer):
         struct.channels = _natural(self, "channels", self.channels)
         struct.groups = _natural(self, "groups", self.groups)
         _fill_window(self, struct, self.kernel, self.stride, self.padding)
-        _fill_weights(self, struct, self.density, self.bias)
+        _fill_weights(self, struct)
 
 
 @dataclass(eq=False, repr=False)
@@ -304,12 +316,13 @@ def _pair(layer: Layer, what: str, value: Pair, least: int) -> Tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _fill_weights(layer: Layer, struct: Any, density: Union[float, None], bias: bool) -> None:
-    if density is not None:
-        if not 0 < density <= 1:
+def _fill_weights(layer: Union[Linear, Conv2d], struct: Any) -> None:
+    if layer.density is not None:
+        if not 0 < layer.density <= 1:
             raise ValueError(f"{layer}: density is the share of connections, above 0 up to 1")
-        struct.density = density
-    struct.flags = 0 if bias else _abi.MEST_FLAG_NO_BIAS
+        struct.density = layer.density
+    struct.scheme = code_of("scheme", layer.scheme)
+    struct.flags = 0 if layer.bias else _abi.MEST_FLAG_NO_BIAS
 
 
 def _fill_window(layer: Layer, struct: Any, kernel: Pair, stride: Pair, padding: Pair) -> None:

@@ -45,6 +45,8 @@ class LayerPlan:
     state_bytes: int
     activation_bytes: int  # its output; 0 when computed in place
     macs: int
+    scheme: int  # MEST_SCHEME_* in effect, 0 when not sparse
+    unit: int  # weights that come and go together
 
     @property
     def shape(self) -> Tuple[int, int, int]:

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schemes: which connections may exist, how many there are, and both ways through CSR.
+
+What the products give is compared in test_layers.py; units inside the engine in Tests/MestTests.
+"""
+
+import numpy as np
+import pytest
+from cases import SCHEMES, conv_of_scheme, of_scheme
+from support import fingerprint, positions
+
+import mest
+from mest import Conv2d, Flatten, Input, Linear
+
+SHAPES = [(40, 64), (30, 41), (7, 3), (1, 9), (17, 5)]
+
+
+def model_of(scheme, rows, columns, density=0.3, **config):
+    layers = [Input(columns), Linear(rows, density=density), Linear(2, density=1.0)]
+    return mest.Model(layers, batch=2, scheme=scheme, **config)
+
+
+def matrix(model, index=1):
+    """1 where connected."""
+    part, csr = model.plan().layers[index], model.csr(index)
+    found = np.zeros(part.rows * part.columns, int)
+    found[positions(csr, part.columns)] = 1
+    return found.reshape(part.rows, part.columns)
+
+
+def check(scheme, connected):
+    rows, columns = connected.shape
+    if scheme.startswith("block"):
+        height = int(scheme[5:])
+        for first in range(0, rows, height):
+            assert (connected[first : first + height] == connected[first]).all()
+    if scheme == "nm24":
+        padded = np.pad(connected, ((0, 0), (0, -columns % 4)))
+        assert padded.reshape(rows, -1, 4).sum(2).max() <= 2
+    if scheme in ("fan_in", "pattern"):
+        assert len(set(connected.sum(1))) == 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("mode", ["vanilla", "em", "em&s"])
+def test_constraint_through_training(scheme, shape, mode):
+    config = dict(mutation=mode, mutation_every=1, epochs=8, mutation_epochs=(3, 6), seed=3)
+    model = model_of(scheme, *shape, **config)
+    twin = model_of(scheme, *shape, **config)
+    rng = np.random.default_rng(1)
+    for epoch in range(8):
+        for each in (model, twin):
+            each.begin_epoch()
+        check(scheme, matrix(model))
+        report = model.mutation()
+        assert report.active == matrix(model).sum() == model.connections()[1]
+        assert report.density == pytest.approx(model.density())
+        x, y = rng.normal(size=(2, shape[1])).astype(np.float32), rng.integers(0, 2, 2)
+        for each in (model, twin):
+            each.step(x, y)
+    assert fingerprint(model) == fingerprint(twin)
+    part = model.plan().layers[1]
+    assert model.connections()[1] <= part.capacity
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_counts(scheme):
+    """Of 48 x 40 = 1920 positions at 0.25: 480, whatever the unit; the plan says so too."""
+    model = model_of(scheme, 48, 40, density=0.25)
+    part = model.plan().layers[1]
+    assert part.active == model.connections()[1] == matrix(model).sum() == part.capacity == 480
+    assert part.scheme == (7 if scheme == "pattern" else 1 + SCHEMES.index(scheme))
+    assert part.unit == (int(scheme[5:]) if scheme.startswith("block") else 1)
+    assert part.macs == 480
+
+
+@pytest.mark.parametrize("height", [4, 8, 16])
+def test_a_last_block_of_fewer_rows(height):
+    """Counted are the rows there are: 17 = 4 * 4 + 1."""
+    model = model_of(f"block{height}", 17, 20, density=0.5, mutation="vanilla")
+    part = model.plan().layers[1]
+    blocks = -(-17 // height)
+    assert part.capacity == blocks * 20 // 2 * height
+    assert model.tensor(1).size == model.connections()[1] == matrix(model).sum() < part.capacity
+    assert abs(part.active - model.connections()[1]) <= 20 * height
+    for _ in range(5):
+        report = model.mutate()
+        assert report.active == matrix(model).sum() <= 17 * 20
+    assert report.positions == 340
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_csr_there_and_back(scheme):
+    first, second = (model_of(scheme, 30, 41, seed=seed) for seed in (1, 2))
+    values = np.arange(1, first.connections()[1] + 1, dtype=np.float32)
+    first.set_tensor(1, "weight", values)
+    csr = first.csr(1)
+    assert (csr.values == values).all() and (first.tensor(1) == values).all()
+    with pytest.raises(ValueError):
+        csr.values[0] = 1.0
+    try:
+        second.set_csr(1, csr, momentum=-values)
+    except mest.MestArgumentError:  # a block more than there is room for: the last one is shorter
+        assert scheme.startswith("block") and second.plan().layers[1].capacity < values.size + 64
+        return
+    again = second.csr(1)
+    for a, b in zip(csr, again):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(second.tensor(1, "weight_momentum"), -values)
+    x = np.random.default_rng(3).normal(size=(2, 41)).astype(np.float32)
+    second.set_tensor(2, "weight", first.tensor(2))
+    np.testing.assert_array_equal(first.predict(x), second.predict(x))
+
+
+@pytest.mark.parametrize(
+    "scheme, rows",
+    [
+        ("block4", [[1], [1], [1], [2], [], []]),
+        ("block8", [[1], [1], [1], [1], [1], [1, 2]]),
+        ("fan_in", [[1], [1], [1], [1], [1], [1, 2]]),
+        ("pattern", [[1], [1], [1], [1], [1], []]),
+        ("nm24", [[1, 2, 3], [], [], [], [], []]),
+    ],
+)
+def test_connections_that_a_scheme_cannot_have(scheme, rows):
+    model = model_of(scheme, 6, 8, density=0.5)
+    before = fingerprint(model)
+    starts = np.cumsum([0, *map(len, rows)])
+    columns = np.concatenate([np.array(row, int) for row in rows])
+    with pytest.raises(mest.UnsupportedError, match="row .*scheme"):
+        model.set_csr(1, starts, columns, np.ones(len(columns)))
+    assert fingerprint(model) == before
+
+
+def test_two_of_four_is_exact_at_one_half():
+    model = model_of("2:4", 9, 40, density=0.5, mutation="vanilla")
+    for _ in range(4):
+        assert (matrix(model).reshape(9, 10, 4).sum(2) == 2).all()
+        model.mutate()
+    part = mest.plan([Input(6), Linear(5, density=0.5)], scheme="nm24").layers[1]
+    assert part.active == 15
+
+
+@pytest.mark.parametrize("scheme, density", [("nm24", 0.6), ("nm24", 0.51)])
+def test_densities_that_a_scheme_cannot_have(scheme, density):
+    with pytest.raises(ValueError, match="density is .*at most 0.5"):
+        model_of(scheme, 8, 8, density=density)
+
+
+def test_growth_stops_where_the_scheme_is_full():
+    model = model_of("nm24", 8, 40, density=0.48, mutation="em&s", epochs=8)
+    model.begin_epoch()
+    assert model.density() == pytest.approx(0.5)
+
+
+def test_erk_stays_below_what_schemes_can_have():
+    layers = [Input(64), Linear(8), Linear(256), Linear(4, scheme="unstructured")]
+    plan = mest.plan(layers, density=0.45, distribution="erk", scheme="nm24")
+    first, middle, last = plan.layers[1:]
+    assert max(first.density, middle.density) <= 0.5 < last.density
+    whole = sum(layer.rows * layer.columns for layer in plan.layers[1:])
+    assert sum(layer.active for layer in plan.layers[1:]) == pytest.approx(0.45 * whole, abs=3)
+
+
+def test_a_scheme_needs_a_sparse_layer():
+    with pytest.raises(ValueError, match="scheme is set, but every layer is dense"):
+        mest.Model([Input(4), Linear(3)], scheme="block4")
+    with pytest.raises(ValueError, match="scheme is set, but the layer is dense"):
+        mest.Model([Input(4), Linear(3, scheme="block4")])
+    with pytest.raises(ValueError, match="scheme='blocks'.*'block4'"):
+        mest.Model([Input(4), Linear(3, density=0.5, scheme="blocks")])
+
+
+def test_layers_name_their_own():
+    layers = [Input(8), Linear(8, scheme="fan_in"), Linear(8), Linear(2, density=1.0)]
+    plan = mest.plan(layers, density=0.5, scheme="block8")
+    assert [layer.scheme for layer in plan.layers] == [0, 7, 3, 0]
+
+
+@pytest.mark.parametrize("scheme", ["block4", "block16"])
+def test_memory(scheme):
+    """Bytes a unit: 12 a weight, 8 of index."""
+    height = int(scheme[5:])
+    part = model_of(scheme, 64, 64, density=0.5).plan().layers[1]
+    units = 64 * 64 // 2 // height
+    assert part.weight_bytes - 256 == part.gradient_bytes - 256 == part.state_bytes - 256 == 8192
+    rows = -(-(64 // height + 1) * 4 // 64) * 64
+    assert part.index_bytes == 8 * units + rows + 320  # 65 channel starts, to whole lines
+
+
+@pytest.mark.parametrize("kind", [of_scheme, conv_of_scheme])
+@pytest.mark.parametrize("batch", [1, 2, 7, 20])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_same_bits_at_every_level(scheme, batch, kind):
+    found = set()
+    for simd in ("reference", "avx2", "avx512"):
+        for threads in (1, 3):
+            try:
+                model = mest.Model(
+                    kind(scheme), batch=batch, simd=simd, threads=threads, learning_rate=0.1
+                )
+            except mest.UnsupportedError:
+                continue
+            rng = np.random.default_rng(5)
+            for _ in range(3):
+                x = rng.normal(size=(batch, *model.plan().layers[0].shape)).astype(np.float32)
+                model.step(x, rng.integers(0, 4, batch))
+            found.add(fingerprint(model))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kernel", [1, 3, (2, 3)])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_convolutions(scheme, kernel):
+    layers = [Input(6, 5, 5), Conv2d(7, kernel, density=0.3), Flatten(), Linear(2, density=1.0)]
+    model = mest.Model(layers, scheme=scheme, batch=4, mutation="em", epochs=8, learning_rate=0.1)
+    x = np.random.default_rng(1).normal(size=(4, 6, 5, 5)).astype(np.float32)
+    for _ in range(4):
+        model.step(x, [0, 1, 0, 1])
+        model.mutate()
+        check(scheme, matrix(model))
+    unit = int(scheme[5:]) if scheme.startswith("block") else 1
+    assert model.plan().layers[1].unit == (4 if scheme == "pattern" and kernel == 3 else unit)
+
+
+CORNERS_AND_TS = {(4, 5, 7, 8), (3, 4, 6, 7), (1, 2, 4, 5), (0, 1, 3, 4), (3, 4, 5, 7), (1, 4, 5, 7),
+                  (1, 3, 4, 7)}  # fmt: skip
+
+
+@pytest.mark.parametrize("code8", [False, True])
+def test_patterns(code8):
+    """All 8 occur, and no other; kernels are as many in every filter; a csr comes back."""
+    layers = [Input(24, 6, 6), Conv2d(32, 3, density=0.2, name="c"), Flatten(), Linear(2)]
+    settings = dict(scheme="pattern", code8_patterns=code8, density=0.4, batch=4, mutation="vanilla")
+    model, other = mest.Model(layers, **settings), mest.Model(layers, seed=5, **settings)
+    known = CORNERS_AND_TS | {(5, 6, 7, 8) if code8 else (1, 3, 4, 5)}
+    for _ in range(4):
+        connected = matrix(model).reshape(32, 24, 9)
+        kernels = connected[connected.any(2)]
+        assert {tuple(np.flatnonzero(kernel)) for kernel in kernels} == known
+        assert set(connected.any(2).sum(1)) == {11}  # 24 * 0.2 * 9 / 4, rounded
+        model.mutate()
+    other.set_csr(1, model.csr(1))
+    for a, b in zip(model.csr(1), other.csr(1)):
+        np.testing.assert_array_equal(a, b)
+    starts = np.arange(33) * 4
+    taps = np.tile([0, 2, 6, 8], 32)
+    with pytest.raises(mest.UnsupportedError, match="none of the patterns"):
+        model.set_csr(1, starts, taps, np.ones(128))
+    with pytest.raises(ValueError, match="at most 0.444444"):
+        mest.plan([Input(4, 6, 6), Conv2d(4, 3), Flatten()], scheme="pattern", density=0.45)
+
+
+def test_golden_g5_counts():
+    """Blocks and patterns of the 30 convolutions of ResNet-32, as the authors' code rounds them."""
+    settings = dict(epochs=160, round_compat=True, density=0.1, batch=1)
+    for shape, em in [((32, 32), 896), ((64, 32), 1792), ((64, 64), 3584), ((128, 64), 7168)]:
+        layers = [Input(shape[1], 3, 3), Conv2d(shape[0], 3), Flatten(), Linear(2, density=1.0)]
+        model = mest.Model(layers, scheme="pattern", mutation="em", **settings)
+        for _ in range(121):
+            model.begin_epoch()
+        assert model.connections()[1] == em
+    layers = [Input(32, 3, 3), Conv2d(32, 3), Flatten(), Linear(2, density=1.0)]
+    model = mest.Model(layers, scheme="block4", mutation="em&s", **settings)
+    reached = [model.connections()[1]]
+    for epoch in range(121):
+        model.begin_epoch()
+        if epoch in (0, 90, 120):
+            reached.append(model.connections()[1])
+    assert reached == [924, 1380, 1152, 924]
