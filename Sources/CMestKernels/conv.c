@@ -82,7 +82,7 @@ int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads)
 {
     int64_t columns = (int64_t)g->in.channels * g->kernel_h * g->kernel_w;
     int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
-    return words16(columns) + words16((columns + 1) / 2) + words16(g->out.channels * (blocks + 1))
+    return words16(columns) + words16(g->out.channels * (blocks + 1))
            + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
 }
 
@@ -117,8 +117,6 @@ static void index_forward(mestk_conv_job *job, int32_t threads, float *scratch)
     int32_t index_columns = by_channel ? w->channels : columns, b = by_channel ? job->block_channels : job->block_channels * w->taps;
     job->offset = (mestk_word *)scratch;
     scratch += words16(columns);
-    job->identity = (uint16_t *)scratch;
-    scratch += words16(((int64_t)columns + 1) / 2);
     job->segment = (mestk_word *)scratch;
     scratch += words16((int64_t)w->rows * (job->blocks + 1));
     job->chains = scratch;
@@ -131,16 +129,15 @@ static void index_forward(mestk_conv_job *job, int32_t threads, float *scratch)
                 int64_t line = (int64_t)(ky * s->phases + kx % s->stride) * s->columns + kx / s->stride;
                 job->offset[i] = (int32_t)(c * s->channel + line * L);
             }
-    if (!w->row_start)
-        for (int32_t i = 0; i < columns; i++) job->identity[i] = (uint16_t)i;
-    for (int32_t r = 0; r < mestk_index_rows(w); r++) {
+    /* A dense row is as the others: one does. */
+    for (int32_t r = 0; r < (w->row_start ? mestk_index_rows(w) : 1); r++) {
         mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1);
         for (int32_t i = 0; i <= job->blocks; i++) {
             int32_t limit = mestk_min(i * b, index_columns);
             segment[i] = w->row_start ? (int32_t)first_at_or_after(w->column, i ? (uint32_t)segment[i - 1]
                                                                               : w->row_start[r],
                                                                    w->row_start[r + 1], limit)
-                                      : r * columns + limit;
+                                      : limit;
         }
     }
 }

@@ -44,15 +44,14 @@ struct mestk_conv_job {
 
     /* Forward: offset[column], floats from a tile's first pixel in the slab to the line the tap meets;
      * segment[row * (blocks + 1) + b], first connection of the row in channel block b or later (the
-     * channels of one block stay in L1 while the filters pass over them); identity: the columns of a
-     * dense row.  Blocks: a row is one of the index; patterns: offsets of channel * 9.
+     * channels of one block stay in L1 while the filters pass over them); of a dense layer, columns.
+     * Blocks: a row is one of the index; patterns: offsets of channel * 9.
      * Backward: the entries of a channel sorted by (block of output channels, class), keys ascending
      * within; offset[entry], position[entry], weight[entry];
      * segment[channel * (blocks * classes + 1) + b * classes + class], first entry; tap_class, tap_line:
      * a tap's class and its line in the slab. */
     mestk_word *offset, *segment, *position, *tap_class, *tap_line;
     float *weight;
-    uint16_t *identity;
     int32_t block_channels, blocks, classes;
     /* Of each worker: what is unfinished between two blocks of channels (forward: a tile of y; backward: dx
      * of a unit), and a strip's sums as lines [channel][which][lane]. */

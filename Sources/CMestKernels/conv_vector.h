@@ -210,21 +210,47 @@ VEC_INLINE void V(conv_kernels)(const mestk_conv_job *job, const V(window) *a, i
     }
 }
 
-/* `filters` of a block on one row of a window: every line of x is loaded once for all of them. */
-VEC_INLINE void V(conv_block_line)(const mestk_conv_job *job, const V(window) *a, int32_t o, const float *value,
-                                   const uint16_t *column, int32_t count, const int filters)
+/* Neighbouring filters that have the same connections: those of a block, or all of a dense layer. */
+typedef struct V(shared) {
+    const float *value;        /* of the first connection and filter */
+    int64_t filter, step;      /* values from filter to filter, from connection to connection */
+    const uint16_t *column;    /* of blocks */
+    const mestk_word *offset;  /* by column; of a dense layer: of the first connection, the others follow */
+    int32_t count;
+} V(shared);
+
+/* `filters` on one row of a window: every line of x is loaded once for all of them. */
+VEC_INLINE void V(conv_shared_line)(const mestk_conv_job *job, const V(window) *a, int32_t o, V(shared) w,
+                                    const int filters, const int dense)
 {
-    int32_t group = job->w->group;
     vec sum[4][4];
     UNROLL for (int k = 0; k < filters; k++) V(conv_begin)(job, a, o + k, sum[k], 4);
-    ROLLED for (int32_t j = 0; j < count; j++, value += group) {
-        const float *x = a->slab + job->offset[column[j]];
+    ROLLED for (int32_t j = 0; j < w.count; j++, w.value += w.step) {
+        const float *x = a->slab + w.offset[dense ? j : w.column[j]];
         UNROLL for (int i = 0; i < 4; i++) {
             vec v = vec_load(x + i * LANES);
-            UNROLL for (int k = 0; k < filters; k++) sum[k][i] = vec_fma((vec)(value[k]), v, sum[k][i]);
+            UNROLL for (int k = 0; k < filters; k++) sum[k][i] = vec_fma((vec)(w.value[k * w.filter]), v, sum[k][i]);
         }
     }
     UNROLL for (int k = 0; k < filters; k++) V(conv_end)(job, a, o + k, sum[k], 4);
+}
+
+/* Filters o .. o + n - 1 on every row of a window. */
+VEC_INLINE void V(conv_shared)(const mestk_conv_job *job, const V(window) *a, int32_t o, int32_t n, V(shared) w, const int dense)
+{
+    for (int32_t r = 0; r < a->rows; r++) {
+        V(window) line = *a;
+        V(shared) at = w;
+        line.slab += r * a->slab_step;
+        line.y += r * a->y_step;
+        line.chains += r * 4 * LANES;
+        line.rows = 1;
+        line.valid_rows = r < a->valid_rows;
+        int32_t i = 0;
+        for (; i + LEVEL_ROWS <= n; i += LEVEL_ROWS, at.value += LEVEL_ROWS * w.filter)
+            V(conv_shared_line)(job, &line, o + i, at, LEVEL_ROWS, dense);
+        for (; i < n; i++, at.value += w.filter) V(conv_shared_line)(job, &line, o + i, at, 1, dense);
+    }
 }
 
 static void V(conv_blocks)(const mestk_conv_job *job, const V(window) *a, int32_t b)
@@ -232,21 +258,20 @@ static void V(conv_blocks)(const mestk_conv_job *job, const V(window) *a, int32_
     const mestk_weights *w = job->w;
     const mestk_word *segment = job->segment + b;
     for (int32_t o = 0; o < w->rows; o += w->group, segment += job->blocks + 1) {
-        int32_t count = segment[1] - segment[0], n = mestk_min(w->group, w->rows - o);
-        const float *value = w->value + (int64_t)segment[0] * w->group;
-        const uint16_t *column = w->column + segment[0];
-        for (int32_t r = 0; r < a->rows; r++) {
-            V(window) line = *a;
-            line.slab += r * a->slab_step;
-            line.y += r * a->y_step;
-            line.chains += r * 4 * LANES;
-            line.rows = 1;
-            line.valid_rows = r < a->valid_rows;
-            int32_t i = 0;
-            for (; i + LEVEL_ROWS <= n; i += LEVEL_ROWS)
-                V(conv_block_line)(job, &line, o + i, value + i, column, count, LEVEL_ROWS);
-            for (; i < n; i++) V(conv_block_line)(job, &line, o + i, value + i, column, count, 1);
-        }
+        V(shared) shared = {.value = w->value + (int64_t)segment[0] * w->group, .filter = 1, .step = w->group,
+                            .column = w->column + segment[0], .offset = job->offset, .count = segment[1] - segment[0]};
+        V(conv_shared)(job, a, o, mestk_min(w->group, w->rows - o), shared, 0);
+    }
+}
+
+static void V(conv_dense)(const mestk_conv_job *job, const V(window) *a, int32_t b)
+{
+    const mestk_weights *w = job->w;
+    int32_t columns = w->channels * w->taps, first = job->segment[b];
+    for (int32_t o = 0; o < w->rows; o += LEVEL_ROWS) {
+        V(shared) shared = {.value = w->value + (int64_t)o * columns + first, .filter = columns, .step = 1,
+                            .offset = job->offset + first, .count = job->segment[b + 1] - first};
+        V(conv_shared)(job, a, o, mestk_min(LEVEL_ROWS, w->rows - o), shared, 1);
     }
 }
 
@@ -264,8 +289,7 @@ VEC_INLINE void V(conv_filters)(const mestk_conv_job *job, const V(window) *a, i
     for (int32_t o = 0; o < filters; o++, segment += job->blocks + 1) {
         int32_t count = segment[1] - segment[0];
         const float *value = w->value + segment[0];
-        const uint16_t *column = w->row_start ? w->column + segment[0]
-                                              : job->identity + (segment[0] - o * w->channels * w->taps);
+        const uint16_t *column = w->column + segment[0];
         vec sum[16];
         V(conv_begin)(job, a, o, sum, rows * 4);
         ROLLED for (int32_t j = 0; j < count; j++) {
@@ -283,6 +307,10 @@ static void V(conv_window)(const mestk_conv_job *job, V(window) a, int32_t b, in
     a.first = b == 0;
     a.last = b + 1 == job->blocks;
     for (int32_t h = 0; h < LANES; h += WIDTH, a.slab += WIDTH, a.y += WIDTH, a.chains += WIDTH, a.lines += WIDTH) {
+        if (!job->w->row_start) {
+            V(conv_dense)(job, &a, b);
+            continue;
+        }
         if (job->w->form == MESTK_FORM_BLOCK) {
             V(conv_blocks)(job, &a, b);
             continue;
