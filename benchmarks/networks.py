@@ -10,17 +10,7 @@ from numpy.typing import NDArray
 
 import mest
 from common import refusals
-from mest import (
-    Add,
-    BatchNorm,
-    Conv2d,
-    GlobalAvgPool,
-    Input,
-    Layer,
-    Linear,
-    MaxPool,
-    ReLU,
-)
+from mest import Add, Layer
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -44,38 +34,12 @@ class Network(NamedTuple):
         return x, rng.integers(0, self.classes, batch).astype(np.int32)
 
 
-def vgg() -> List[Layer]:
-    """Eight 3x3 convolutions, halved after each pair; the first and the classifier are dense."""
-    layers: List[Layer] = [Input(3, 32, 32)]
-    for channels in (64, 128, 256, 512):
-        for _ in range(2):
-            density = 1.0 if len(layers) == 1 else None
-            layers += [Conv2d(channels, 3, padding=1, bias=False, density=density), BatchNorm(), ReLU()]
-        layers.append(MaxPool(2))
-    return layers + [GlobalAvgPool(), Linear(10, density=1.0)]
-
-
-def ds_cnn(channels: int = 64, blocks: int = 4) -> List[Layer]:
-    """Keyword spotting on 49 x 10 MFCCs (Zhang et al. 2017): pairs of a depthwise 3x3 and a pointwise
-    convolution.  Only the pointwise ones are sparse."""
-    layers: List[Layer] = [Input(1, 49, 10)]
-
-    def conv(kernel: Any, **fields: Any) -> None:
-        layers.extend([Conv2d(channels, kernel, **{"bias": False, **fields}), BatchNorm(), ReLU()])
-
-    conv((10, 4), stride=2, padding=(5, 1), density=1.0)
-    for _ in range(blocks):
-        conv(3, padding=1, groups=channels, density=1.0)
-        conv(1)
-    return layers + [GlobalAvgPool(), Linear(12, density=1.0)]
-
-
 NETWORKS: Dict[str, Network] = {
     "mlp": Network("MLP 784-1024-1024-10", lambda: mest.mlp(784, [1024, 1024], 10), (784,)),
     "resnet20": Network("ResNet-20 16/32/64", lambda: mest.resnet(20, 16), (3, 32, 32)),
     "resnet32": Network("ResNet-32 32/64/128", lambda: mest.resnet(32, 32), (3, 32, 32)),
-    "vgg": Network("VGG-like 64/128/256/512", vgg, (3, 32, 32)),
-    "dscnn": Network("DS-CNN 4 x 64, keywords", ds_cnn, (1, 49, 10), 12),
+    "vgg": Network("VGG-11", lambda: mest.vgg(11), (3, 32, 32)),
+    "dscnn": Network("DS-CNN-S, keywords", mest.ds_cnn, (1, 49, 10), 12),
 }
 
 TINY = Network("ResNet-8, 4 channels", lambda: mest.resnet(8, 4), (3, 32, 32))
