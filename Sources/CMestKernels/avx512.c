@@ -4,6 +4,7 @@
 #include "depthwise_job.h"
 #include "linear_job.h"
 #include "strip_job.h"
+#include "pool_job.h"
 
 #if MESTK_X86
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)

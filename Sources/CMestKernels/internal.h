@@ -138,6 +138,7 @@ typedef struct mestk_conv_job mestk_conv_job;
 typedef struct mestk_depthwise_job mestk_depthwise_job;
 typedef struct mestk_linear_job mestk_linear_job;
 typedef struct mestk_strip_job mestk_strip_job;
+typedef struct mestk_pool_job mestk_pool_job;
 
 /* What one instruction set offers.  Arrays: by format, where there is one, and mestk_lane_index. */
 typedef struct mestk_kernels {
@@ -151,6 +152,8 @@ typedef struct mestk_kernels {
     void (*finish_gradient[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*norm_moments[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*norm_backward[2][4])(const mestk_strip_job *job, int32_t strip);
+    void (*pool_forward[2][4])(const mestk_pool_job *job, int32_t strip);
+    void (*pool_backward[2][4])(const mestk_pool_job *job, int32_t plane);
     void (*relu_backward[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *m);
     void (*gradient_average)(int64_t n, float beta, const float *g, float *a);

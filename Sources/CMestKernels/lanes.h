@@ -3,6 +3,7 @@
 #include "vector.h"
 #include "operand_vector.h"
 #include "norm_vector.h"
+#include "pool_vector.h"
 #if LANES <= LEVEL_VECTOR_LANES
 #include "conv_vector.h"
 #include "depthwise_vector.h"

@@ -55,6 +55,7 @@
 #define LEVEL_REST                                                                                            \
     .evaluate = LEVEL_FORMATS(evaluate), .finish_gradient = LEVEL_FORMATS(finish_gradient),                   \
     .norm_moments = LEVEL_FORMATS(norm_moments), .norm_backward = LEVEL_FORMATS(norm_backward),               \
+    .pool_forward = LEVEL_FORMATS(pool_forward), .pool_backward = LEVEL_FORMATS(pool_backward),               \
     .relu_backward = LEVEL_FORMATS(relu_backward),                                                            \
     .sgd = LEVEL(sgd), .gradient_average = LEVEL(gradient_average),                                           \
     .sum_of_squares = LEVEL(sum_of_squares), .sum_of_magnitudes = LEVEL(sum_of_magnitudes)

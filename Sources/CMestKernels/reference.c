@@ -9,6 +9,7 @@
 #include "depthwise_job.h"
 #include "linear_job.h"
 #include "strip_job.h"
+#include "pool_job.h"
 #include "scalar_inline.h"
 
 #define LEVEL(name) mestk_native_##name

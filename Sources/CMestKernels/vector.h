@@ -23,6 +23,7 @@
 #define round_stored V(round_stored)
 #define vec_int V(vec_int)
 #define vec_where V(vec_where)
+#define vec_select V(vec_select)
 #define vec_relu V(vec_relu)
 #define vec V(vec)
 #define vec_load V(vec_load)
@@ -56,6 +57,12 @@ VEC_INLINE vec vec_where(vec_int mask, vec v)
 {
     union { vec_int i; vec f; } u = {.f = v};
     u.i &= mask;
+    return u.f;
+}
+VEC_INLINE vec vec_select(vec_int mask, vec a, vec b)
+{
+    union { vec f; vec_int i; } u = {.f = a}, v = {.f = b};
+    u.i = (u.i & mask) | (v.i & ~mask);
     return u.f;
 }
 VEC_INLINE vec vec_relu(vec v) { return vec_where(~(v <= vec_zero()), v); }

@@ -7,6 +7,7 @@
 #undef round_stored
 #undef vec_int
 #undef vec_where
+#undef vec_select
 #undef vec_relu
 #undef WIDTH
 #undef PARTS
