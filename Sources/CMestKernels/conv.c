@@ -108,38 +108,46 @@ static uint32_t first_at_or_after(const uint16_t *column, uint32_t from, uint32_
     return from;
 }
 
-static void index_forward(mestk_conv_job *job, int32_t threads, float *scratch)
+enum { INDEX_ROWS = 16 }; /* of a chunk */
+
+/* Where the blocks of channels begin in each row of the index; a dense row is as the others: one does. */
+static void index_rows(void *argument, uint32_t chunk, uint32_t worker)
+{
+    const mestk_conv_job *job = argument;
+    const mestk_weights *w = job->w;
+    int32_t by_channel = w->row_start && w->form == MESTK_FORM_PATTERN, taps = by_channel ? 1 : w->taps;
+    int32_t rows = w->row_start ? mestk_index_rows(w) : 1, r = (int32_t)chunk * INDEX_ROWS;
+    (void)worker;
+    for (int32_t end = mestk_min(r + INDEX_ROWS, rows); r < end; r++) {
+        mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1);
+        for (int32_t i = 0; i <= job->blocks; i++) {
+            int32_t limit = mestk_min(i * job->block_channels, w->channels) * taps;
+            uint32_t from = !w->row_start ? 0 : i ? (uint32_t)segment[i - 1] : w->row_start[r];
+            segment[i] = w->row_start ? (int32_t)first_at_or_after(w->column, from, w->row_start[r + 1], limit) : limit;
+        }
+    }
+}
+
+static void index_forward(const mestk_context *k, mestk_conv_job *job, float *scratch)
 {
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
     const conv_slab *s = &job->slab;
-    int32_t L = g->in.lanes, columns = w->channels * w->taps, by_channel = w->row_start && w->form == MESTK_FORM_PATTERN;
-    int32_t index_columns = by_channel ? w->channels : columns, b = by_channel ? job->block_channels : job->block_channels * w->taps;
     job->offset = (mestk_word *)scratch;
-    scratch += words16(columns);
+    scratch += words16((int64_t)w->channels * w->taps);
     job->segment = (mestk_word *)scratch;
     scratch += words16((int64_t)w->rows * (job->blocks + 1));
     job->chains = scratch;
-    scratch += threads * job->chain_floats;
+    scratch += k->threads * job->chain_floats;
     job->lines = scratch;
-    job->slabs = scratch + threads * job->line_floats;
+    job->slabs = scratch + k->threads * job->line_floats;
     for (int32_t c = 0, i = 0; c < w->channels; c++)
         for (int32_t ky = 0; ky < g->kernel_h; ky++)
             for (int32_t kx = 0; kx < g->kernel_w; kx++, i++) {
                 int64_t line = (int64_t)(ky * s->phases + kx % s->stride) * s->columns + kx / s->stride;
-                job->offset[i] = (int32_t)(c * s->channel + line * L);
+                job->offset[i] = (int32_t)(c * s->channel + line * g->in.lanes);
             }
-    /* A dense row is as the others: one does. */
-    for (int32_t r = 0; r < (w->row_start ? mestk_index_rows(w) : 1); r++) {
-        mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1);
-        for (int32_t i = 0; i <= job->blocks; i++) {
-            int32_t limit = mestk_min(i * b, index_columns);
-            segment[i] = w->row_start ? (int32_t)first_at_or_after(w->column, i ? (uint32_t)segment[i - 1]
-                                                                              : w->row_start[r],
-                                                                   w->row_start[r + 1], limit)
-                                      : limit;
-        }
-    }
+    mestk_run(k, (uint32_t)mestk_ceil_div(w->row_start ? mestk_index_rows(w) : 1, INDEX_ROWS), index_rows, job);
 }
 
 typedef struct conv_run {
@@ -163,7 +171,7 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
     int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
     job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
-    if (k->level != MESTK_REFERENCE) index_forward(&job, k->threads, scratch);
+    if (k->level != MESTK_REFERENCE) index_forward(k, &job, scratch);
     mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
 }
 
