@@ -8,7 +8,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-import mest
+try:
+    import mest
+except ImportError as error:
+    raise SystemExit("mest is not installed: `make build && pip install -e bindings/python`, or `make bench`") from error
 from common import refusals
 from mest import Add, Layer
 

@@ -136,16 +136,16 @@ def groups(options: argparse.Namespace) -> Iterator[Tuple[str, int, str, List[Va
     for name in options.networks:
         for batch in options.batch:
             for threads in options.threads:
+                sparsities = [s for s in options.sparsity if s > 0]
+                variants = [Variant("mest", threads, activations=kind) for kind in options.activations]
+                variants = variants if 0 in options.sparsity else []
                 for scheme in options.schemes:
-                    sparsities = [s for s in options.sparsity if s > 0]
-                    sparsities = [50.0, *sparsities] if scheme == "nm24" else sparsities  # 2:4 is 50 %
-                    variants = [Variant("mest", threads, activations=kind) for kind in options.activations]
-                    variants = variants if 0 in options.sparsity else []
                     variants += [
                         Variant("mest", threads, sparsity, scheme, kind)
-                        for kind in options.activations for sparsity in sparsities
-                    ]  # fmt: skip
-                    yield name, batch, scheme, competitors(name, threads, sparsities, options) + variants
+                        for kind in options.activations
+                        for sparsity in ([50.0, *sparsities] if scheme == "nm24" else sparsities)  # 2:4 is 50 %
+                    ]
+                yield name, batch, "all", competitors(name, threads, sparsities, options) + variants
 
 
 # ------------------------------------------------------------------------------------- reporting ---

@@ -122,7 +122,7 @@ MEST_API const char *mest_last_error(const mest_model *model);
 enum { /* mest_layer.kind */
     MEST_LAYER_INPUT           = 1,  /* channels, height, width; exactly one, the first          */
     MEST_LAYER_LINEAR          = 2,  /* channels = output features; input must be 1 x 1 pixels   */
-    MEST_LAYER_CONV2D          = 3,  /* channels, kernel, stride, padding                        */
+    MEST_LAYER_CONV2D          = 3,  /* channels, kernel, stride, padding, groups                */
     MEST_LAYER_BATCH_NORM      = 4,  /* momentum, epsilon                                        */
     MEST_LAYER_RELU            = 5,
     MEST_LAYER_MAX_POOL        = 6,  /* kernel, stride (0: the kernel), padding                  */
@@ -225,16 +225,19 @@ enum { /* mest_config.simd */
 
 enum { /* mest_config.activations: how activations and their gradients are stored */
     MEST_ACTIVATIONS_F32  = 0,
-    MEST_ACTIVATIONS_BF16 = 1 /* pictures as the upper half of a float, rounded to nearest; arithmetic
-                                 stays in float; features stay floats: INPUT of 1 x 1 pixels, and
-                                 what LINEAR, GLOBAL_AVG_POOL and FLATTEN make; where features are
-                                 needed, FLATTEN stands behind a picture of one pixel            */
+    MEST_ACTIVATIONS_BF16 = 1 /* pictures, from an INPUT of more than 1 x 1 pixels on, as the upper
+                                 half of a float, rounded to nearest, halfway away from zero;
+                                 arithmetic stays in float; features stay floats: INPUT of 1 x 1
+                                 pixels, and what LINEAR, GLOBAL_AVG_POOL and FLATTEN make; where
+                                 features are needed, FLATTEN stands behind a picture of one pixel,
+                                 or the description is refused (MEST_ERR_SHAPE)                  */
 };
 
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
     MEST_RECOMPUTE_NONE  = 0,
-    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools; a step takes up to
-                                1.3 times the time; the same bits                               */
+    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools, where they are
+                                at least a third of the largest block's; networks without either
+                                keep all.  About a third more time, the same bits               */
 };
 
 enum { /* mest_config.optimizer_flags, bits */
@@ -751,7 +754,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
  * the model and are valid until it mutates, is set or is destroyed; values change with every update.
  * Blocks and patterns lie in another order.  Their rows are copied to `buffer`, memory of the caller
  * that the pointers then lead into.  With buffer NULL the call tells the size, buffer_bytes, and leaves
- * the four pointers NULL.
+ * the four pointers NULL.  A buffer that is given stays as it was: one struct serves layer after layer.
  */
 typedef struct mest_csr {
     uint32_t struct_size;
@@ -765,7 +768,7 @@ typedef struct mest_csr {
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
     void           *buffer;       /* get, unit above 1: or NULL; aligned to 4 bytes (set: ignored) */
-    uint64_t        buffer_bytes; /* in: what buffer has; out: what it needs, 0 for a view       */
+    uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs        */
 } mest_csr;
 
 /* Errors: ARGUMENT (layer is dense or has no weights, buffer too small), STATE. */

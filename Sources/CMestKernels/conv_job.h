@@ -64,8 +64,7 @@ struct mestk_conv_job {
     int32_t by_entry;
 };
 
-/* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess: a
- * quarter of a step at 98 % sparsity was waiting for them. */
+/* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess. */
 enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_AHEAD = 2 /* backward */ };
 
 /* Smallest q >= from with (q + pad) mod stride == class. */

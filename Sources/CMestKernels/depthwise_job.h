@@ -29,7 +29,7 @@ struct mestk_depthwise_job {
     int32_t slab_rows, slab_columns;
 
     int32_t tasks, groups;
-    float *partials, *dw; /* partials: [group][channel][tap] */
+    float *partials; /*: [group][channel][tap] */
     int64_t partial_stride;
 };
 

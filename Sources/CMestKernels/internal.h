@@ -71,6 +71,7 @@ MESTK_INLINE float mestk_widen(uint16_t v)
     memcpy(&f, &bits, sizeof f);
     return f;
 }
+/* A NaN stays one unless all its payload is ones, which no CPU makes of finite inputs. */
 MESTK_INLINE uint16_t mestk_narrow(float f)
 {
     uint32_t bits;

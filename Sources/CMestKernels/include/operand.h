@@ -23,10 +23,6 @@ typedef struct mestk_operand {
     int32_t relu;
 } mestk_operand;
 
-/* Sums over each strip (mestk_strips) and channel, in float, then widened: at [strip][channel][2].  Per
- * lane a chain over the valid pixels, tile by tile, row-major in a tile; then the lane tree over the valid
- * samples.  mestk_norm_* add the strips up in order, in double. */
-
 /* y = v, stored.  y may be x or r. */
 void mestk_evaluate(const mestk_context *k, mestk_shape s, const mestk_operand *v, void *y);
 
@@ -39,7 +35,10 @@ typedef struct mestk_gradient {
     void *dx;           /* or NULL: nobody needs it */
     int32_t accumulate; /* add to what lies there */
     int32_t masked;     /* the tensor is a ReLU's output: where it is not > 0 the gradient becomes +0 */
-    /* Batch norms whose output's gradient it then is: sums of g and of g * normed, g as stored. */
+    /* Batch norms whose output's gradient it then is: sums of g and of g * normed, g as stored, over each
+     * strip (mestk_strips) and channel: [strip][channel][2].  In float, per lane a chain over the valid
+     * pixels, tile by tile, row-major in a tile, then the lane tree; mestk_norm_* add the strips in order,
+     * in double.  The first is used before the second. */
     const void *normed[2];
     double *sums[2];
 } mestk_gradient;

@@ -142,8 +142,10 @@ public func mest_model_csr_get(
         csr.columns = uint32(n.columns)
         csr.count = n.active
         csr.capacity = uint32(n.weight.capacity)
+        csr.buffer = out_csr.pointee.buffer  // the caller's, so that one struct serves layer after layer
         let momentum = model.optional(n.weight.momentum)
         if n.unit == 1 {
+            csr.buffer_bytes = out_csr.pointee.buffer_bytes
             csr.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
             csr.column = UnsafePointer(model.at(n.connections.column, UInt16.self))
             csr.value = UnsafePointer(model.floats(n.weight.value))
@@ -153,15 +155,16 @@ public func mest_model_csr_get(
         }
         // Row starts, values, momentum, columns: in the caller's memory.
         let count = int64(n.active)
-        csr.buffer_bytes = uint64(int64(rows &+ 1) &* 4 &+ count &* (momentum == nil ? 6 : 10))
-        csr.buffer = out_csr.pointee.buffer
+        let need = uint64(int64(rows &+ 1) &* 4 &+ count &* (momentum == nil ? 6 : 10))
+        csr.buffer_bytes = max(need, out_csr.pointee.buffer_bytes)
         guard let buffer = csr.buffer else {
+            csr.buffer_bytes = need
             out_csr.pointee = csr
             return
         }
-        if out_csr.pointee.buffer_bytes < csr.buffer_bytes || UInt(bitPattern: buffer) & 3 != 0 {
+        if out_csr.pointee.buffer_bytes < need || UInt(bitPattern: buffer) & 3 != 0 {
             throw model.message.start("out_csr.buffer has ").natural(out_csr.pointee.buffer_bytes).text(" bytes; give ")
-                .natural(csr.buffer_bytes).text(", aligned to 4").as(.argument)
+                .natural(need).text(", aligned to 4").as(.argument)
         }
         let start = buffer.assumingMemoryBound(to: UInt32.self)
         let value = UnsafeMutableRawPointer(start + (rows &+ 1)).assumingMemoryBound(to: Float.self)

@@ -45,7 +45,7 @@ extension Plan {
                 throw layer(i, message).text(": scheme is set, but the layer is dense: set density below 1").as(.argument)
             }
             let densest = withSparseScheme(n.scheme, Densest())
-            // Densities are whole millionths, 4/9 is none.
+            // Densities are whole billionths, 4/9 is none.
             if n.sparse && n.density.billionths > densest.billionths &+ 1000 {
                 throw layer(i, message).text(": density is ").real(n.density.float).text(", scheme ").integer(n.scheme)
                     .text(" has at most ").real(densest.float).as(.argument)
