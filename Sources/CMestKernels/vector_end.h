@@ -13,6 +13,7 @@
 #undef V_JOIN2
 #undef V_JOIN
 #undef V
+#undef V_OF
 #undef VEC_INLINE
 #undef vec
 #undef vec_load
@@ -20,3 +21,5 @@
 #undef vec_zero
 #undef vec_fma
 #undef vec_add_dots
+#undef CHAINS
+#undef CHAIN

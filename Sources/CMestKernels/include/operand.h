@@ -25,7 +25,9 @@ typedef struct mestk_operand {
 
 /* Sums over each strip (mestk_strips) and channel, in float, then widened: at [strip][channel][2].  Per
  * lane a chain over the valid pixels, tile by tile, row-major in a tile; then the lane tree over the valid
- * samples.  mestk_norm_* add the strips up in order, in double. */
+ * samples.  One and four lanes would be too few chains for a vector, so there the lanes are 16 all the same:
+ * those of 16 values side by side, value n of a tile (channel, strip) in chain n mod 16.  mestk_norm_* add
+ * the strips up in order, in double. */
 
 /* y = v, stored.  y may be x or r. */
 void mestk_evaluate(const mestk_context *k, mestk_shape s, const mestk_operand *v, void *y);
