@@ -240,28 +240,32 @@ static void index_channel(void *argument, uint32_t channel, uint32_t worker)
 {
     const mestk_conv_job *job = argument;
     const mestk_weights *w = job->w;
-    int32_t taps = w->taps, L = job->g->in.lanes;
-    int64_t columns = (int64_t)w->channels * taps;
-    mestk_word *segment = job->segment + (int64_t)channel * (job->blocks * job->classes + 1);
+    int32_t taps = w->taps, L = job->g->in.lanes, blocks = job->blocks, classes = job->classes;
+    int64_t columns = (int64_t)w->channels * taps, slab_channel = job->slab.channel;
+    /* Not read again after every word written. */
+    const mestk_word *tap_class = job->tap_class, *tap_line = job->tap_line;
+    mestk_word *offset = job->offset, *position = job->position;
+    float *weight = job->weight;
+    mestk_word *segment = job->segment + (int64_t)channel * (blocks * classes + 1);
     int32_t e = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
     int32_t first = e, end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
     (void)worker;
     *segment = e;
     int32_t row = 0, row_key = 0; /* keys ascend: no divisions */
-    for (int32_t b = 0, from = e, to = e; b < job->blocks; b++, from = e) {
+    for (int32_t b = 0, from = e, to = e; b < blocks; b++, from = e) {
         int32_t limit = mestk_min((b + 1) * job->block_channels, w->rows) * taps, block_row = row, block_key = row_key;
-        for (int32_t class = 0; class < job->classes; class++) {
+        for (int32_t class = 0; class < classes; class++) {
             row = block_row, row_key = block_key;
             for (e = from; e < end; e++) {
                 int32_t key = w->row_start ? w->key[e] : e - first;
                 if (key >= limit) break;
                 for (; key >= row_key + taps; row_key += taps) row++;
                 int32_t tap = key - row_key;
-                if (job->tap_class[tap] != class) continue;
+                if (tap_class[tap] != class) continue;
                 int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
-                job->offset[to] = (int32_t)(row * job->slab.channel + (int64_t)job->tap_line[tap] * L);
-                job->position[to] = (int32_t)j;
-                job->weight[to++] = w->value[j];
+                offset[to] = (int32_t)(row * slab_channel + (int64_t)tap_line[tap] * L);
+                position[to] = (int32_t)j;
+                weight[to++] = w->value[j];
             }
             *++segment = to;
         }

@@ -49,9 +49,9 @@ VEC_INLINE void V(few_copy)(float *to, const float *from, int32_t lanes)
     else *to = *from;
 }
 
-/* Rows r0 .. r1 - 1 of a tile of the picture, of which columns c0 .. c1 - 1 are in the slab; any tile. */
+/* Rows r0 .. r1 - 1 of a tile of the picture; its column c goes to to[c] of a slab's row, < 0: nowhere. */
 static void V(few_pack_part)(const conv_slab *s, const mestk_operand *from, int32_t channel, int64_t tile, int32_t r0,
-                             int32_t r1, int32_t c0, int32_t c1, int32_t u, int32_t slab_row, float *slab)
+                             int32_t r1, const int32_t *to, int32_t slab_row, float *slab)
 {
     int32_t tw = mestk_tile_w(s->picture), lanes = s->picture.lanes, n = mestk_tile_h(s->picture) * tw * lanes;
     float value[V(FEW_VALUES)];
@@ -66,10 +66,8 @@ static void V(few_pack_part)(const conv_slab *s, const mestk_operand *from, int3
         if (slab_row % s->row_stride >= s->row_phases) continue;
         float *row = slab + (int64_t)slab_row * s->phases * s->columns * lanes;
         const float *v = value + r * tw * lanes;
-        for (int32_t c = c0; c < c1; c++) {
-            int32_t phase = (u + c) % s->stride, column = (u + c) / s->stride;
-            if (phase < s->phases) V(few_copy)(row + ((int64_t)phase * s->columns + column) * lanes, v + c * lanes, lanes);
-        }
+        ROLLED for (int32_t c = 0; c < tw; c++)
+            if (to[c] >= 0) V(few_copy)(row + to[c], v + c * lanes, lanes);
     }
 }
 
@@ -84,10 +82,15 @@ VEC_INLINE void V(few_pack_tiles)(const conv_slab *s, const mestk_operand *from,
     for (int32_t t = 0; t < tiles; t++) {
         int32_t u = t * 4 + shift, c0 = mestk_max(0, -u), c1 = mestk_min(mestk_min(tw, p.width - t * tw), width - u);
         int32_t whole = c0 == 0 && c1 == 4 && s->stride == 1 && s->row_stride == 1 && (p.lanes == 4 || th == 4);
+        int32_t column[4];
+        for (int32_t c = 0; c < 4; c++) {
+            int32_t inside = c >= c0 && c < c1 && (u + c) % s->stride < s->phases;
+            column[c] = inside ? ((u + c) % s->stride * s->columns + (u + c) / s->stride) * p.lanes : -1;
+        }
         for (int32_t c = 0; c < p.channels; c++, at += n) {
             float *to = slab + c * s->channel + r0 * pitch + (int64_t)u * p.lanes;
             if (!whole) {
-                V(few_pack_part)(s, from, c, at, first, first + r1 - r0, c0, c1, u, r0, slab + c * s->channel);
+                V(few_pack_part)(s, from, c, at, first, first + r1 - r0, column, r0, slab + c * s->channel);
                 continue;
             }
             V(term) term = V(operand_term)(from, c);
@@ -139,8 +142,8 @@ VEC_INLINE void V(few_tile)(const V(few_rows) *k, const float *rows, int32_t t, 
 {
     int32_t th = mestk_tile_h(k->s), tw = mestk_tile_w(k->s), lanes = k->s.lanes;
     for (int32_t c = 0; c < tw; c++) {
-        int32_t u = t * tw + c + k->shift;
-        const float *from = rows + ((int64_t)(u % k->stride) * k->columns + u / k->stride) * lanes;
+        int32_t u = t * tw + c + k->shift, n = u / k->stride;
+        const float *from = rows + ((int64_t)(u - n * k->stride) * k->columns + n) * lanes;
         for (int32_t r = 0; r < th; r++) V(few_copy)(value + (r * tw + c) * lanes, from + r * k->pitch, lanes);
     }
 }
