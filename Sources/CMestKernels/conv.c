@@ -8,6 +8,8 @@
  * of blocks and patterns, which load less per connection. */
 enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, UNIT_PASS = 64, BACKWARD_PASS = 36 };
 
+enum { FEW_FLOATS = 32 }; /* few lanes: of a row, what one pass goes through */
+
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
 static conv_slab finish(conv_slab s)
@@ -32,45 +34,93 @@ static int32_t block_for(int32_t l1_block, int64_t pass, const mestk_weights *w,
     return (int32_t)(n < l1_block ? l1_block : n < limit ? n : limit);
 }
 
+/* The vector path knows 1, 2, 4 rows. */
+static int32_t computed_rows(mestk_shape s) { return mestk_tile_h(s) == 3 ? 4 : mestk_tile_h(s); }
+
+/* Few lanes: floats of a row of so many columns, as whole vectors. */
+static int32_t row_floats(int32_t columns, int32_t lanes)
+{
+    int32_t n = columns * lanes, vector = n > 8 ? 16 : n > 4 ? 8 : 4;
+    return mestk_ceil_div(n, vector) * vector;
+}
+
+static int32_t forward_row_floats(const mestk_conv *g)
+{
+    return row_floats(mestk_tiles_x(g->out) * mestk_tile_w(g->out), g->out.lanes);
+}
+
 static conv_slab forward_slab(const mestk_conv *g)
 {
-    int32_t th = mestk_tile_h(g->out), computed = th == 3 ? 4 : th; /* the vector path knows 1, 2, 4 rows */
+    int32_t computed = computed_rows(g->out);
     conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = mestk_min(g->stride_w, g->kernel_w),
                    .row_stride = g->stride_h, .row_phases = mestk_min(g->stride_h, g->kernel_h)};
     s.rows = (computed - 1) * g->stride_h + g->kernel_h;
-    s.columns = mestk_tiles_x(g->out) * 4 + (g->kernel_w - 1) / g->stride_w;
+    s.columns = mestk_few_lanes(g->out) ? forward_row_floats(g) / g->out.lanes : mestk_tiles_x(g->out) * 4;
+    s.columns += (g->kernel_w - 1) / g->stride_w;
     return finish(s);
 }
 
 static int32_t forward_l1_block(const mestk_conv *g)
 {
     conv_slab s = forward_slab(g);
-    return channels_in_l1((int64_t)s.rows * s.phases * (4 + (g->kernel_w - 1) / g->stride_w), g->in);
+    int32_t columns = mestk_few_lanes(g->out) ? mestk_min(forward_row_floats(g), FEW_FLOATS) / g->out.lanes : 4;
+    return channels_in_l1((int64_t)s.rows * s.phases * (columns + (g->kernel_w - 1) / g->stride_w), g->in);
+}
+
+static int32_t backward_row_floats(const mestk_conv *g)
+{
+    return row_floats(mestk_ceil_div(mestk_tiles_x(g->in) * mestk_tile_w(g->in), g->stride_w), g->in.lanes);
 }
 
 static conv_slab backward_slab(const mestk_conv *g)
 {
-    int32_t th = mestk_tile_h(g->in), width = mestk_tiles_x(g->in) * mestk_tile_w(g->in);
-    int32_t per_class = mestk_ceil_div(width, g->stride_w);
+    int32_t few = mestk_few_lanes(g->in), th = few ? computed_rows(g->in) : mestk_tile_h(g->in);
+    int32_t per_class = mestk_ceil_div(mestk_tiles_x(g->in) * mestk_tile_w(g->in), g->stride_w);
     conv_slab s = {.picture = g->out, .stride = 1, .phases = 1, .row_stride = 1, .row_phases = 1};
     s.rows = mestk_ceil_div(th - 1, g->stride_h) + 1 + (g->kernel_h - 1) / g->stride_h;
-    s.columns = (per_class + 3) / 4 * 4 + (g->stride_w > 1) + (g->kernel_w - 1) / g->stride_w;
+    s.columns = few ? backward_row_floats(g) / g->in.lanes : (per_class + 3) / 4 * 4;
+    s.columns += (g->stride_w > 1) + (g->kernel_w - 1) / g->stride_w;
+    return finish(s);
+}
+
+/* Few lanes: the rows of x, and of dx, of a strip, a phase for each class. */
+static conv_slab inner_slab(const mestk_conv *g)
+{
+    conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = g->stride_w, .row_stride = 1, .row_phases = 1};
+    s.rows = computed_rows(g->in);
+    s.columns = backward_row_floats(g) / g->in.lanes + (g->stride_w > 1);
     return finish(s);
 }
 
 static int32_t backward_l1_block(const mestk_conv *g)
 {
-    int64_t lines = (int64_t)(2 + (g->kernel_h - 1) / g->stride_h) * (4 + (g->kernel_w - 1) / g->stride_w);
+    int32_t few = mestk_few_lanes(g->in), rows = few ? mestk_ceil_div(computed_rows(g->in), g->stride_h) : 2;
+    int32_t columns = few ? mestk_min(backward_row_floats(g), FEW_FLOATS) / g->in.lanes : 4;
+    int64_t lines = (int64_t)(rows + (g->kernel_h - 1) / g->stride_h) * (columns + (g->kernel_w - 1) / g->stride_w);
     return channels_in_l1(lines, g->out);
 }
 
-/* What a task has in the making: a tile of y, or dx of a unit. */
-static int64_t forward_chains(const mestk_conv *g) { return (int64_t)g->out.channels * 16 * g->out.lanes; }
-static int64_t backward_chains(const mestk_conv *g) { return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes); }
+/* What a task has in the making: a tile of y, or dx of a unit; of few lanes a strip of y, or of dx and x. */
+static int64_t forward_chains(const mestk_conv *g)
+{
+    int64_t values = mestk_few_lanes(g->out) ? computed_rows(g->out) * forward_row_floats(g) : 16 * g->out.lanes;
+    return mestk_round16(g->out.channels * values);
+}
+static int64_t backward_chains(const mestk_conv *g)
+{
+    if (mestk_few_lanes(g->in)) return 2 * inner_slab(g).floats;
+    return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes);
+}
 
 /* Sums of a strip: two of y, or that of dx and those of dx times what two batch norms read. */
-static int64_t forward_lines(const mestk_conv *g) { return mestk_round16((int64_t)g->out.channels * 2 * g->out.lanes); }
-static int64_t backward_lines(const mestk_conv *g) { return mestk_round16((int64_t)g->in.channels * 3 * g->in.lanes); }
+static int64_t forward_lines(const mestk_conv *g)
+{
+    return mestk_few_lanes(g->out) ? 0 : (int64_t)g->out.channels * 2 * g->out.lanes;
+}
+static int64_t backward_lines(const mestk_conv *g)
+{
+    return mestk_few_lanes(g->in) ? 0 : mestk_round16((int64_t)g->in.channels * 3 * g->in.lanes);
+}
 
 static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)
 {
@@ -169,6 +219,10 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
                           .slab = forward_slab(g), .chain_floats = forward_chains(g), .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
     int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
+    job.rows = computed_rows(g->out);
+    job.row_floats = forward_row_floats(g);
+    job.chain_channel = (int64_t)job.rows * job.row_floats;
+    job.slab_down = (int64_t)g->stride_h * job.slab.phases * job.slab.columns * g->in.lanes;
     job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
     if (k->level != MESTK_REFERENCE) index_forward(k, &job, scratch);
@@ -194,28 +248,32 @@ static void index_channel(void *argument, uint32_t channel, uint32_t worker)
 {
     const mestk_conv_job *job = argument;
     const mestk_weights *w = job->w;
-    int32_t taps = w->taps, L = job->g->in.lanes;
-    int64_t columns = (int64_t)w->channels * taps;
-    mestk_word *segment = job->segment + (int64_t)channel * (job->blocks * job->classes + 1);
+    int32_t taps = w->taps, L = job->g->in.lanes, blocks = job->blocks, classes = job->classes;
+    int64_t columns = (int64_t)w->channels * taps, slab_channel = job->slab.channel;
+    /* Not read again after every word written. */
+    const mestk_word *tap_class = job->tap_class, *tap_line = job->tap_line;
+    mestk_word *offset = job->offset, *position = job->position;
+    float *weight = job->weight;
+    mestk_word *segment = job->segment + (int64_t)channel * (blocks * classes + 1);
     int32_t e = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
     int32_t first = e, end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
     (void)worker;
     *segment = e;
     int32_t row = 0, row_key = 0; /* keys ascend: no divisions */
-    for (int32_t b = 0, from = e, to = e; b < job->blocks; b++, from = e) {
+    for (int32_t b = 0, from = e, to = e; b < blocks; b++, from = e) {
         int32_t limit = mestk_min((b + 1) * job->block_channels, w->rows) * taps, block_row = row, block_key = row_key;
-        for (int32_t class = 0; class < job->classes; class++) {
+        for (int32_t class = 0; class < classes; class++) {
             row = block_row, row_key = block_key;
             for (e = from; e < end; e++) {
                 int32_t key = w->row_start ? w->key[e] : e - first;
                 if (key >= limit) break;
                 for (; key >= row_key + taps; row_key += taps) row++;
                 int32_t tap = key - row_key;
-                if (job->tap_class[tap] != class) continue;
+                if (tap_class[tap] != class) continue;
                 int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
-                job->offset[to] = (int32_t)(row * job->slab.channel + (int64_t)job->tap_line[tap] * L);
-                job->position[to] = (int32_t)j;
-                job->weight[to++] = w->value[j];
+                offset[to] = (int32_t)(row * slab_channel + (int64_t)tap_line[tap] * L);
+                position[to] = (int32_t)j;
+                weight[to++] = w->value[j];
             }
             *++segment = to;
         }
@@ -325,6 +383,9 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .slab = backward_slab(g), .dw = dw};
     conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
     job.gradient = finishes_in_epilogue(g) ? dx : &plain;
+    job.inner = inner_slab(g);
+    job.rows = computed_rows(g->in);
+    job.row_floats = backward_row_floats(g);
     job.classes = g->stride_h * g->stride_w;
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * job.classes, w, w->rows);
     /* Whole blocks, so that keys ascend over the blocks of channels. */

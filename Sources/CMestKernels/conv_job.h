@@ -57,6 +57,12 @@ struct mestk_conv_job {
      * of a unit), and a strip's sums as lines [channel][which][lane]. */
     float *chains, *lines;
     int64_t chain_floats, line_floats;
+    /* One and four lanes: chains are rows of y [channel][row][column][lane], or of dx and, behind them, of x,
+     * like a slab.  rows: of a strip, 3 as 4; row_floats: of a class of pixels, whole vectors; chain_channel,
+     * slab_down: floats from channel to channel of y, and of the slab from row to row of y. */
+    conv_slab inner;
+    int32_t rows, row_floats;
+    int64_t chain_channel, slab_down;
 
     int32_t tasks, groups;
     int64_t connections, partial_stride;
@@ -66,6 +72,9 @@ struct mestk_conv_job {
 
 /* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess. */
 enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_AHEAD = 2 /* backward */ };
+
+/* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
+MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
 /* Smallest q >= from with (q + pad) mod stride == class. */
 MESTK_INLINE int32_t mestk_first_of_class(int32_t from, int32_t pad, int32_t stride, int32_t class)

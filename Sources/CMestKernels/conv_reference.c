@@ -14,12 +14,18 @@
  *   dw[j]     A strip is (lane block, tile row of x); strips are numbered block by block and cut into
  *             groups = min(gradient_chunks, strips) runs as equal as can be.  Within a strip the pixels
  *             that meet tap (ky, kx) are those rows and columns of x with (q + pad - k) divisible by
- *             the stride.  A unit is up to 2 such rows, neighbours in that list, by up to 4 such
+ *             the stride.
+ *             8 and 16 lanes: a unit is up to 2 such rows, neighbours in that list, by up to 4 such
  *             columns (stride 1: half a tile).  Units go columns first to last, rows top to bottom
  *             within.  In a unit each lane is one chain of fma from +0, dy * x, over the unit's pixels
  *             in row-major order; each octet of lanes is reduced by the lane tree and added to the
- *             group's partial sum, octet 0 first.  Partials are added in group order, from the first;
- *             the sum is added to dw[j].
+ *             group's partial sum, octet 0 first.
+ *             1 and 4 lanes: a unit is all such rows of the strip (up to 4) by up to 4 such columns
+ *             (stride 1: a tile).  Units go columns first to last.  In a unit each lane of each column
+ *             is one chain of fma from +0, dy * x, from row to row; of the values side by side in a row
+ *             (4 columns of one lane; 4 times 4 lanes), each quad is reduced by the lane tree and added
+ *             to the group's partial sum, from left to right.
+ *             Partials are added in group order, from the first; the sum is added to dw[j].
  *   db[o]     per tile a chain of plain adds from +0 over its pixels, lane tree, then double over
  *             blocks and tiles in order; rounded to float and added to db[o].  (conv.c, every level.)
  */
@@ -30,6 +36,7 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
                                int32_t lanes, double *sums)
 {
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), ty = mestk_tiles_y(s), y0 = strip % ty * th;
+    int32_t chains = mestk_sum_lanes(s.lanes);
     float sum[16] = {0}, dot[16] = {0}, out[2] = {0};
     for (int32_t t = 0; t < mestk_tiles_x(s); t++) {
         for (int32_t p = 0; p < th * tw; p++) {
@@ -37,14 +44,15 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
             if (y >= s.height || x >= s.width) continue;
             int64_t at = mestk_line(s, strip / ty, channel, y, x);
             for (int32_t l = 0; l < lanes; l++) {
+                int32_t i = (p * s.lanes + l) % chains;
                 float a = mestk_get(v, s.format, at + l);
-                sum[l] += a;
-                dot[l] = mestk_fma_inline(a, mestk_get(other, s.format, at + l), dot[l]);
+                sum[i] += a;
+                dot[i] = mestk_fma_inline(a, mestk_get(other, s.format, at + l), dot[i]);
             }
         }
     }
-    mestk_add_line(&out[0], sum, s.lanes);
-    mestk_add_line(&out[1], dot, s.lanes);
+    mestk_add_line(&out[0], sum, chains);
+    mestk_add_line(&out[1], dot, chains);
     sums[0] = (double)out[0];
     sums[1] = (double)out[1];
 }
@@ -91,8 +99,17 @@ void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32
 
 /* The pixels of a unit: where x has them, +0 lines for those that only fill up. */
 typedef struct unit {
-    int32_t rows, row[2], column[4];
+    int32_t rows, row[4], column[4];
 } unit;
+
+/* What a dot product over a unit is made of: chains, each of them several pixels of one lane. */
+static int32_t chain_of(int32_t pixel, int32_t lane, int32_t lanes) { return lanes < 8 ? pixel % 4 * lanes + lane : lane; }
+
+static void add_dot(float *sum, const float *dot, int32_t lanes)
+{
+    if (lanes >= 8) mestk_add_line(sum, dot, lanes);
+    else for (int32_t i = 0; i < 4 * lanes; i += 4) *sum += mestk_sum4(dot + i);
+}
 
 /* dy at an output pixel; nothing in lanes that are no samples. */
 static float gradient_at(const mestk_conv_job *job, int32_t block, int32_t o, int64_t at, int32_t lane)
@@ -101,13 +118,13 @@ static float gradient_at(const mestk_conv_job *job, int32_t block, int32_t o, in
     return block * s.lanes + lane < job->count ? mestk_operand_value(job->dy, s.format, o, at + lane) : 0.0f;
 }
 
-static void store_unit(const mestk_conv_job *job, int32_t block, int32_t c, const unit *u, float x[8][16], float chain[8][16])
+static void store_unit(const mestk_conv_job *job, int32_t block, int32_t c, const unit *u, float x[16][16], float chain[16][16])
 {
     const mestk_gradient *to = job->gradient;
     mestk_shape s = job->g->in;
-    int32_t padded_w = mestk_tiles_x(s) * mestk_tile_w(s);
+    int32_t padded_w = mestk_tiles_x(s) * mestk_tile_w(s), padded_h = mestk_tiles_y(s) * mestk_tile_h(s);
     for (int32_t p = 0; p < 4 * u->rows; p++) {
-        if (u->column[p % 4] >= padded_w) continue;
+        if (u->column[p % 4] >= padded_w || u->row[p / 4] >= padded_h) continue;
         int64_t at = mestk_line(s, block, c, u->row[p / 4], u->column[p % 4]);
         int32_t inside = u->row[p / 4] < s.height && u->column[p % 4] < s.width;
         for (int32_t l = 0; l < s.lanes; l++) {
@@ -125,7 +142,7 @@ static void backward_unit(const mestk_conv_job *job, int32_t block, int32_t c, c
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
     int32_t L = g->in.lanes, pixels = 4 * u->rows;
-    float chain[8][16] = {{0}}, x[8][16] = {{0}};
+    float chain[16][16] = {{0}}, x[16][16] = {{0}};
     for (int32_t p = 0; p < pixels; p++) {
         if (u->row[p / 4] >= g->in.height || u->column[p % 4] >= g->in.width) continue;
         int64_t at = mestk_line(g->in, block, c, u->row[p / 4], u->column[p % 4]);
@@ -152,10 +169,11 @@ static void backward_unit(const mestk_conv_job *job, int32_t block, int32_t c, c
             for (int32_t l = 0; l < L; l++) {
                 float d = inside ? gradient_at(job, block, o, at, l) : 0.0f;
                 chain[p][l] = mestk_fma_inline(w->value[j], d, chain[p][l]);
-                dot[l] = mestk_fma_inline(d, x[p][l], dot[l]);
+                float *sum = dot + chain_of(p, l, L);
+                *sum = mestk_fma_inline(d, x[p][l], *sum);
             }
         }
-        mestk_add_line(partial + j, dot, L);
+        add_dot(partial + j, dot, L);
     }
     if (job->gradient->dx) store_unit(job, block, c, u, x, chain);
 }
@@ -167,12 +185,14 @@ void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int3
     int32_t th = mestk_tile_h(g->in), rows_of_tiles = mestk_tiles_y(g->in);
     int32_t block = task / rows_of_tiles, y0 = task % rows_of_tiles * th;
     int32_t width = mestk_tiles_x(g->in) * mestk_tile_w(g->in), sh = g->stride_h, sw = g->stride_w;
+    int32_t high = mestk_few_lanes(g->in) ? 4 : 2;
     (void)worker;
     for (int32_t b = 0; b < sw; b++) {
         for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, b); x < width; x += 4 * sw) {
             for (int32_t a = 0; a < sh; a++) {
-                for (int32_t y = mestk_first_of_class(y0, g->pad_h, sh, a); y < y0 + th; y += 2 * sh) {
-                    unit u = {y + sh < y0 + th ? 2 : 1, {y, y + sh}, {x, x + sw, x + 2 * sw, x + 3 * sw}};
+                for (int32_t y = mestk_first_of_class(y0, g->pad_h, sh, a); y < y0 + th; y += high * sh) {
+                    unit u = {mestk_min(high, mestk_ceil_div(y0 + th - y, sh)), {y, y + sh, y + 2 * sh, y + 3 * sh},
+                              {x, x + sw, x + 2 * sw, x + 3 * sw}};
                     for (int32_t c = 0; c < g->in.channels; c++) backward_unit(job, block, c, &u, partial);
                 }
             }

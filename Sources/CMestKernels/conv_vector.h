@@ -376,8 +376,8 @@ static void V(conv_forward)(const mestk_conv_job *job, int32_t task, int32_t wor
             sum[h] = vec_load(lines + o * 2 * LANES + h * WIDTH);
             squares[h] = vec_load(lines + (o * 2 + 1) * LANES + h * WIDTH);
         }
-        V(reduce_sums)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
-                       job->sums + ((int64_t)task * out.channels + o) * 2);
+        V(reduce_samples)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
+                          job->sums + ((int64_t)task * out.channels + o) * 2);
     }
 }
 
@@ -526,7 +526,7 @@ static void V(conv_sum_strip)(const mestk_conv_job *job, int32_t task, const flo
                 sum[h] = vec_load(lines + h * WIDTH);
                 dot[h] = vec_load(lines + (n + 1) * LANES + h * WIDTH);
             }
-            V(reduce_sums)(sum, dot, LANES, to->sums[n] + ((int64_t)task * channels + c) * 2);
+            V(reduce_sums)(sum, dot, to->sums[n] + ((int64_t)task * channels + c) * 2);
         }
     }
 }

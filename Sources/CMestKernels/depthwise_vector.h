@@ -162,9 +162,14 @@ static void V(depthwise_forward)(const mestk_depthwise_job *job, int32_t strip, 
             sum[h] = a.sum;
             squares[h] = a.squares;
         }
-        if (job->sums)
-            V(reduce_sums)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
-                           job->sums + ((int64_t)strip * s.channels + c) * 2);
+        if (!job->sums) continue;
+#if LANES < 8
+        if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, job->count, job->y, job->y, job->sums);
+        else V(strip_sums)(s, strip, c, job->count, job->y, job->y, job->sums);
+#else
+        V(reduce_samples)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
+                          job->sums + ((int64_t)strip * s.channels + c) * 2);
+#endif
     }
 }
 
@@ -357,9 +362,14 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
             for (int n = 0; n < 2; n++) dot[n][h] = a.dot[n];
         }
         for (int n = 0; n < 2 && to->dx && to->normed[n]; n++) {
+#if LANES < 8
+            if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
+            else V(strip_sums)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
+#else
             vec copy[PARTS];
             for (int h = 0; h < PARTS; h++) copy[h] = sum[h];
-            V(reduce_sums)(copy, dot[n], LANES, to->sums[n] + ((int64_t)strip * s.channels + c) * 2);
+            V(reduce_sums)(copy, dot[n], to->sums[n] + ((int64_t)strip * s.channels + c) * 2);
+#endif
         }
     }
 }

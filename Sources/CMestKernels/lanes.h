@@ -4,8 +4,16 @@
 #include "operand_vector.h"
 #include "norm_vector.h"
 #include "pool_vector.h"
+#if LEVEL_VECTOR_LANES && LANES >= 4 && LANES <= LEVEL_WIDTH && !STORED_BF16
+#include "conv_rows.h"
+#endif
+#if LEVEL_VECTOR_LANES && LANES == 16
+#include "conv_few.h"
+#endif
 #if LANES <= LEVEL_VECTOR_LANES
+#if LANES >= 8
 #include "conv_vector.h"
+#endif
 #include "depthwise_vector.h"
 #if !STORED_BF16
 #include "linear_vector.h"

@@ -15,6 +15,17 @@
 #define LEVEL_SCALAR 0
 #endif
 
+static void LEVEL(strip_sums_16)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const float *v, const float *other,
+                                 double *sums);
+static void LEVEL(strip_sums_16_bf16)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const uint16_t *v,
+                                      const uint16_t *other, double *sums);
+
+#if LEVEL_VECTOR_LANES
+static void LEVEL(rows_forward)(const mestk_conv_job *job, const float *slab, float *chains);
+static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top, int32_t left, const float *slab,
+                                 const float *x, float *dx, float *partial);
+#endif
+
 #define LANES 1
 #define STORED_BF16 0
 #include "lanes.h"
@@ -39,6 +50,36 @@
 #define LANES 16
 #define STORED_BF16 1
 #include "lanes.h"
+
+#if LEVEL_VECTOR_LANES
+/* By the widest vectors that rows are made of (conv.c). */
+#if LEVEL_WIDTH >= 16
+#define LEVEL_16 16
+#else
+#define LEVEL_16 LEVEL_WIDTH
+#endif
+#if LEVEL_WIDTH >= 8
+#define LEVEL_8 8
+#else
+#define LEVEL_8 LEVEL_WIDTH
+#endif
+#define LEVEL_ROWS_OF2(name, width) name##_##width
+#define LEVEL_ROWS_OF1(name, width) LEVEL_ROWS_OF2(name, width)
+#define LEVEL_ROWS_OF(name, width) LEVEL_ROWS_OF1(LEVEL(name), width)
+static void LEVEL(rows_forward)(const mestk_conv_job *job, const float *slab, float *chains)
+{
+    if (job->row_floats % 16 == 0) LEVEL_ROWS_OF(rows_forward, LEVEL_16)(job, slab, chains);
+    else if (job->row_floats % 8 == 0) LEVEL_ROWS_OF(rows_forward, LEVEL_8)(job, slab, chains);
+    else LEVEL_ROWS_OF(rows_forward, 4)(job, slab, chains);
+}
+static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top, int32_t left, const float *slab,
+                                 const float *x, float *dx, float *partial)
+{
+    if (job->row_floats % 16 == 0) LEVEL_ROWS_OF(rows_backward, LEVEL_16)(job, y0, top, left, slab, x, dx, partial);
+    else if (job->row_floats % 8 == 0) LEVEL_ROWS_OF(rows_backward, LEVEL_8)(job, y0, top, left, slab, x, dx, partial);
+    else LEVEL_ROWS_OF(rows_backward, 4)(job, y0, top, left, slab, x, dx, partial);
+}
+#endif
 
 #define LEVEL_LANES(name) {LEVEL(name##_1), LEVEL(name##_4), LEVEL(name##_8), LEVEL(name##_16)}
 #define LEVEL_FORMATS(name) \
@@ -60,10 +101,20 @@
     .sgd = LEVEL(sgd), .gradient_average = LEVEL(gradient_average),                                           \
     .sum_of_squares = LEVEL(sum_of_squares), .sum_of_magnitudes = LEVEL(sum_of_magnitudes)
 
+#if LEVEL_VECTOR_LANES == 16
+#define LEVEL_CONVS(name) \
+    {{LEVEL(few_##name##_16), LEVEL(few_##name##_16), LEVEL(conv_##name##_8), LEVEL(conv_##name##_16)}, \
+     {LEVEL(few_##name##_16_bf16), LEVEL(few_##name##_16_bf16), LEVEL(conv_##name##_8_bf16), LEVEL(conv_##name##_16_bf16)}}
+#else
+#define LEVEL_CONVS(name) \
+    {{LEVEL(few_##name##_16), LEVEL(few_##name##_16), mestk_conv_##name##_reference, mestk_conv_##name##_reference}, \
+     {LEVEL(few_##name##_16_bf16), LEVEL(few_##name##_16_bf16), mestk_conv_##name##_reference, mestk_conv_##name##_reference}}
+#endif
+
 #if LEVEL_VECTOR_LANES
 const mestk_kernels LEVEL(kernels) = {
-    .conv_forward = LEVEL_PRODUCTS(conv_forward),
-    .conv_backward = LEVEL_PRODUCTS(conv_backward),
+    .conv_forward = LEVEL_CONVS(forward),
+    .conv_backward = LEVEL_CONVS(backward),
     .depthwise_forward = LEVEL_PRODUCTS(depthwise_forward),
     .depthwise_backward = LEVEL_PRODUCTS(depthwise_backward),
     .linear_forward = LEVEL_PRODUCT(linear_forward),

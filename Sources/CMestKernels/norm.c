@@ -7,7 +7,7 @@ void mestk_norm_moments(const mestk_context *k, mestk_shape s, int32_t count, co
                         double *sums)
 {
     mestk_strip_job job = {.s = s, .count = count, .x = x, .pivot = pivot, .sums = sums};
-    job.run = mestk_kernels_of(k->level)->norm_moments[s.format][mestk_lane_index(s.lanes)];
+    job.run = mestk_kernels_of(k->level)->norm_moments[s.format][mestk_tile_index(s)];
     mestk_run_strips(k, &job);
 }
 
@@ -65,6 +65,6 @@ void mestk_norm_backward(const mestk_context *k, mestk_shape s, int32_t count, c
                          int32_t accumulate)
 {
     mestk_strip_job job = {.s = s, .count = count, .v = v, .y = dx, .accumulate = accumulate};
-    job.run = mestk_kernels_of(k->level)->norm_backward[s.format][mestk_lane_index(s.lanes)];
+    job.run = mestk_kernels_of(k->level)->norm_backward[s.format][mestk_tile_index(s)];
     mestk_run_strips(k, &job);
 }

@@ -17,7 +17,7 @@ void mestk_run_strips(const mestk_context *k, const mestk_strip_job *job)
 void mestk_evaluate(const mestk_context *k, mestk_shape s, const mestk_operand *v, void *y)
 {
     mestk_strip_job job = {.s = s, .v = v, .y = y};
-    job.run = mestk_kernels_of(k->level)->evaluate[s.format][mestk_lane_index(s.lanes)];
+    job.run = mestk_kernels_of(k->level)->evaluate[s.format][mestk_tile_index(s)];
     mestk_run_strips(k, &job);
 }
 
@@ -25,7 +25,7 @@ void mestk_relu_backward(const mestk_context *k, mestk_shape s, const mestk_oper
                          int32_t accumulate)
 {
     mestk_strip_job job = {.s = s, .v = y, .x = dy, .y = dx, .accumulate = accumulate};
-    job.run = mestk_kernels_of(k->level)->relu_backward[s.format][mestk_lane_index(s.lanes)];
+    job.run = mestk_kernels_of(k->level)->relu_backward[s.format][mestk_tile_index(s)];
     mestk_run_strips(k, &job);
 }
 
@@ -34,6 +34,6 @@ void mestk_finish_gradient(const mestk_context *k, mestk_shape s, const mestk_op
 {
     if (!gradient->masked && !gradient->normed[0] && !gradient->normed[1]) return;
     mestk_strip_job job = {.s = s, .v = y, .gradient = gradient};
-    job.run = mestk_kernels_of(k->level)->finish_gradient[s.format][mestk_lane_index(s.lanes)];
+    job.run = mestk_kernels_of(k->level)->finish_gradient[s.format][mestk_tile_index(s)];
     mestk_run_strips(k, &job);
 }

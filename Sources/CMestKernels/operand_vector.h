@@ -46,7 +46,7 @@ VEC_INLINE vec V(operand_value)(const V(term) *t, int64_t at, const int32_t kind
 static void V(evaluate)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
-    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * LANES;
+    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
     int64_t at = (int64_t)strip * tx * s.channels * n;
     for (int32_t t = 0; t < tx; t++) {
         for (int32_t c = 0; c < s.channels; c++, at += n) {
@@ -63,7 +63,7 @@ static void V(evaluate)(const mestk_strip_job *job, int32_t strip)
 static void V(relu_backward)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
-    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * LANES;
+    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
     int64_t at = (int64_t)strip * tx * s.channels * n;
     for (int32_t t = 0; t < tx; t++) {
         for (int32_t c = 0; c < s.channels; c++, at += n) {
@@ -78,31 +78,70 @@ static void V(relu_backward)(const mestk_strip_job *job, int32_t strip)
     }
 }
 
+/* ---- values that count ---- */
+
+/* Which values of a tile are pixels of the picture and lanes that are samples: all, or a mask of them. */
+typedef struct V(valid) {
+    int32_t all;
+    int32_t value[16 * LANES];
+} V(valid);
+
+static void V(find_valid)(mestk_shape s, int32_t rows, int32_t columns, int32_t lanes, V(valid) *valid)
+{
+    int32_t tw = mestk_tile_w(s), n = mestk_tile_h(s) * tw * s.lanes;
+    valid->all = rows >= mestk_tile_h(s) && columns >= tw && lanes >= s.lanes;
+    if (valid->all) return;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t p = i / s.lanes;
+        valid->value[i] = p / tw < rows && p % tw < columns && i % s.lanes < lanes ? -1 : 0;
+    }
+}
+
+/* Of a strip: [0] its tiles, [1] the last of them. */
+static void V(find_valid_of_strip)(mestk_shape s, int32_t strip, int32_t count, V(valid) *valid)
+{
+    int32_t ty = mestk_tiles_y(s), tx = mestk_tiles_x(s), tw = mestk_tile_w(s);
+    int32_t rows = s.height - strip % ty * mestk_tile_h(s), lanes = count - strip / ty * s.lanes;
+    V(find_valid)(s, rows, tw, lanes, valid);
+    V(find_valid)(s, rows, s.width - (tx - 1) * tw, lanes, valid + 1);
+}
+
+VEC_INLINE vec V(keep_valid)(const V(valid) *valid, int32_t i, vec v)
+{
+    typedef int32_t unaligned __attribute__((ext_vector_type(WIDTH), aligned(4)));
+    return valid->all ? v : vec_where(*(const unaligned *)(valid->value + i), v);
+}
+
 /* ---- sums per strip and channel ---- */
 
-/* Two sums of lines, reduced over the first `lanes` of them: see operand.h. */
-VEC_INLINE void V(reduce_sums)(vec *a, vec *b, int32_t lanes, double *sums)
+/* The chains of a sum as vectors: value i of a tile is in chain i mod (WIDTH * CHAINS).  One and four lanes
+ * have 16 chains (operand.h); which of them a value belongs to is then not known before. */
+#define CHAINS ((LANES < 8 ? 16 : LANES) / WIDTH)
+#define CHAIN(i, h) (LANES < 8 ? ((i) / WIDTH + (h)) % CHAINS : (h))
+
+VEC_INLINE void V(zero_chains)(vec *a)
+{
+    UNROLL for (int h = 0; h < CHAINS; h++) a[h] = vec_zero();
+}
+
+/* Two sums, each of them reduced: see operand.h. */
+VEC_INLINE void V(reduce_sums)(vec *a, vec *b, double *sums)
 {
     float sum[4] = {0};
-    if (lanes < LANES) {
-        float line[2][LANES];
-        for (int h = 0; h < PARTS; h++) {
-            vec_store(line[0] + h * WIDTH, a[h]);
-            vec_store(line[1] + h * WIDTH, b[h]);
-        }
-        for (int32_t l = lanes; l < LANES; l++) line[0][l] = line[1][l] = 0.0f;
-        for (int h = 0; h < PARTS; h++) {
-            a[h] = vec_load(line[0] + h * WIDTH);
-            b[h] = vec_load(line[1] + h * WIDTH);
-        }
+#if LANES < 8
+    float line[2][16];
+    for (int h = 0; h < CHAINS; h++) {
+        vec_store(line[0] + h * WIDTH, a[h]);
+        vec_store(line[1] + h * WIDTH, b[h]);
     }
-#if WIDTH == 4 && LANES >= 8 /* an octet is two vectors; i + (i+4) comes first */
-    for (int h = 0; h < PARTS; h += 2) {
+    for (int i = 0; i < 2; i++) mestk_add_line(&sum[i], line[i], 16);
+#elif WIDTH == 4 /* an octet is two vectors; i + (i+4) comes first */
+    for (int h = 0; h < CHAINS; h += 2) {
         vec d[4] = {a[h] + a[h + 1], b[h] + b[h + 1], vec_zero(), vec_zero()};
         vec_add_dots(d, sum);
     }
 #else
-    for (int h = 0; h < PARTS; h++) {
+    for (int h = 0; h < CHAINS; h++) {
         vec d[4] = {a[h], b[h], vec_zero(), vec_zero()};
         vec_add_dots(d, sum);
     }
@@ -111,17 +150,54 @@ VEC_INLINE void V(reduce_sums)(vec *a, vec *b, int32_t lanes, double *sums)
     sums[1] = (double)sum[1];
 }
 
+/* The same over lanes that are samples: the others are made +0. */
+VEC_INLINE void V(reduce_samples)(vec *a, vec *b, int32_t lanes, double *sums)
+{
+    if (lanes < LANES) {
+        for (int h = 0; h < PARTS; h++) {
+            vec_int mask;
+            for (int l = 0; l < WIDTH; l++) mask[l] = h * WIDTH + l < lanes ? -1 : 0;
+            a[h] = vec_where(mask, a[h]);
+            b[h] = vec_where(mask, b[h]);
+        }
+    }
+    V(reduce_sums)(a, b, sums);
+}
+
+/* The sums of one channel of a stored tensor, and of its products with another. */
+static __attribute__((unused)) void V(strip_sums)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const stored *v, const stored *other,
+                          double *sums)
+{
+    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
+    V(valid) valid[2];
+    V(find_valid_of_strip)(s, strip, count, valid);
+    vec sum[CHAINS], dot[CHAINS];
+    V(zero_chains)(sum), V(zero_chains)(dot);
+    for (int32_t t = 0; t < tx; t++) {
+        int64_t at = (((int64_t)strip * tx + t) * s.channels + c) * n;
+        for (int32_t i = 0; i < n; i += LANES) {
+            UNROLL for (int h = 0; h < PARTS; h++) {
+                int32_t j = i + h * WIDTH;
+                vec a = V(keep_valid)(valid + (t + 1 == tx), j, get_stored(v + at + j));
+                sum[CHAIN(i, h)] += a;
+                dot[CHAIN(i, h)] = vec_fma(a, get_stored(other + at + j), dot[CHAIN(i, h)]);
+            }
+        }
+    }
+    V(reduce_sums)(sum, dot, sums + ((int64_t)strip * s.channels + c) * 2);
+}
+
 static void V(finish_gradient)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
     const mestk_gradient *g = job->gradient;
-    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * LANES;
+    int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
     int64_t step = (int64_t)s.channels * n, base = strip * tx * step;
     for (int32_t c = 0; c < s.channels; c++) {
         V(term) term = {0};
         if (g->masked) term = V(operand_term)(job->v, c);
-        vec sum[PARTS], dot[2][PARTS];
-        for (int h = 0; h < PARTS; h++) sum[h] = dot[0][h] = dot[1][h] = vec_zero();
+        vec sum[CHAINS], dot[2][CHAINS];
+        V(zero_chains)(sum), V(zero_chains)(dot[0]), V(zero_chains)(dot[1]);
         for (int32_t t = 0; t < tx; t++) {
             int64_t at = base + t * step + (int64_t)c * n;
             stored *dx = (stored *)g->dx + at;
@@ -133,17 +209,18 @@ static void V(finish_gradient)(const mestk_strip_job *job, int32_t strip)
                         v = vec_where(V(operand_value)(&term, at + j, term.kind) > vec_zero(), v);
                         put_stored(dx + j, v);
                     }
-                    sum[h] += v;
+                    sum[CHAIN(i, h)] += v;
                     UNROLL for (int b = 0; b < 2; b++)
-                        if (g->normed[b]) dot[b][h] = vec_fma(v, get_stored((const stored *)g->normed[b] + at + j), dot[b][h]);
+                        if (g->normed[b])
+                            dot[b][CHAIN(i, h)] = vec_fma(v, get_stored((const stored *)g->normed[b] + at + j), dot[b][CHAIN(i, h)]);
                 }
             }
         }
         for (int b = 0; b < 2; b++) {
             if (!g->normed[b]) continue;
-            vec copy[PARTS];
-            for (int h = 0; h < PARTS; h++) copy[h] = sum[h];
-            V(reduce_sums)(copy, dot[b], LANES, g->sums[b] + ((int64_t)strip * s.channels + c) * 2);
+            vec copy[CHAINS];
+            for (int h = 0; h < CHAINS; h++) copy[h] = sum[h];
+            V(reduce_sums)(copy, dot[b], g->sums[b] + ((int64_t)strip * s.channels + c) * 2);
         }
     }
 }

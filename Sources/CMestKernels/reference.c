@@ -2,8 +2,8 @@
 /*
  * The level every machine has: convolution and linear as defined, the rest for the build's own target.
  * Where that target is not x86-64 and has fused multiply-add, also its own level: NEON, the vector path by
- * the compiler's vectors; or FPU, that path for one lane only, since on a microcontroller (Cortex-M4F)
- * larger batches are rare and flash is dear.
+ * the compiler's vectors; or FPU, that path for one lane (convolutions: also four, by the same code) only,
+ * since on a microcontroller (Cortex-M4F) larger batches are rare and flash is dear.
  */
 #include "conv_job.h"
 #include "depthwise_job.h"

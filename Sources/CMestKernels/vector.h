@@ -17,6 +17,7 @@
 #endif
 #define V_JOIN(name, lanes) V_JOIN2(name, lanes)
 #define V(name) V_JOIN(LEVEL(name), LANES)
+#define V_OF(name, lanes) V_JOIN(LEVEL(name), lanes) /* of another lane count */
 #define stored V(stored)
 #define get_stored V(get_stored)
 #define put_stored V(put_stored)

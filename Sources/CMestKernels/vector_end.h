@@ -14,6 +14,7 @@
 #undef V_JOIN2
 #undef V_JOIN
 #undef V
+#undef V_OF
 #undef VEC_INLINE
 #undef vec
 #undef vec_load
@@ -21,3 +22,5 @@
 #undef vec_zero
 #undef vec_fma
 #undef vec_add_dots
+#undef CHAINS
+#undef CHAIN

@@ -122,7 +122,8 @@ static void compare(network n, const dataset *d, uint32_t epochs)
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
-    network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), separable(), schemes(), schemes(), scheme_convolutions() };
+    network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), separable(), schemes(), schemes(), scheme_convolutions(),
+                           residual(), residual(), scheme_convolutions() };
     /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
     networks[4].name = "mlp, one by one";
     networks[4].config.batch = 1;
@@ -132,6 +133,12 @@ int main(int argc, char **argv)
     networks[6].config.batch = 23;
     networks[9].name = "schemes, one by one";
     networks[9].config.batch = 1;
+    networks[11].name = "residual, one by one";
+    networks[11].config.batch = 1;
+    networks[12].name = "residual, batches of 3";
+    networks[12].config.batch = 3;
+    networks[13].name = "scheme convolutions, one by one";
+    networks[13].config.batch = 1;
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

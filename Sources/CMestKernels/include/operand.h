@@ -38,7 +38,9 @@ typedef struct mestk_gradient {
     /* Batch norms whose output's gradient it then is: sums of g and of g * normed, g as stored, over each
      * strip (mestk_strips) and channel: [strip][channel][2].  In float, per lane a chain over the valid
      * pixels, tile by tile, row-major in a tile, then the lane tree; mestk_norm_* add the strips in order,
-     * in double.  The first is used before the second. */
+     * in double.  One and four lanes would be too few chains for a vector: there the lanes are 16 all the
+     * same, those of 16 values side by side, value n of a tile in chain n mod 16.  The first is used before
+     * the second. */
     const void *normed[2];
     double *sums[2];
 } mestk_gradient;

@@ -125,16 +125,11 @@ static void test_flat(int64_t n)
     }
     double squares = 0, magnitudes = 0;
     for (int64_t i = 0; i < n; i++) squares += (double)a[i] * a[i], magnitudes += fabs(a[i]);
-    double sums[2] = {mestk_sum_of_squares(&way[0], n, a), mestk_sum_of_magnitudes(&way[0], n, a)};
-    check(fabs(sums[0] - squares) <= 1e-6 * squares, "sum of squares", name);
-    check(fabs(sums[1] - magnitudes) <= 1e-6 * magnitudes, "sum of magnitudes", name);
-    for (int k = 1; k < ways; k++) {
-        double got[2] = {mestk_sum_of_squares(&way[k], n, a), mestk_sum_of_magnitudes(&way[k], n, a)};
-        check(memcmp(sums, got, sizeof got) == 0, "sums, bits", way_name[k]);
-    }
+    check(fabs(mestk_sum_of_squares(&way[0], n, a) - squares) <= 1e-6 * squares, "sum of squares", name);
+    check(fabs(mestk_sum_of_magnitudes(&way[0], n, a) - magnitudes) <= 1e-6 * magnitudes, "sum of magnitudes", name);
     if (n) {
         a[n / 2] = INFINITY;
-        for (int k = 0; k < ways; k++) check(!isfinite(mestk_sum_of_squares(&way[k], n, a)), "sum of squares, infinite", name);
+        check(!isfinite(mestk_sum_of_squares(&way[0], n, a)), "sum of squares, infinite", name);
     }
     for (int i = 0; i < RESULTS; i++) free(first[i]);
     free(a), free(c);
