@@ -20,7 +20,8 @@ let kernelSettings: [CSetting] = [
     .unsafeFlags(["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra",
                   // OpenMP puts file names into the product: not those of the machine that built it.
                   "-ffile-prefix-map=\(Context.packageDirectory)/="]),
-    .unsafeFlags(["-O3"], .when(configuration: .release)),
+    // The checks of sanitizers make the templates many times as long: -O3 takes minutes a file.
+    .unsafeFlags([sanitized ? "-O1" : "-O3"], .when(configuration: .release)),
     .unsafeFlags(["-fopenmp"], .when(traits: ["OpenMP"])),
 ]
 
