@@ -20,3 +20,5 @@
 #undef vec_zero
 #undef vec_fma
 #undef vec_add_dots
+#undef vec_halves
+#undef vec_add_8_dots
