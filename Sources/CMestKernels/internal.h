@@ -159,7 +159,11 @@ typedef struct mestk_kernels {
     void (*depthwise_forward[2][4])(const mestk_depthwise_job *job, int32_t strip, int32_t worker);
     void (*depthwise_backward[2][4])(const mestk_depthwise_job *job, int32_t strip, int32_t worker, float *partial);
     void (*linear_forward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
-    void (*linear_backward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    void (*linear_backward_x[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    void (*linear_backward_w[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    /* Both at once: sparse, a power of two of lane blocks; or one lane.  NULL where there is none. */
+    void (*linear_backward_both[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    int32_t linear_most_blocks; /* of linear_backward_both */
     void (*evaluate[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*finish_gradient[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*norm_moments[2][4])(const mestk_strip_job *job, int32_t strip);

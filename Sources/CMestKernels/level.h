@@ -88,8 +88,12 @@ static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t 
 #if LEVEL_VECTOR_LANES == 16
 #define LEVEL_PRODUCT(name) LEVEL_LANES(name)
 #define LEVEL_PRODUCTS(name) LEVEL_FORMATS(name)
+#define LEVEL_BOTH                                                                                            \
+    {LEVEL(one_backward), LEVEL(linear_backward_both_4), LEVEL(linear_backward_both_8),                       \
+     LEVEL(linear_backward_both_16)}
 #else
 #define LEVEL_PRODUCT(name) {LEVEL(name##_1), LEVEL_REFERENCES(name)}
+#define LEVEL_BOTH {LEVEL(one_backward)}
 #define LEVEL_PRODUCTS(name) {LEVEL_PRODUCT(name), {LEVEL(name##_1_bf16), LEVEL_REFERENCES(name)}}
 #endif
 
@@ -118,7 +122,10 @@ const mestk_kernels LEVEL(kernels) = {
     .depthwise_forward = LEVEL_PRODUCTS(depthwise_forward),
     .depthwise_backward = LEVEL_PRODUCTS(depthwise_backward),
     .linear_forward = LEVEL_PRODUCT(linear_forward),
-    .linear_backward = LEVEL_PRODUCT(linear_backward),
+    .linear_backward_x = LEVEL_PRODUCT(linear_backward_x),
+    .linear_backward_w = LEVEL_PRODUCT(linear_backward_w),
+    .linear_backward_both = LEVEL_BOTH,
+    .linear_most_blocks = LEVEL_WIDTH == 16 ? 8 : 4,
     LEVEL_REST,
 };
 #endif

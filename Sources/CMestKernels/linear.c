@@ -4,7 +4,8 @@
 #include "linear_job.h"
 #include "scalar_inline.h"
 
-enum { CHUNK = 16 }; /* rows or channels: whole blocks */
+/* A task: rows or channels in whole blocks, and multiply-adds for some microseconds. */
+enum { GRAIN = 16, MIN_TERMS = 32768 };
 
 /* ---- forward ---- */
 
@@ -46,13 +47,24 @@ static void chunk(void *argument, uint32_t index, uint32_t worker)
     job->run(job, first, mestk_min(first + job->chunk, job->count));
 }
 
+/* Runs over `count` rows or channels, so many at a time that it is worth a task: all have `terms`. */
+static void run(const mestk_context *k, mestk_linear_job *job, int64_t terms, int32_t count, int32_t least,
+                void (*function)(const mestk_linear_job *job, int32_t first, int32_t end))
+{
+    int64_t some = terms > 0 ? mestk_min64(MIN_TERMS * (int64_t)count / terms + 1, count) : count;
+    job->run = function;
+    job->count = count;
+    job->chunk = mestk_ceil_div(mestk_max((int32_t)some, least), GRAIN) * GRAIN;
+    mestk_run(k, (uint32_t)mestk_ceil_div(count, job->chunk), chunk, job);
+}
+
+static int64_t terms(const mestk_linear_job *job) { return mestk_weight_count(job->w) * job->blocks * job->lanes; }
+
 void mestk_linear_forward(const mestk_context *k, int32_t blocks, int32_t lanes, const mestk_weights *w,
                           const float *bias, const float *x, float *y)
 {
-    mestk_linear_job job = {.blocks = blocks, .lanes = lanes, .w = w, .bias = bias, .x = x, .y = y,
-                            .count = w->rows, .chunk = CHUNK};
-    job.run = mestk_kernels_of(k->level)->linear_forward[mestk_lane_index(lanes)];
-    mestk_run(k, (uint32_t)mestk_ceil_div(w->rows, CHUNK), chunk, &job);
+    mestk_linear_job job = {.blocks = blocks, .lanes = lanes, .w = w, .bias = bias, .x = x, .y = y};
+    run(k, &job, terms(&job), w->rows, 1, mestk_kernels_of(k->level)->linear_forward[mestk_lane_index(lanes)]);
 }
 
 /* ---- backward ---- */
@@ -71,24 +83,12 @@ static int32_t nth(const mestk_weights *w, int32_t c, int64_t n, int64_t *r, int
     return 1;
 }
 
-void mestk_linear_backward_reference(const mestk_linear_job *job, int32_t first, int32_t end)
+void mestk_linear_backward_x_reference(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
     int32_t L = job->lanes, chains = L == 1 && w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1;
     int64_t r, j;
     for (int32_t c = first; c < end; c++) {
-        for (int64_t n = 0; nth(w, c, n, &r, &j); n++) {
-            float line[16] = {0}, sum = 0.0f;
-            if (r >= w->rows) continue;
-            for (int32_t b = 0; b < job->blocks; b++) {
-                const float *x = job->x + ((int64_t)b * w->channels + c) * L;
-                const float *dy = job->dy + ((int64_t)b * w->rows + r) * L;
-                for (int32_t l = 0; l < L; l++) line[l] = mestk_fma_inline(dy[l], x[l], line[l]);
-            }
-            mestk_add_line(&sum, line, L);
-            job->dw[j] += sum;
-        }
-        if (!job->dx) continue;
         for (int32_t b = 0; b < job->blocks; b++) {
             const float *dy = job->dy + (int64_t)b * w->rows * L;
             float *dx = job->dx + ((int64_t)b * w->channels + c) * L;
@@ -107,6 +107,28 @@ void mestk_linear_backward_reference(const mestk_linear_job *job, int32_t first,
     }
 }
 
+void mestk_linear_backward_w_reference(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    const mestk_weights *w = job->w;
+    int32_t L = job->lanes, group = w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1;
+    for (int32_t r = first; r < end; r++) {
+        int32_t q = r / group;
+        int64_t j = w->row_start ? w->row_start[q] : (int64_t)r * w->channels;
+        int64_t stop = w->row_start ? w->row_start[q + 1] : j + w->channels;
+        for (int64_t i = j; i < stop; i++) {
+            int64_t c = w->row_start ? w->column[i] : i - j;
+            float line[16] = {0}, sum = 0.0f;
+            for (int32_t b = 0; b < job->blocks; b++) {
+                const float *x = job->x + ((int64_t)b * w->channels + c) * L;
+                const float *dy = job->dy + ((int64_t)b * w->rows + r) * L;
+                for (int32_t l = 0; l < L; l++) line[l] = mestk_fma_inline(dy[l], x[l], line[l]);
+            }
+            mestk_add_line(&sum, line, L);
+            job->dw[i * group + r % group] += sum;
+        }
+    }
+}
+
 static void bias_gradient(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     int32_t L = job->lanes, rows = job->w->rows;
@@ -121,19 +143,29 @@ static void bias_gradient(const mestk_linear_job *job, int32_t first, int32_t en
     }
 }
 
+static void rows_gradient(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    job->kernels->linear_backward_w[mestk_lane_index(job->lanes)](job, first, end);
+    if (job->db) bias_gradient(job, first, end);
+}
+
 void mestk_linear_backward(const mestk_context *k, int32_t blocks, int32_t lanes, const mestk_weights *w,
                            const float *x, const float *dy, float *dx, int32_t accumulate, float *dw,
                            float *db)
 {
+    const mestk_kernels *kernels = mestk_kernels_of(k->level);
     mestk_linear_job job = {.blocks = blocks, .lanes = lanes, .w = w, .x = x, .dy = dy, .dx = dx, .dw = dw,
-                            .db = db, .accumulate = accumulate, .count = w->channels, .chunk = CHUNK};
-    job.run = mestk_kernels_of(k->level)->linear_backward[mestk_lane_index(lanes)];
-    /* One sample goes through the rows in order: few chunks, for each has to find its place in every row. */
-    if (lanes == 1 && w->form != MESTK_FORM_BLOCK) job.chunk = mestk_ceil_div(mestk_ceil_div(w->channels, k->threads), CHUNK) * CHUNK;
-    mestk_run(k, (uint32_t)mestk_ceil_div(w->channels, job.chunk), chunk, &job);
-    if (!db) return;
-    job.run = bias_gradient;
-    job.count = w->rows;
-    job.chunk = CHUNK;
-    mestk_run(k, (uint32_t)mestk_ceil_div(w->rows, CHUNK), chunk, &job);
+                            .db = db, .accumulate = accumulate, .kernels = kernels};
+    int32_t at = mestk_lane_index(lanes), last = lanes == 1 && w->form != MESTK_FORM_BLOCK; /* the old dx */
+    int32_t both = kernels->linear_backward_both[at] && (lanes == 1 || (dx && w->row_start))
+                   && blocks <= kernels->linear_most_blocks && !(blocks & (blocks - 1)) && !(last && dx && accumulate);
+    if (both) {
+        /* One sample goes through the rows in order: few chunks, for each has to find its place in every row. */
+        int32_t least = last ? mestk_ceil_div(w->channels, k->threads) : 1;
+        run(k, &job, terms(&job), w->channels, least, kernels->linear_backward_both[at]);
+        if (db) run(k, &job, (int64_t)w->rows * blocks * lanes, w->rows, 1, bias_gradient);
+        return;
+    }
+    run(k, &job, terms(&job), w->rows, 1, rows_gradient);
+    if (dx) run(k, &job, terms(&job), w->channels, 1, kernels->linear_backward_x[at]);
 }

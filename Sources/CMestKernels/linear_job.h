@@ -9,11 +9,19 @@ struct mestk_linear_job {
     const float *bias, *x, *dy;
     float *y, *dx, *dw, *db;
     int32_t accumulate;
+    const mestk_kernels *kernels; /* backward */
     void (*run)(const mestk_linear_job *job, int32_t first, int32_t end);
-    int32_t count; /* rows (forward) or channels (backward) */
+    int32_t count; /* rows (y, dw and db) or channels (dx) */
     int32_t chunk; /* of them in a task */
 };
 
+/* How the vector kernels find the terms of an output line. */
+enum { BY_ROW, BY_CHANNEL, DENSE };
+
+/* Else clang computes addresses in vectors and takes them out one by one, which is slower. */
+#define SCALAR_ADDRESS(p) __asm__("" : "+r"(p))
+
 void mestk_linear_forward_reference(const mestk_linear_job *job, int32_t first, int32_t end);
-void mestk_linear_backward_reference(const mestk_linear_job *job, int32_t first, int32_t end);
+void mestk_linear_backward_x_reference(const mestk_linear_job *job, int32_t first, int32_t end);
+void mestk_linear_backward_w_reference(const mestk_linear_job *job, int32_t first, int32_t end);
 #endif

@@ -179,27 +179,29 @@ VEC_INLINE void LEVEL(one_dense)(const mestk_linear_job *job, int32_t first, int
 #include "linear_one_block.h"
 #endif
 
-/* One sample.  0: not done, this is a case for the other path. */
-static int LEVEL(one_backward)(const mestk_linear_job *job, int32_t first, int32_t end)
+/* dx and dw of channels first .. end-1; not for a dense or SINGLE dx that is added to: the old one comes last. */
+static void LEVEL(one_backward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
     if (w->form == MESTK_FORM_BLOCK) {
 #if LEVEL_SCALAR
-        mestk_linear_backward_reference(job, first, end);
+        if (job->dx) mestk_linear_backward_x_reference(job, first, end);
+        for (int32_t c = first; c < end; c++)
+            for (uint32_t e = w->channel_start[c]; e < w->channel_start[c + 1]; e++)
+                for (int32_t i = 0, r = w->key[e] * w->group; i < w->group && r + i < w->rows; i++)
+                    LEVEL(one_dw1)(job->dw + (int64_t)w->position[e] * w->group + i, job->dy[r + i], job->x[c]);
 #else
         if (w->group == 4) LEVEL(one_backward4)(job, first, end);
         else if (w->group == 8) LEVEL(one_backward8)(job, first, end);
         else LEVEL(one_backward16)(job, first, end);
 #endif
-        return 1;
+        return;
     }
-    if (job->accumulate && job->dx) return 0; /* the old dx comes last */
     if (job->dx) memset(job->dx + first, 0, (size_t)(end - first) * sizeof(float));
     if (w->row_start && job->dx) LEVEL(one_scatter)(job, first, end, 1);
     else if (w->row_start) LEVEL(one_scatter)(job, first, end, 0);
     else if (job->dx) LEVEL(one_dense)(job, first, end, 1);
     else LEVEL(one_dense)(job, first, end, 0);
-    return 1;
 }
 
 #undef ONE_PARTS

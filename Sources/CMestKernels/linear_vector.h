@@ -2,51 +2,84 @@
 /*
  * Fully connected layer of one lane count on one instruction set: see vector.h, and linear.h for the
  * order of roundings.  A chain of fma waits for itself: four or more independent ones, of lane blocks or
- * of rows, run beside each other.
+ * of rows, run beside each other.  dx and dw are computed together where registers allow it, else dw by rows and
+ * dx by channels.
  */
 
 #if LANES == 1
 #include "linear_one.h"
 #endif
 
+/* ---- chains of fma ---- */
+
+/* The terms of an output line: value times line. */
+typedef struct V(terms) {
+    const uint16_t *index; /* sparse: column or key */
+    const uint32_t *place; /* by channel: of the values */
+    const float *value;
+    int64_t stride;        /* dense: from value to value */
+    int64_t count;
+    int32_t shift;         /* by channel: an entry is 1 << shift rows */
+} V(terms);
+
+VEC_INLINE int64_t V(term_line)(const V(terms) * t, int64_t j, const int kind)
+{
+    int32_t rest = (int32_t)j & ((1 << t->shift) - 1);
+    return kind == DENSE ? j : kind == BY_ROW ? t->index[j] : ((int64_t)t->index[j >> t->shift] << t->shift) + rest;
+}
+VEC_INLINE float V(term_value)(const V(terms) * t, int64_t j, const int kind)
+{
+    int32_t rest = (int32_t)j & ((1 << t->shift) - 1);
+    return t->value[kind == DENSE    ? j * t->stride
+                    : kind == BY_ROW ? j
+                                     : ((int64_t)t->place[j >> t->shift] << t->shift) + rest];
+}
+
+/* `some` neighbouring output lines of `blocks` lane blocks; in dense matrices they share every load. */
+VEC_INLINE void V(linear_chains)(const V(terms) * t, const float *bias, const float *in, int64_t in_block, float *out,
+                                 int64_t out_block, int32_t accumulate, const int kind, const int some, const int blocks)
+{
+    int64_t shortest = t[0].count;
+    vec sum[16][4 * PARTS];
+    UNROLL for (int k = 0; k < some; k++) {
+        shortest = mestk_min64(shortest, t[k].count);
+        UNROLL for (int i = 0; i < blocks * PARTS; i++) sum[k][i] = (vec)(bias ? bias[k] : 0.0f);
+    }
+#define TERM(k)                                                                                               \
+    {                                                                                                         \
+        const float *line = in + V(term_line)(&t[k], j, kind) * LANES;                                        \
+        vec value = (vec)(V(term_value)(&t[k], j, kind));                                                     \
+        UNROLL for (int i = 0; i < blocks * PARTS; i++)                                                       \
+            sum[k][i] = vec_fma(value, vec_load(line + i / PARTS * in_block + i % PARTS * WIDTH), sum[k][i]); \
+    }
+    ROLLED for (int64_t j = 0; j < shortest; j++)
+        UNROLL for (int k = 0; k < some; k++) TERM(k)
+    UNROLL for (int k = 0; k < some; k++) {
+        ROLLED for (int64_t j = shortest; kind != DENSE && some > 1 && j < t[k].count; j++) TERM(k)
+        UNROLL for (int i = 0; i < blocks * PARTS; i++) {
+            float *to = out + i / PARTS * out_block + k * LANES + i % PARTS * WIDTH;
+            vec_store(to, accumulate ? vec_load(to) + sum[k][i] : sum[k][i]);
+        }
+    }
+#undef TERM
+}
+
 /* ---- forward ---- */
 
-VEC_INLINE vec V(linear_term)(vec sum, float value, const float *x) { return vec_fma((vec)(value), vec_load(x), sum); }
-
-/* rows x blocks chains: 1 x 4 or 4 x 1 or 1 x 1. */
-VEC_INLINE void V(linear_rows)(const mestk_linear_job *job, int32_t r, int32_t b, const int rows, const int blocks)
+VEC_INLINE void V(linear_rows)(const mestk_linear_job *job, int32_t r, int32_t b, const int kind, const int rows,
+                               const int blocks)
 {
     const mestk_weights *w = job->w;
     int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES;
-    const float *x = job->x + b * x_block, *value[4];
-    const uint16_t *column[4];
-    int64_t count[4], shortest;
-    vec sum[4][4 * PARTS];
+    V(terms) t[4];
     UNROLL for (int k = 0; k < rows; k++) {
-        int64_t begin = w->row_start ? w->row_start[r + k] : (int64_t)(r + k) * w->channels;
-        count[k] = w->row_start ? w->row_start[r + k + 1] - begin : w->channels;
-        value[k] = w->value + begin;
-        column[k] = w->row_start ? w->column + begin : NULL;
-        shortest = k == 0 || count[k] < shortest ? count[k] : shortest;
-        vec start = (vec)(job->bias ? job->bias[r + k] : 0.0f);
-        UNROLL for (int i = 0; i < blocks * PARTS; i++) sum[k][i] = start;
+        int64_t begin = kind == DENSE ? (int64_t)(r + k) * w->channels : w->row_start[r + k];
+        int64_t count = kind == DENSE ? w->channels : w->row_start[r + k + 1] - begin;
+        t[k] = (V(terms)){.value = w->value + begin, .stride = 1, .count = count};
+        if (kind != DENSE) t[k].index = w->column + begin;
     }
-    ROLLED for (int64_t j = 0; j < shortest; j++) {
-        UNROLL for (int k = 0; k < rows; k++) {
-            const float *line = x + (w->row_start ? column[k][j] : j) * LANES;
-            UNROLL for (int i = 0; i < blocks * PARTS; i++)
-                sum[k][i] = V(linear_term)(sum[k][i], value[k][j], line + i / PARTS * x_block + i % PARTS * WIDTH);
-        }
-    }
-    UNROLL for (int k = 0; k < rows; k++) {
-        ROLLED for (int64_t j = shortest; rows > 1 && j < count[k]; j++) {
-            const float *line = x + (w->row_start ? column[k][j] : j) * LANES;
-            UNROLL for (int i = 0; i < blocks * PARTS; i++)
-                sum[k][i] = V(linear_term)(sum[k][i], value[k][j], line + i / PARTS * x_block + i % PARTS * WIDTH);
-        }
-        float *y = job->y + b * y_block + (int64_t)(r + k) * LANES;
-        UNROLL for (int i = 0; i < blocks * PARTS; i++) vec_store(y + i / PARTS * y_block + i % PARTS * WIDTH, sum[k][i]);
-    }
+    V(linear_chains)(t, job->bias ? job->bias + r : NULL, job->x + b * x_block, x_block,
+                     job->y + b * y_block + (int64_t)r * LANES, y_block, 0, kind, rows, blocks);
 }
 
 /* ---- forward, blocks: their rows share every load of x ---- */
@@ -101,6 +134,20 @@ static void V(linear_block_forward)(const mestk_linear_job *job, int32_t first, 
 #endif
 }
 
+/* Dense: 4 rows and some lane blocks in a tile that fits the registers. */
+static __attribute__((unused)) void V(linear_dense_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    enum { TILE = LEVEL_WIDTH == 16 ? 4 : PARTS == 1 ? 2 : 1 };
+    int32_t b = 0, r, rest = end - (end - first) % 4;
+    for (; b + TILE <= job->blocks; b += TILE)
+        for (r = first; r < rest; r += 4) V(linear_rows)(job, r, b, DENSE, 4, TILE);
+    for (; b < job->blocks; b++)
+        for (r = first; r < rest; r += 4) V(linear_rows)(job, r, b, DENSE, 4, 1);
+    for (b = 0; b < job->blocks; b++)
+        for (r = rest; r < end; r++) V(linear_rows)(job, r, b, DENSE, 1, 1);
+}
+
+
 static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     int32_t b = 0, r;
@@ -112,53 +159,171 @@ static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_
     LEVEL(one_forward)(job, first, end);
     (void)b, (void)r;
 #else
+    if (!job->w->row_start) {
+        V(linear_dense_forward)(job, first, end);
+        return;
+    }
     for (; b + 4 <= job->blocks; b += 4)
-        for (r = first; r < end; r++) V(linear_rows)(job, r, b, 1, 4);
+        for (r = first; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 4);
     for (; b < job->blocks; b++) {
-        for (r = first; r + 4 <= end; r += 4) V(linear_rows)(job, r, b, 4, 1);
-        for (; r < end; r++) V(linear_rows)(job, r, b, 1, 1);
+        for (r = first; r + 4 <= end; r += 4) V(linear_rows)(job, r, b, BY_ROW, 4, 1);
+        for (; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 1);
     }
 #endif
 }
 
-/* ---- backward, sparse: one channel ---- */
+/* ---- backward, dx ---- */
 
-/* Up to 4 connections of a channel: rows, and where the values lie. */
-typedef struct V(some) {
-    int64_t row[4], place[4];
-} V(some);
-
-/* `step` of them, 4 or 1, over `blocks` lane blocks from x and dy on: dx chains and dot products. */
-VEC_INLINE void V(linear_entries)(const mestk_linear_job *job, const V(some) * s, const float *x, const float *dy,
-                                  vec *chain, vec dot[PARTS][4], const int blocks, const int step, const int need_dx,
-                                  const int need_dw)
+VEC_INLINE void V(linear_channels)(const mestk_linear_job *job, int32_t c, int32_t b, const int kind, const int some,
+                                   const int blocks)
 {
     const mestk_weights *w = job->w;
     int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES;
-    UNROLL for (int k = 0; k < step; k++) {
-        const float *line = dy + s->row[k] * LANES;
-        vec weight = need_dx ? (vec)(w->value[s->place[k]]) : vec_zero();
-        UNROLL for (int i = 0; i < blocks * PARTS; i++) {
-            vec d = vec_load(line + i / PARTS * y_block + i % PARTS * WIDTH);
-            if (need_dx) chain[i] = vec_fma(weight, d, chain[i]);
-            if (need_dw)
-                dot[i % PARTS][k] = vec_fma(d, vec_load(x + i / PARTS * x_block + i % PARTS * WIDTH), dot[i % PARTS][k]);
+    V(terms) t[16];
+    UNROLL for (int k = 0; k < some; k++) {
+        if (kind == DENSE) {
+            t[k] = (V(terms)){.value = w->value + c + k, .stride = w->channels, .count = w->rows};
+            continue;
         }
+        uint32_t e = w->channel_start[c + k], end = w->channel_start[c + k + 1];
+        int32_t group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
+        int32_t lacks = e == end ? 0 : mestk_max(0, (w->key[end - 1] + 1) * group - w->rows);
+        t[k] = (V(terms)){.index = w->key + e, .place = w->position + e, .value = w->value,
+                          .count = (int64_t)(end - e) * group - lacks,
+                          .shift = group == 16 ? 4 : group == 8 ? 3 : group == 4 ? 2 : 0};
+    }
+    V(linear_chains)(t, NULL, job->dy + b * y_block, y_block, job->dx + b * x_block + (int64_t)c * LANES, x_block,
+                     job->accumulate, kind, some, blocks);
+}
+
+static void V(linear_backward_x)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    int32_t b = 0, c;
+    if (!job->w->row_start) {
+        /* As many values of a row beside each other as there are registers: rows lie far apart. */
+        enum { TILE = LEVEL_WIDTH == 16 ? 16 : PARTS == 1 ? 8 : 4 };
+        for (; b < job->blocks; b++) {
+            for (c = first; c + TILE <= end; c += TILE) V(linear_channels)(job, c, b, DENSE, TILE, 1);
+            for (; c < end; c++) V(linear_channels)(job, c, b, DENSE, 1, 1);
+        }
+        return;
+    }
+    for (; b + 4 <= job->blocks; b += 4)
+        for (c = first; c < end; c++) V(linear_channels)(job, c, b, BY_CHANNEL, 1, 4);
+    for (; b < job->blocks; b++) {
+        for (c = first; c + 4 <= end; c += 4) V(linear_channels)(job, c, b, BY_CHANNEL, 4, 1);
+        for (; c < end; c++) V(linear_channels)(job, c, b, BY_CHANNEL, 1, 1);
     }
 }
 
-VEC_INLINE void V(linear_dot_zero)(vec dot[PARTS][4])
+/* ---- backward, dw: rows in order, a few dot products at a time: dw is then written side by side ---- */
+
+#if WIDTH >= 8 && PARTS == 1
+#define DOTS 8
+#else
+#define DOTS 4
+#endif
+
+/* mestk_add_line of `step` dot products. */
+VEC_INLINE void V(linear_add_dots)(vec dot[PARTS][DOTS], float *sum, const int step)
 {
-    UNROLL for (int h = 0; h < PARTS; h++)
-        UNROLL for (int k = 0; k < 4; k++) dot[h][k] = vec_zero();
+#if DOTS == 8
+    if (step == 8) {
+        vec_add_8_dots(dot[0], sum);
+        return;
+    }
+#endif
+    (void)step;
+    UNROLL for (int h = 0; h < PARTS; h++) vec_add_dots(dot[h], sum);
 }
 
-VEC_INLINE void V(linear_dot_add)(const mestk_linear_job *job, const V(some) * s, vec dot[PARTS][4], const int step)
+/* dw[0 .. count-1] += the products of line `one` with the lines of `many` that begin at at[0 .. step-1], or
+ * that follow each other when `at` is NULL. */
+VEC_INLINE void V(linear_dots)(int32_t blocks, const float *one, int64_t one_block, const float *many, int64_t many_block,
+                               const int64_t *at, float *dw, int32_t count, const int step)
 {
-    float sum[4] = {0};
-    UNROLL for (int h = 0; h < PARTS; h++) vec_add_dots(dot[h], sum);
-    UNROLL for (int k = 0; k < step; k++) job->dw[s->place[k]] += sum[k];
+    float sum[DOTS] = {0};
+    vec dot[PARTS][DOTS];
+    const float *line[DOTS];
+    UNROLL for (int h = 0; h < PARTS; h++)
+        UNROLL for (int k = 0; k < DOTS; k++) dot[h][k] = vec_zero();
+    UNROLL for (int k = 0; k < step; k++) {
+        line[k] = many + (at ? at[k] : k * LANES);
+        if (at) SCALAR_ADDRESS(line[k]);
+    }
+    ROLLED for (int64_t b = 0, i = 0; b < blocks; b++, i += many_block, one += one_block)
+        UNROLL for (int h = 0; h < PARTS; h++)
+            UNROLL for (int k = 0; k < step; k++)
+                dot[h][k] = vec_fma(vec_load(one + h * WIDTH), vec_load(line[k] + i + h * WIDTH), dot[h][k]);
+    V(linear_add_dots)(dot, sum, step);
+    if (count == step) {
+        UNROLL for (int k = 0; k < step; k++) dw[k] += sum[k];
+    } else {
+        for (int32_t k = 0; k < count; k++) dw[k] += sum[k];
+    }
 }
+
+/* Connections begin .. end-1 of row r; places that a last group lacks are filled up with copies. */
+static void V(linear_dw_row)(const mestk_linear_job *job, int32_t r, int64_t begin, int64_t end)
+{
+    const mestk_weights *w = job->w;
+    int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES, at[DOTS];
+    const float *dy = job->dy + (int64_t)r * LANES;
+    const uint16_t *column = w->column;
+    for (; begin + DOTS <= end; begin += DOTS) {
+        UNROLL for (int k = 0; k < DOTS; k++) at[k] = (int64_t)column[begin + k] * LANES;
+        V(linear_dots)(job->blocks, dy, y_block, job->x, x_block, at, job->dw + begin, DOTS, DOTS);
+    }
+    if (begin == end) return;
+    UNROLL for (int k = 0; k < DOTS; k++) at[k] = (int64_t)column[mestk_min64(begin + k, end - 1)] * LANES;
+    V(linear_dots)(job->blocks, dy, y_block, job->x, x_block, at, job->dw + begin, (int32_t)(end - begin), DOTS);
+}
+
+/* Line `one` with `count` lines that follow each other. */
+VEC_INLINE void V(linear_dw_run)(int32_t blocks, const float *one, int64_t one_block, const float *many, int64_t many_block,
+                                 float *dw, int32_t count)
+{
+    int32_t i = 0;
+    ROLLED for (; i + DOTS <= count; i += DOTS)
+        V(linear_dots)(blocks, one, one_block, many + i * LANES, many_block, NULL, dw + i, DOTS, DOTS);
+    ROLLED for (; DOTS > 4 && i + 4 <= count; i += 4)
+        V(linear_dots)(blocks, one, one_block, many + i * LANES, many_block, NULL, dw + i, 4, 4);
+    ROLLED for (; i < count; i++)
+        V(linear_dots)(blocks, one, one_block, many + i * LANES, many_block, NULL, dw + i, 1, 1);
+}
+
+static void V(linear_backward_w)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    const mestk_weights *w = job->w;
+    int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES;
+    int32_t group = w->group;
+    if (!w->row_start) {
+        for (int32_t c = 0; c < w->channels; c += DOTS)
+            for (int32_t r = first; r < end; r++)
+                V(linear_dw_run)(job->blocks, job->dy + (int64_t)r * LANES, y_block, job->x + (int64_t)c * LANES, x_block,
+                                 job->dw + (int64_t)r * w->channels + c, mestk_min(DOTS, w->channels - c));
+    } else if (w->form == MESTK_FORM_BLOCK) {
+        for (int32_t r = first; r < end; r += group)
+            for (int64_t j = w->row_start[r / group]; j < w->row_start[r / group + 1]; j++)
+                V(linear_dw_run)(job->blocks, job->x + (int64_t)w->column[j] * LANES, x_block, job->dy + (int64_t)r * LANES,
+                                 y_block, job->dw + j * group, mestk_min(group, w->rows - r));
+    } else {
+        for (int32_t r = first; r < end; r++) V(linear_dw_row)(job, r, w->row_start[r], w->row_start[r + 1]);
+    }
+}
+
+/* ---- backward, sparse: dx and dw of a channel in one go, for as many lane blocks as have room in registers ---- */
+
+#if LEVEL_WIDTH == 16
+#define MOST_BLOCKS 8
+#else
+#define MOST_BLOCKS 4
+#endif
+
+/* Up to DOTS connections of a channel: rows, and where the values lie. */
+typedef struct V(some) {
+    int64_t row[DOTS], place[DOTS];
+} V(some);
 
 /* SINGLE: entries e .. e+step-1. */
 VEC_INLINE V(some) V(entries_at)(const mestk_weights *w, int64_t e, const int step)
@@ -168,144 +333,81 @@ VEC_INLINE V(some) V(entries_at)(const mestk_weights *w, int64_t e, const int st
     return s;
 }
 
-/* BLOCK: rows i .. i+3 of entry e. */
-VEC_INLINE V(some) V(rows_at)(const mestk_weights *w, int64_t e, int32_t i)
+/* BLOCK: rows i .. i+step-1 of entry e. */
+VEC_INLINE V(some) V(rows_at)(const mestk_weights *w, int64_t e, int32_t i, const int step)
 {
     V(some) s;
     int64_t row = (int64_t)w->key[e] * w->group + i, place = (int64_t)w->position[e] * w->group + i;
-    UNROLL for (int k = 0; k < 4; k++) s.row[k] = row + k, s.place[k] = place + k;
+    UNROLL for (int k = 0; k < step; k++) s.row[k] = row + k, s.place[k] = place + k;
     return s;
 }
 
-/* Calls `body`(s, step) for all connections of channel c, 4 at a time. */
-#define FOR_CONNECTIONS(w, c, body)                                                                           \
-    do {                                                                                                      \
-        int64_t e_ = (w)->channel_start[c], end_ = (w)->channel_start[(c) + 1];                               \
-        if ((w)->form == MESTK_FORM_BLOCK) {                                                                  \
-            ROLLED for (; e_ < end_; e_++) {                                                                  \
-                int32_t i_ = 0, n_ = mestk_min((w)->group, (w)->rows - (w)->key[e_] * (w)->group);            \
-                ROLLED for (; i_ + 4 <= n_; i_ += 4) body(V(rows_at)(w, e_, i_), 4);                          \
-                ROLLED for (; i_ < n_; i_++) body(V(rows_at)(w, e_, i_), 1);                                  \
-            }                                                                                                 \
-        } else {                                                                                              \
-            ROLLED for (; e_ + 4 <= end_; e_ += 4) body(V(entries_at)(w, e_, 4), 4);                          \
-            ROLLED for (; e_ < end_; e_++) body(V(entries_at)(w, e_, 1), 1);                                  \
-        }                                                                                                     \
-    } while (0)
-
-/* dx, and dw when the dot products end here, that is when there are no further blocks. */
-VEC_INLINE void V(linear_pass)(const mestk_linear_job *job, int32_t c, int32_t b, const int blocks, const int need_dw)
+/* `step` of them: dx chains and dot products. */
+VEC_INLINE void V(linear_entries)(const mestk_linear_job *job, V(some) s, const vec *x, vec *chain, const int blocks,
+                                  const int step)
 {
     const mestk_weights *w = job->w;
-    int64_t x_block = (int64_t)w->channels * LANES;
-    const float *x = job->x + b * x_block + (int64_t)c * LANES, *dy = job->dy + (int64_t)b * w->rows * LANES;
-    vec chain[4 * PARTS], dot[PARTS][4];
-    UNROLL for (int i = 0; i < blocks * PARTS; i++) chain[i] = vec_zero();
-#define PASS(connections, step)                                                                               \
-    {                                                                                                         \
-        V(some) s = connections;                                                                              \
-        V(linear_dot_zero)(dot);                                                                              \
-        V(linear_entries)(job, &s, x, dy, chain, dot, blocks, step, 1, need_dw);                              \
-        if (need_dw) V(linear_dot_add)(job, &s, dot, step);                                                   \
+    int64_t y_block = (int64_t)w->rows * LANES;
+    float sum[DOTS] = {0};
+    vec dot[PARTS][DOTS];
+    UNROLL for (int h = 0; h < PARTS; h++)
+        UNROLL for (int k = 0; k < DOTS; k++) dot[h][k] = vec_zero();
+    UNROLL for (int k = 0; k < step; k++) {
+        const float *line = job->dy + s.row[k] * LANES;
+        vec weight = (vec)(w->value[s.place[k]]);
+        UNROLL for (int i = 0; i < blocks * PARTS; i++) {
+            vec d = vec_load(line + i / PARTS * y_block + i % PARTS * WIDTH);
+            chain[i] = vec_fma(weight, d, chain[i]);
+            dot[i % PARTS][k] = vec_fma(d, x[i], dot[i % PARTS][k]);
+        }
     }
-    FOR_CONNECTIONS(w, c, PASS);
-#undef PASS
+    V(linear_add_dots)(dot, sum, step);
+    UNROLL for (int k = 0; k < step; k++) job->dw[s.place[k]] += sum[k];
+}
+
+VEC_INLINE void V(linear_channel)(const mestk_linear_job *job, int32_t c, const int blocks)
+{
+    /* Single connections of many blocks: eight at a time would be more than the CPU can look ahead. */
+    const int wide = DOTS == 8 && blocks <= 2 ? 8 : 4;
+    const mestk_weights *w = job->w;
+    int64_t x_block = (int64_t)w->channels * LANES, e = w->channel_start[c], end = w->channel_start[c + 1];
+    vec chain[MOST_BLOCKS * PARTS], x[MOST_BLOCKS * PARTS];
     UNROLL for (int i = 0; i < blocks * PARTS; i++) {
-        float *dx = job->dx + (b + i / PARTS) * x_block + (int64_t)c * LANES + i % PARTS * WIDTH;
-        vec_store(dx, job->accumulate ? vec_load(dx) + chain[i] : chain[i]);
+        chain[i] = vec_zero();
+        x[i] = vec_load(job->x + i / PARTS * x_block + (int64_t)c * LANES + i % PARTS * WIDTH);
     }
-}
-
-/* dw alone, any number of blocks. */
-static __attribute__((unused)) void V(linear_dw)(const mestk_linear_job *job, int32_t c)
-{
-    const mestk_weights *w = job->w;
-    int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES;
-    vec dot[PARTS][4];
-#define DW(connections, step)                                                                                 \
-    {                                                                                                         \
-        V(some) s = connections;                                                                              \
-        const float *x = job->x + (int64_t)c * LANES, *dy = job->dy;                                          \
-        V(linear_dot_zero)(dot);                                                                              \
-        ROLLED for (int32_t b = 0; b < job->blocks; b++, x += x_block, dy += y_block)                         \
-            V(linear_entries)(job, &s, x, dy, NULL, dot, 1, step, 0, 1);                                      \
-        V(linear_dot_add)(job, &s, dot, step);                                                                \
-    }
-    FOR_CONNECTIONS(w, c, DW);
-#undef DW
-#undef FOR_CONNECTIONS
-}
-
-/* ---- backward, dense: four channels at a time, rows in order ---- */
-
-/* dw[r][c .. c+3], x of the four channels in registers when the blocks are few. */
-static void V(linear_dense_dw)(const mestk_linear_job *job, int32_t c, int32_t channels)
-{
-    const mestk_weights *w = job->w;
-    int64_t x_block = (int64_t)w->channels * LANES, y_block = (int64_t)w->rows * LANES;
-    for (int32_t r = 0; r < w->rows; r++) {
-        const float *x = job->x + (int64_t)c * LANES, *dy = job->dy + (int64_t)r * LANES;
-        float sum[4] = {0}, *dw = job->dw + (int64_t)r * w->channels + c;
-        vec dot[PARTS][4];
-        V(linear_dot_zero)(dot);
-        ROLLED for (int32_t b = 0; b < job->blocks; b++, x += x_block, dy += y_block)
-            UNROLL for (int h = 0; h < PARTS; h++)
-                UNROLL for (int k = 0; k < 4; k++)
-                    if (k < channels)
-                        dot[h][k] = vec_fma(vec_load(dy + h * WIDTH), vec_load(x + k * LANES + h * WIDTH), dot[h][k]);
-        UNROLL for (int h = 0; h < PARTS; h++) vec_add_dots(dot[h], sum);
-        for (int32_t k = 0; k < channels; k++) dw[k] += sum[k];
-    }
-}
-
-VEC_INLINE void V(linear_dense_dx)(const mestk_linear_job *job, int32_t c, int32_t b, const int channels)
-{
-    const mestk_weights *w = job->w;
-    const float *dy = job->dy + (int64_t)b * w->rows * LANES, *value = w->value + c;
-    vec chain[4 * PARTS];
-    UNROLL for (int i = 0; i < channels * PARTS; i++) chain[i] = vec_zero();
-    ROLLED for (int32_t r = 0; r < w->rows; r++, dy += LANES, value += w->channels)
-        UNROLL for (int i = 0; i < channels * PARTS; i++)
-            chain[i] = V(linear_term)(chain[i], value[i / PARTS], dy + i % PARTS * WIDTH);
-    UNROLL for (int i = 0; i < channels * PARTS; i++) {
-        float *dx = job->dx + ((int64_t)b * w->channels + c) * LANES + i * WIDTH;
-        vec_store(dx, job->accumulate ? vec_load(dx) + chain[i] : chain[i]);
-    }
-}
-
-static void V(linear_backward)(const mestk_linear_job *job, int32_t first, int32_t end)
-{
-#if LANES == 1
-    if (LEVEL(one_backward)(job, first, end)) return;
-#endif
-    if (!job->w->row_start) {
-        for (int32_t c = first, n; c < end; c += n) {
-            n = mestk_min(4, end - c);
-            V(linear_dense_dw)(job, c, n);
-            for (int32_t b = 0; job->dx && b < job->blocks; b++) {
-                if (n == 4) V(linear_dense_dx)(job, c, b, 4);
-                else
-                    for (int32_t k = 0; k < n; k++) V(linear_dense_dx)(job, c + k, b, 1);
-            }
+    if (w->form == MESTK_FORM_BLOCK) {
+        ROLLED for (; e < end; e++) {
+            int32_t i = 0, n = mestk_min(w->group, w->rows - w->key[e] * w->group);
+            ROLLED for (; i + DOTS <= n; i += DOTS)
+                V(linear_entries)(job, V(rows_at)(w, e, i, DOTS), x, chain, blocks, DOTS);
+            ROLLED for (; DOTS > 4 && i + 4 <= n; i += 4)
+                V(linear_entries)(job, V(rows_at)(w, e, i, 4), x, chain, blocks, 4);
+            ROLLED for (; i < n; i++) V(linear_entries)(job, V(rows_at)(w, e, i, 1), x, chain, blocks, 1);
         }
-        return;
+    } else {
+        ROLLED for (; e + wide <= end; e += wide)
+            V(linear_entries)(job, V(entries_at)(w, e, wide), x, chain, blocks, wide);
+        ROLLED for (; wide > 4 && e + 4 <= end; e += 4)
+            V(linear_entries)(job, V(entries_at)(w, e, 4), x, chain, blocks, 4);
+        ROLLED for (; e < end; e++) V(linear_entries)(job, V(entries_at)(w, e, 1), x, chain, blocks, 1);
     }
+    UNROLL for (int i = 0; i < blocks * PARTS; i++) {
+        float *dx = job->dx + i / PARTS * x_block + (int64_t)c * LANES + i % PARTS * WIDTH;
+        vec_store(dx, job->accumulate ? vec_load(dx) + chain[i] : chain[i]);
+    }
+}
+
+static __attribute__((unused)) void V(linear_backward_both)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
     for (int32_t c = first; c < end; c++) {
-#if LANES == 1
-        V(linear_pass)(job, c, 0, 1, 1); /* accumulates */
-#else
-        int32_t blocks = job->blocks, b = 0;
-        if (job->dx && blocks == 4) {
-            V(linear_pass)(job, c, 0, 4, 1);
-        } else if (job->dx && blocks == 2) {
-            V(linear_pass)(job, c, 0, 2, 1);
-        } else if (job->dx && blocks == 1) {
-            V(linear_pass)(job, c, 0, 1, 1);
-        } else {
-            V(linear_dw)(job, c);
-            for (; job->dx && b + 4 <= blocks; b += 4) V(linear_pass)(job, c, b, 4, 0);
-            for (; job->dx && b < blocks; b++) V(linear_pass)(job, c, b, 1, 0);
-        }
+        if (job->blocks == 1) V(linear_channel)(job, c, 1);
+        else if (job->blocks == 2) V(linear_channel)(job, c, 2);
+        else if (job->blocks == 4) V(linear_channel)(job, c, 4);
+#if MOST_BLOCKS == 8
+        else V(linear_channel)(job, c, 8);
 #endif
     }
 }
+#undef MOST_BLOCKS
+#undef DOTS

@@ -38,6 +38,7 @@ const mestk_kernels mestk_reference_kernels = {
     .depthwise_forward = {REFERENCES(depthwise_forward), REFERENCES(depthwise_forward)},
     .depthwise_backward = {REFERENCES(depthwise_backward), REFERENCES(depthwise_backward)},
     .linear_forward = REFERENCES(linear_forward),
-    .linear_backward = REFERENCES(linear_backward),
+    .linear_backward_x = REFERENCES(linear_backward_x),
+    .linear_backward_w = REFERENCES(linear_backward_w),
     LEVEL_REST,
 };

@@ -32,6 +32,8 @@
 #define vec_zero V(vec_zero)
 #define vec_fma V(vec_fma)
 #define vec_add_dots V(vec_add_dots)
+#define vec_halves V(vec_halves)
+#define vec_add_8_dots V(vec_add_8_dots)
 
 typedef float vec __attribute__((ext_vector_type(WIDTH), aligned(4)));
 
@@ -132,3 +134,45 @@ VEC_INLINE void vec_add_dots(const vec *d, float *partial)
     *(four *)partial = p;
 #endif
 }
+
+#if WIDTH >= 8
+/* Lane i: a[i] + a[i ^ distance], or that of b where i & distance. */
+VEC_INLINE vec vec_halves(vec a, vec b, const int distance)
+{
+#if WIDTH == 16
+    if (distance == 4)
+        return __builtin_shufflevector(a, b, 0, 1, 2, 3, 20, 21, 22, 23, 8, 9, 10, 11, 28, 29, 30, 31)
+               + __builtin_shufflevector(a, b, 4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
+    if (distance == 2)
+        return __builtin_shufflevector(a, b, 0, 1, 18, 19, 4, 5, 22, 23, 8, 9, 26, 27, 12, 13, 30, 31)
+               + __builtin_shufflevector(a, b, 2, 3, 16, 17, 6, 7, 20, 21, 10, 11, 24, 25, 14, 15, 28, 29);
+    return __builtin_shufflevector(a, b, 0, 17, 2, 19, 4, 21, 6, 23, 8, 25, 10, 27, 12, 29, 14, 31)
+           + __builtin_shufflevector(a, b, 1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30);
+#else
+    if (distance == 4)
+        return __builtin_shufflevector(a, b, 0, 1, 2, 3, 12, 13, 14, 15)
+               + __builtin_shufflevector(a, b, 4, 5, 6, 7, 8, 9, 10, 11);
+    if (distance == 2)
+        return __builtin_shufflevector(a, b, 0, 1, 10, 11, 4, 5, 14, 15)
+               + __builtin_shufflevector(a, b, 2, 3, 8, 9, 6, 7, 12, 13);
+    return __builtin_shufflevector(a, b, 0, 9, 2, 11, 4, 13, 6, 15)
+           + __builtin_shufflevector(a, b, 1, 8, 3, 10, 5, 12, 7, 14);
+#endif
+}
+
+/* mestk_add_line for eight lines and eight sums. */
+VEC_INLINE void vec_add_8_dots(const vec *d, float *partial)
+{
+    typedef float eight __attribute__((ext_vector_type(8), aligned(4)));
+    vec s[4], t[2], v;
+    UNROLL for (int k = 0; k < 4; k++) s[k] = vec_halves(d[k], d[k + 4], 4);
+    UNROLL for (int k = 0; k < 2; k++) t[k] = vec_halves(s[k], s[k + 2], 2);
+    v = vec_halves(t[0], t[1], 1);
+    eight *p = (eight *)partial;
+#if WIDTH == 16
+    *p = (*p + v.lo) + v.hi;
+#else
+    *p += v;
+#endif
+}
+#endif

@@ -24,3 +24,5 @@
 #undef vec_add_dots
 #undef CHAINS
 #undef CHAIN
+#undef vec_halves
+#undef vec_add_8_dots
