@@ -69,17 +69,16 @@ static int32_t forward_l1_block(const mestk_conv *g)
 
 static int32_t backward_row_floats(const mestk_conv *g)
 {
-    return row_floats(mestk_ceil_div(mestk_tiles_x(g->in) * mestk_tile_w(g->in), g->stride_w), g->in.lanes);
+    return row_floats(mestk_class_columns(g->in, g->stride_w), g->in.lanes);
 }
 
 static conv_slab backward_slab(const mestk_conv *g)
 {
     int32_t few = mestk_few_lanes(g->in), th = few ? computed_rows(g->in) : mestk_tile_h(g->in);
-    int32_t per_class = mestk_ceil_div(mestk_tiles_x(g->in) * mestk_tile_w(g->in), g->stride_w);
+    int32_t columns = few ? backward_row_floats(g) / g->in.lanes : mestk_class_fours(g->in, g->stride_w);
     conv_slab s = {.picture = g->out, .stride = 1, .phases = 1, .row_stride = 1, .row_phases = 1};
-    s.rows = mestk_ceil_div(th - 1, g->stride_h) + 1 + (g->kernel_h - 1) / g->stride_h;
-    s.columns = few ? backward_row_floats(g) / g->in.lanes : (per_class + 3) / 4 * 4;
-    s.columns += (g->stride_w > 1) + (g->kernel_w - 1) / g->stride_w;
+    s.rows = mestk_slab_rows(th, g->stride_h, g->kernel_h);
+    s.columns = mestk_slab_columns(columns, g->stride_w, g->kernel_w);
     return finish(s);
 }
 

@@ -120,15 +120,6 @@ static void V(few_pack)(const conv_slab *s, int32_t block, int32_t top, int32_t 
     }
 }
 
-/* A gradient is +0 in lanes that are no samples, also where constants were added to it. */
-static void V(few_clear_lanes)(const conv_slab *s, int32_t count, float *slab)
-{
-    int32_t lanes = s->picture.lanes;
-    if (count >= lanes) return;
-    for (int64_t i = 0; i < s->channel * s->picture.channels; i += lanes)
-        for (int32_t l = mestk_max(0, count); l < lanes; l++) slab[i + l] = 0.0f;
-}
-
 /* Where a strip's values lie until they are stored: pixel (r, x), lane 0, at row r, column_of(x). */
 typedef struct V(few_rows) {
     mestk_shape s;
@@ -299,7 +290,7 @@ static void V(few_backward)(const mestk_conv_job *job, int32_t task, int32_t wor
     V(few_rows) k = {.s = in, .pitch = (int64_t)inner->phases * inner->columns * in.lanes, .stride = inner->stride,
                      .columns = inner->columns, .shift = g->pad_w % g->stride_w};
     V(few_pack)(s, block, top, -left, job->dy, slab);
-    V(few_clear_lanes)(s, job->count - block * in.lanes, slab);
+    mestk_clear_lanes(slab, s->channel * s->picture.channels, in.lanes, job->count - block * in.lanes);
     V(few_pack)(inner, block, y0, k.shift, job->x, x);
     LEVEL(rows_backward)(job, y0, top, left, slab, x, dx, partial);
     if (!job->gradient->dx) return;

@@ -10,13 +10,11 @@
  *
  * Forward (slab of x), stride s: picture column x lies at phase (x + pad) mod s, column (x + pad) / s.
  * So the pixels a tap meets at neighbouring outputs are neighbours whatever the stride.
- * Backward (slab of dy): one phase.  Input pixel q and tap t meet at output (q + pad - t) / s when that
- * is whole.  With q + pad = s*n + a and t = s*m + a, a the class of both, it is n - m.  So the pixels of
- * one class meet their taps as in a convolution of stride 1, and classes never mix.
+ * Backward (slab of dy): one phase; the pixels of x are worked on class by class (slab.h).
  */
 #ifndef MESTK_CONV_JOB_H
 #define MESTK_CONV_JOB_H
-#include "internal.h"
+#include "slab.h"
 
 typedef struct conv_slab {
     mestk_shape picture;
@@ -75,19 +73,6 @@ enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_
 
 /* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
-
-/* Smallest q >= from with (q + pad) mod stride == class. */
-MESTK_INLINE int32_t mestk_first_of_class(int32_t from, int32_t pad, int32_t stride, int32_t class)
-{
-    return from + (class - (from + pad) % stride + stride) % stride;
-}
-
-/* Backward: picture row (column) of dy that row (column) 0 of the slab holds, for a strip that begins at
- * `from` of the input. */
-MESTK_INLINE int32_t mestk_slab_origin(int32_t from, int32_t pad, int32_t stride, int32_t kernel)
-{
-    return (from + pad) / stride - (kernel - 1) / stride;
-}
 
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker);
 void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);

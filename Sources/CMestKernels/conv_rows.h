@@ -272,13 +272,13 @@ static void V(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top,
     int64_t x_row = (int64_t)inner->phases * inner->columns * lanes;
     for (int32_t b = 0; b < sw; b++) {
         int32_t q = mestk_first_of_class(0, g->pad_w, sw, b), u = q + g->pad_w % sw;
-        int64_t column = (q + g->pad_w) / sw - (g->kernel_w - 1) / sw - left;
+        int64_t column = mestk_slab_origin(q, g->pad_w, sw, g->kernel_w) - left;
         int64_t x_column = (int64_t)(u % sw) * inner->columns + u / sw;
         for (int32_t f = 0, n; f < job->row_floats; f += n) {
             n = f + 2 * LANES <= job->row_floats ? 2 * LANES : LANES;
             for (int32_t a = 0; a < sh; a++) {
                 int32_t y = mestk_first_of_class(y0, g->pad_h, sh, a), rows = mestk_ceil_div(y0 + job->rows - y, sh);
-                int64_t row = (y + g->pad_h) / sh - (g->kernel_h - 1) / sh - top;
+                int64_t row = mestk_slab_origin(y, g->pad_h, sh, g->kernel_h) - top;
                 int64_t at = (y - y0) * x_row + x_column * lanes + f;
                 V(rows_unit) unit = {.slab = slab + (row * s->columns + column) * lanes + f, .x = x + at, .chains = dx + at,
                                      .down = (int64_t)s->columns * lanes, .x_down = sh * x_row};

@@ -27,11 +27,6 @@ static void V(conv_pack_row)(const conv_slab *s, int32_t u0, int32_t u1, const V
     }
 }
 
-VEC_INLINE void V(conv_zero)(float *to, int64_t lines)
-{
-    ROLLED for (int64_t i = 0; i < lines * LANES; i += WIDTH) vec_store(to + i, vec_zero());
-}
-
 /* +0 in what lies around the picture: it has columns u = begin .. end - 1 of the slab. */
 static void V(conv_pack_border)(const conv_slab *s, int32_t top, int32_t begin, int32_t end, float *slab)
 {
@@ -41,10 +36,10 @@ static void V(conv_pack_border)(const conv_slab *s, int32_t top, int32_t begin, 
         for (int32_t r = 0; r < s->rows; r++, row += (int64_t)columns * LANES) {
             int32_t inside = top + r >= 0 && top + r < s->picture.height;
             if (!inside || s->stride > 1) {
-                V(conv_zero)(row, columns);
+                vec_zero_lines(row, columns);
             } else {
-                V(conv_zero)(row, begin);
-                V(conv_zero)(row + (int64_t)end * LANES, columns - end);
+                vec_zero_lines(row, begin);
+                vec_zero_lines(row + (int64_t)end * LANES, columns - end);
             }
         }
     }
@@ -110,14 +105,6 @@ static void V(conv_pack)(const conv_slab *s, int32_t block, int32_t top, int32_t
         OPERAND_SWITCH(kind, RUN)
 #undef RUN
     }
-}
-
-/* A gradient is +0 in lanes that are no samples, also where constants were added to it. */
-static void V(conv_clear_lanes)(const conv_slab *s, int32_t lanes, float *slab)
-{
-    if (lanes >= LANES) return;
-    for (int64_t i = 0; i < s->channel * s->picture.channels; i += LANES)
-        for (int32_t l = mestk_max(0, lanes); l < LANES; l++) slab[i + l] = 0.0f;
 }
 
 /* ---- forward ---- */
@@ -545,7 +532,7 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
     int32_t sums = job->gradient->dx && job->gradient->normed[0];
     if (sums) memset(lines, 0, (size_t)in.channels * 3 * LANES * sizeof(float));
     V(conv_pack)(s, block, top, -left, job->dy, slab);
-    V(conv_clear_lanes)(s, job->count - block * LANES, slab);
+    mestk_clear_lanes(slab, s->channel * s->picture.channels, LANES, job->count - block * LANES);
     for (int32_t b = 0; b < sw; b++) {
         for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, b); x < width; x += 4 * sw) {
             for (int32_t a = 0; a < sh; a++) {
@@ -553,8 +540,8 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
                     int32_t rows = y + sh < y0 + th ? 2 : 1;
                     /* Slab line of pixel (y, x) and the last tap of the class, which the index counts
                      * from: n - m with m at most (kernel - 1) / stride. */
-                    int32_t row = (y + g->pad_h) / sh - (g->kernel_h - 1) / sh - top;
-                    int32_t column = (x + g->pad_w) / sw - (g->kernel_w - 1) / sw - left;
+                    int32_t row = mestk_slab_origin(y, g->pad_h, sh, g->kernel_h) - top;
+                    int32_t column = mestk_slab_origin(x, g->pad_w, sw, g->kernel_w) - left;
                     V(unit) u = {.slab = slab + ((int64_t)row * s->columns + column) * LANES,
                                  .chains = job->chains + worker * job->chain_floats, .lines = lines, .base = base,
                                  .slab_row = (int64_t)s->columns * LANES, .whole = 1};

@@ -21,12 +21,12 @@ static void plan_backward(mestk_depthwise_job *job, int32_t gradient_chunks)
 {
     const mestk_conv *g = job->g;
     int32_t th = mestk_tile_h(g->in), width = mestk_tiles_x(g->in) * mestk_tile_w(g->in), L = g->in.lanes;
-    int32_t of_class = mestk_ceil_div(width, g->stride_w), taps = g->kernel_h * g->kernel_w;
+    int32_t taps = g->kernel_h * g->kernel_w;
     job->tasks = mestk_strips(g->in);
     job->groups = mestk_max(1, mestk_min(gradient_chunks, job->tasks));
     job->partial_stride = mestk_round16((int64_t)g->in.channels * taps);
-    job->slab_rows = mestk_ceil_div(th - 1, g->stride_h) + 1 + (g->kernel_h - 1) / g->stride_h;
-    job->slab_columns = (of_class + 3) / 4 * 4 + (g->stride_w > 1) + (g->kernel_w - 1) / g->stride_w;
+    job->slab_rows = mestk_slab_rows(th, g->stride_h, g->kernel_h);
+    job->slab_columns = mestk_slab_columns(mestk_class_fours(g->in, g->stride_w), g->stride_w, g->kernel_w);
     job->work_floats = slab_floats(job) + 2 * mestk_round16((int64_t)th * width * L) + mestk_round16((int64_t)taps * L);
 }
 

@@ -8,12 +8,11 @@
  *
  *   forward    slab of x.   Output (y, x), tap (ky, kx): row y*stride + ky, column x*stride + kx, from the
  *              strip's first row on.
- *   backward   slab of dy.  Input pixel q and tap t meet at output (q + pad - t) / stride when that is whole;
- *              row 0 (column 0) of the slab is the first output that the strip's first row (column) meets.
+ *   backward   slab of dy, from the first row (column) on that the strip's first row (column) meets (slab.h).
  */
 #ifndef MESTK_DEPTHWISE_JOB_H
 #define MESTK_DEPTHWISE_JOB_H
-#include "internal.h"
+#include "slab.h"
 
 struct mestk_depthwise_job {
     const mestk_conv *g;
@@ -29,21 +28,9 @@ struct mestk_depthwise_job {
     int32_t slab_rows, slab_columns;
 
     int32_t tasks, groups;
-    float *partials; /*: [group][channel][tap] */
+    float *partials; /* [group][channel][tap] */
     int64_t partial_stride;
 };
-
-/* Smallest pixel >= from that is met by the taps of a class: (pixel + pad) mod stride == class. */
-MESTK_INLINE int32_t mestk_depthwise_first(int32_t from, int32_t pad, int32_t stride, int32_t class)
-{
-    return from + (class - (from + pad) % stride + stride) % stride;
-}
-
-/* Backward: output row (column) of slab row (column) 0, for a strip that begins at pixel `from`. */
-MESTK_INLINE int32_t mestk_depthwise_origin(int32_t from, int32_t pad, int32_t stride, int32_t kernel)
-{
-    return (from + pad) / stride - (kernel - 1) / stride;
-}
 
 void mestk_depthwise_forward_reference(const mestk_depthwise_job *job, int32_t strip, int32_t worker);
 void mestk_depthwise_backward_reference(const mestk_depthwise_job *job, int32_t strip, int32_t worker,

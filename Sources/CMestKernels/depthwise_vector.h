@@ -62,11 +62,6 @@ static void V(depthwise_pack)(mestk_shape p, const V(depthwise_slab) *s, const m
     }
 }
 
-static void V(depthwise_zero)(float *lines, int64_t count)
-{
-    ROLLED for (int64_t i = 0; i < count * LANES; i += WIDTH) vec_store(lines + i, vec_zero());
-}
-
 /* ---- forward ---- */
 
 typedef struct V(depthwise_out) {
@@ -145,7 +140,7 @@ static void V(depthwise_forward)(const mestk_depthwise_job *job, int32_t strip, 
     int32_t taps = g->kernel_h * g->kernel_w, three = V(depthwise_is_three)(g);
     V(depthwise_slab) slab = {.lines = job->work + worker * job->work_floats, .rows = job->slab_rows,
                               .columns = job->slab_columns, .top = y0 * g->stride_h - g->pad_h, .shift = g->pad_w};
-    V(depthwise_zero)(slab.lines, (int64_t)slab.rows * slab.columns);
+    vec_zero_lines(slab.lines, (int64_t)slab.rows * slab.columns);
     for (int32_t c = 0; c < s.channels; c++) {
         vec sum[PARTS], squares[PARTS];
         V(depthwise_pack)(g->in, &slab, job->x, block, c);
@@ -303,7 +298,7 @@ VEC_INLINE void V(depthwise_backward_any)(const mestk_depthwise_job *job, V(dept
     int32_t taps = g->kernel_h * g->kernel_w;
     ROLLED for (int32_t t = 0; t < taps; t++) vec_store(a->dots + t * WIDTH, vec_zero());
     for (int32_t class = 0; class < g->stride_w; class++)
-        for (int32_t q = mestk_depthwise_first(0, g->pad_w, g->stride_w, class); q < tx * tw; q += 4 * g->stride_w)
+        for (int32_t q = mestk_first_of_class(0, g->pad_w, g->stride_w, class); q < tx * tw; q += 4 * g->stride_w)
             for (int32_t r = 0; r < valid; r++) V(depthwise_inputs)(job, a, q, r, NULL, NULL, need_dx, 0);
     ROLLED for (int32_t t = 0; t < taps; t++) mestk_add_line(partial + t, a->dots + t * WIDTH, WIDTH);
     for (int32_t t = 0; need_dx && t < tx; t++) {
@@ -319,13 +314,6 @@ VEC_INLINE void V(depthwise_backward_any)(const mestk_depthwise_job *job, V(dept
     }
 }
 
-/* A gradient is +0 in lanes that are no samples, also where constants were added to it. */
-static void V(depthwise_clear_lanes)(const V(depthwise_slab) *s, int32_t lanes)
-{
-    for (int64_t i = 0; i < (int64_t)s->rows * s->columns * LANES; i += LANES)
-        for (int32_t l = mestk_max(0, lanes); l < LANES; l++) s->lines[i + l] = 0.0f;
-}
-
 static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip, int32_t worker, float *partial)
 {
     const mestk_conv *g = job->g;
@@ -335,19 +323,19 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
     int32_t taps = g->kernel_h * g->kernel_w, three = V(depthwise_is_three)(g);
     int32_t block = strip / ty, y0 = strip % ty * th, lanes = job->count - block * LANES;
     V(depthwise_slab) dy = {.lines = job->work + worker * job->work_floats, .rows = job->slab_rows, .columns = job->slab_columns};
-    dy.top = mestk_depthwise_origin(y0, g->pad_h, g->stride_h, g->kernel_h);
-    dy.shift = -mestk_depthwise_origin(0, g->pad_w, g->stride_w, g->kernel_w);
+    dy.top = mestk_slab_origin(y0, g->pad_h, g->stride_h, g->kernel_h);
+    dy.shift = -mestk_slab_origin(0, g->pad_w, g->stride_w, g->kernel_w);
     V(depthwise_slab) x = {.lines = dy.lines + mestk_round16((int64_t)dy.rows * dy.columns * LANES), .rows = th,
                            .columns = width, .top = y0, .shift = 0};
     V(depthwise_in) a = {.dy = dy, .x = x.lines, .block = block, .y0 = y0, .ahead = V(depthwise_looks_ahead)(s)};
     a.dx = x.lines + mestk_round16((int64_t)th * width * LANES);
     a.dots = a.dx + mestk_round16((int64_t)th * width * LANES);
-    V(depthwise_zero)(dy.lines, (int64_t)dy.rows * dy.columns);
-    V(depthwise_zero)(x.lines, (int64_t)th * width);
+    vec_zero_lines(dy.lines, (int64_t)dy.rows * dy.columns);
+    vec_zero_lines(x.lines, (int64_t)th * width);
     for (int32_t c = 0; c < s.channels; c++, partial += taps) {
         vec sum[PARTS], dot[2][PARTS];
         V(depthwise_pack)(g->out, &dy, job->dy, block, c);
-        if (lanes < LANES) V(depthwise_clear_lanes)(&dy, lanes);
+        mestk_clear_lanes(dy.lines, (int64_t)dy.rows * dy.columns * LANES, LANES, lanes);
         V(depthwise_pack)(s, &x, job->x, block, c);
         a.w = job->w + (int64_t)c * taps;
         a.channel = c;

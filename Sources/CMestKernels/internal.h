@@ -54,8 +54,6 @@ MESTK_INLINE int32_t mestk_min(int32_t a, int32_t b) { return a < b ? a : b; }
 MESTK_INLINE int32_t mestk_max(int32_t a, int32_t b) { return a > b ? a : b; }
 MESTK_INLINE int64_t mestk_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 MESTK_INLINE int32_t mestk_ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
-/* Division that rounds down, b > 0. */
-MESTK_INLINE int32_t mestk_floor_div(int32_t a, int32_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 /* Parts of scratch begin on cache lines. */
 MESTK_INLINE int64_t mestk_round16(int64_t floats) { return (floats + 15) & ~(int64_t)15; }
 
@@ -110,10 +108,6 @@ MESTK_INLINE void *mestk_at(const void *p, int32_t format, int64_t i)
 MESTK_INLINE void mestk_copy_line(float *to, const float *from, int32_t lanes)
 {
     for (int32_t l = 0; l < lanes; l++) to[l] = from[l];
-}
-MESTK_INLINE void mestk_zero_line(float *to, int32_t lanes)
-{
-    for (int32_t l = 0; l < lanes; l++) to[l] = 0.0f;
 }
 
 /* The lane tree.  An octet is eight lanes: i + (i+4), then i + (i+2), then i + (i+1); four lanes begin

@@ -30,6 +30,7 @@
 #define vec_load V(vec_load)
 #define vec_store V(vec_store)
 #define vec_zero V(vec_zero)
+#define vec_zero_lines V(vec_zero_lines)
 #define vec_fma V(vec_fma)
 #define vec_add_dots V(vec_add_dots)
 #define vec_halves V(vec_halves)
@@ -41,6 +42,10 @@ typedef float vec __attribute__((ext_vector_type(WIDTH), aligned(4)));
 VEC_INLINE vec vec_load(const float *p) { return *(const vec *)p; }
 VEC_INLINE void vec_store(float *p, vec v) { *(vec *)p = v; }
 VEC_INLINE vec vec_zero(void) { return (vec)(0.0f); }
+VEC_INLINE void vec_zero_lines(float *to, int64_t lines)
+{
+    ROLLED for (int64_t i = 0; i < lines * LANES; i += WIDTH) vec_store(to + i, vec_zero());
+}
 VEC_INLINE vec vec_fma(vec a, vec b, vec c)
 {
 #if LEVEL_FMA

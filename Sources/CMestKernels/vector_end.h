@@ -20,6 +20,7 @@
 #undef vec_load
 #undef vec_store
 #undef vec_zero
+#undef vec_zero_lines
 #undef vec_fma
 #undef vec_add_dots
 #undef CHAINS
