@@ -74,6 +74,33 @@ enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_
 /* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
+/* Forward: connections of one filter, or of neighbours that have the same ones: of a block, or of a dense layer. */
+typedef struct conv_list {
+    const float *value;       /* of the first connection and filter */
+    int64_t filter, step;     /* values from filter to filter, from connection to connection */
+    const uint16_t *column;   /* unless dense */
+    const mestk_word *offset; /* by column; of a dense layer: of the first connection, the others follow */
+    int32_t count;
+} conv_list;
+
+/* Those of row r of the index in channel block b; group: w->group, or 1, which is then a constant in the loops. */
+MESTK_INLINE conv_list mestk_conv_list(const mestk_conv_job *job, int32_t r, int32_t b, int32_t group)
+{
+    const mestk_weights *w = job->w;
+    const mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1) + b;
+    return (conv_list){.value = w->value + (int64_t)segment[0] * group, .filter = 1, .step = group,
+                       .column = w->column + segment[0], .offset = job->offset, .count = segment[1] - segment[0]};
+}
+
+/* Those of the filters from o on of a dense layer. */
+MESTK_INLINE conv_list mestk_conv_dense_list(const mestk_conv_job *job, int32_t o, int32_t b)
+{
+    const mestk_weights *w = job->w;
+    int32_t columns = w->channels * w->taps, first = job->segment[b];
+    return (conv_list){.value = w->value + (int64_t)o * columns + first, .filter = columns, .step = 1,
+                       .offset = job->offset + first, .count = job->segment[b + 1] - first};
+}
+
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker);
 void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);
 #endif

@@ -11,15 +11,6 @@
 
 /* ---- forward ---- */
 
-/* Connections of one filter, or of several that have the same ones: those of a block, or of a dense layer. */
-typedef struct V(rows_list) {
-    const float *value;       /* of the first connection and filter */
-    int64_t filter, step;     /* values from filter to filter, from connection to connection */
-    const uint16_t *column;   /* unless dense */
-    const mestk_word *offset; /* by column; of a dense layer: of the first connection, the others follow */
-    int32_t count;
-} V(rows_list);
-
 VEC_INLINE void V(rows_begin)(const mestk_conv_job *job, int32_t o, int32_t b, const float *chains, vec *sum, const int rows,
                               const int columns)
 {
@@ -39,7 +30,7 @@ VEC_INLINE void V(rows_end)(const mestk_conv_job *job, int32_t o, float *chains,
 
 /* One channel block of `filters` filters on rows x columns vectors: every one of x is loaded once for all. */
 VEC_INLINE void V(rows_filters)(const mestk_conv_job *job, const float *slab, float *chains, int32_t o, int32_t b,
-                                V(rows_list) w, const int rows, const int columns, const int filters, const int dense)
+                                conv_list w, const int rows, const int columns, const int filters, const int dense)
 {
     vec sum[4][8];
     UNROLL for (int k = 0; k < filters; k++) V(rows_begin)(job, o + k, b, chains, sum[k], rows, columns);
@@ -55,7 +46,7 @@ VEC_INLINE void V(rows_filters)(const mestk_conv_job *job, const float *slab, fl
 
 /* Filters o .. o + n - 1, which have the same connections. */
 VEC_INLINE void V(rows_shared)(const mestk_conv_job *job, const float *slab, float *chains, int32_t o, int32_t n, int32_t b,
-                               V(rows_list) w, const int rows, const int dense)
+                               conv_list w, const int rows, const int dense)
 {
     const int together = LEVEL_SCALAR ? 1 : LEVEL_ROWS;
     int32_t i = 0;
@@ -68,19 +59,13 @@ VEC_INLINE void V(rows_shared)(const mestk_conv_job *job, const float *slab, flo
 VEC_INLINE void V(rows_of_shared)(const mestk_conv_job *job, const float *slab, float *chains, int32_t b, const int rows)
 {
     const mestk_weights *w = job->w;
-    const mestk_word *segment = job->segment + b;
     if (!w->row_start) {
-        int32_t columns = w->channels * w->taps;
-        V(rows_list) list = {.value = w->value + segment[0], .filter = columns, .step = 1,
-                             .offset = job->offset + segment[0], .count = segment[1] - segment[0]};
-        V(rows_shared)(job, slab, chains, 0, w->rows, b, list, rows, 1);
+        V(rows_shared)(job, slab, chains, 0, w->rows, b, mestk_conv_dense_list(job, 0, b), rows, 1);
         return;
     }
-    for (int32_t o = 0; o < w->rows; o += w->group, segment += job->blocks + 1) {
-        V(rows_list) list = {.value = w->value + (int64_t)segment[0] * w->group, .filter = 1, .step = w->group,
-                             .column = w->column + segment[0], .offset = job->offset, .count = segment[1] - segment[0]};
-        V(rows_shared)(job, slab, chains, o, mestk_min(w->group, w->rows - o), b, list, rows, 0);
-    }
+    for (int32_t o = 0, r = 0; o < w->rows; o += w->group, r++)
+        V(rows_shared)(job, slab, chains, o, mestk_min(w->group, w->rows - o), b, mestk_conv_list(job, r, b, w->group), rows,
+                       0);
 }
 
 /* One filter of patterns, tap by tap. */
@@ -110,10 +95,8 @@ VEC_INLINE void V(rows_of_single)(const mestk_conv_job *job, const float *slab, 
     const mestk_weights *w = job->w;
     const mestk_word *segment = job->segment + b;
     for (int32_t o = 0; o < w->rows; o++, segment += job->blocks + 1) {
-        V(rows_list) list = {.value = w->value + segment[0], .step = 1, .column = w->column + segment[0],
-                             .offset = job->offset, .count = segment[1] - segment[0]};
         if (w->form == MESTK_FORM_PATTERN) V(rows_taps)(job, slab, chains, o, b, segment[0], segment[1], rows, columns);
-        else V(rows_filters)(job, slab, chains, o, b, list, rows, columns, 1, 0);
+        else V(rows_filters)(job, slab, chains, o, b, mestk_conv_list(job, o, b, 1), rows, columns, 1, 0);
     }
 }
 

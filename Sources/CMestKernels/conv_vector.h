@@ -197,17 +197,8 @@ VEC_INLINE void V(conv_kernels)(const mestk_conv_job *job, const V(window) *a, i
     }
 }
 
-/* Neighbouring filters that have the same connections: those of a block, or all of a dense layer. */
-typedef struct V(shared) {
-    const float *value;        /* of the first connection and filter */
-    int64_t filter, step;      /* values from filter to filter, from connection to connection */
-    const uint16_t *column;    /* of blocks */
-    const mestk_word *offset;  /* by column; of a dense layer: of the first connection, the others follow */
-    int32_t count;
-} V(shared);
-
 /* `filters` on one row of a window: every line of x is loaded once for all of them. */
-VEC_INLINE void V(conv_shared_line)(const mestk_conv_job *job, const V(window) *a, int32_t o, V(shared) w,
+VEC_INLINE void V(conv_shared_line)(const mestk_conv_job *job, const V(window) *a, int32_t o, conv_list w,
                                     const int filters, const int dense)
 {
     vec sum[4][4];
@@ -223,11 +214,12 @@ VEC_INLINE void V(conv_shared_line)(const mestk_conv_job *job, const V(window) *
 }
 
 /* Filters o .. o + n - 1 on every row of a window. */
-VEC_INLINE void V(conv_shared)(const mestk_conv_job *job, const V(window) *a, int32_t o, int32_t n, V(shared) w, const int dense)
+VEC_INLINE void V(conv_shared)(const mestk_conv_job *job, const V(window) *a, int32_t o, int32_t n, conv_list w,
+                               const int dense)
 {
     for (int32_t r = 0; r < a->rows; r++) {
         V(window) line = *a;
-        V(shared) at = w;
+        conv_list at = w;
         line.slab += r * a->slab_step;
         line.y += r * a->y_step;
         line.chains += r * 4 * LANES;
@@ -243,23 +235,15 @@ VEC_INLINE void V(conv_shared)(const mestk_conv_job *job, const V(window) *a, in
 static void V(conv_blocks)(const mestk_conv_job *job, const V(window) *a, int32_t b)
 {
     const mestk_weights *w = job->w;
-    const mestk_word *segment = job->segment + b;
-    for (int32_t o = 0; o < w->rows; o += w->group, segment += job->blocks + 1) {
-        V(shared) shared = {.value = w->value + (int64_t)segment[0] * w->group, .filter = 1, .step = w->group,
-                            .column = w->column + segment[0], .offset = job->offset, .count = segment[1] - segment[0]};
-        V(conv_shared)(job, a, o, mestk_min(w->group, w->rows - o), shared, 0);
-    }
+    for (int32_t o = 0, r = 0; o < w->rows; o += w->group, r++)
+        V(conv_shared)(job, a, o, mestk_min(w->group, w->rows - o), mestk_conv_list(job, r, b, w->group), 0);
 }
 
 static void V(conv_dense)(const mestk_conv_job *job, const V(window) *a, int32_t b)
 {
-    const mestk_weights *w = job->w;
-    int32_t columns = w->channels * w->taps, first = job->segment[b];
-    for (int32_t o = 0; o < w->rows; o += LEVEL_ROWS) {
-        V(shared) shared = {.value = w->value + (int64_t)o * columns + first, .filter = columns, .step = 1,
-                            .offset = job->offset + first, .count = job->segment[b + 1] - first};
-        V(conv_shared)(job, a, o, mestk_min(LEVEL_ROWS, w->rows - o), shared, 1);
-    }
+    int32_t filters = job->w->rows;
+    for (int32_t o = 0; o < filters; o += LEVEL_ROWS)
+        V(conv_shared)(job, a, o, mestk_min(LEVEL_ROWS, filters - o), mestk_conv_dense_list(job, o, b), 1);
 }
 
 /* One channel block of every filter on one window. */
@@ -270,18 +254,15 @@ VEC_INLINE void V(conv_filters)(const mestk_conv_job *job, const V(window) *a, i
         V(conv_kernels)(job, a, b, rows);
         return;
     }
-    const mestk_word *offset = job->offset, *segment = job->segment + b;
     int64_t step = a->slab_step;
     int32_t filters = w->rows;
-    for (int32_t o = 0; o < filters; o++, segment += job->blocks + 1) {
-        int32_t count = segment[1] - segment[0];
-        const float *value = w->value + segment[0];
-        const uint16_t *column = w->column + segment[0];
+    for (int32_t o = 0; o < filters; o++) {
+        const conv_list list = mestk_conv_list(job, o, b, 1);
         vec sum[16];
         V(conv_begin)(job, a, o, sum, rows * 4);
-        ROLLED for (int32_t j = 0; j < count; j++) {
-            const float *x = a->slab + offset[column[j]];
-            vec weight = (vec)(value[j]);
+        ROLLED for (int32_t j = 0; j < list.count; j++) {
+            const float *x = a->slab + list.offset[list.column[j]];
+            vec weight = (vec)(list.value[j]);
             UNROLL for (int i = 0; i < rows * 4; i++)
                 sum[i] = vec_fma(weight, vec_load(x + i / 4 * step + i % 4 * LANES), sum[i]);
         }
