@@ -5,6 +5,7 @@
  * are visited row by row, so every pixel meets the taps in order.  Not of one format of stored values: once per
  * lane count.
  */
+#include "patterns.h"
 #define PATTERN_JOIN2(name, lanes) LEVEL(name##_##lanes)
 #define PATTERN_JOIN(name, lanes) PATTERN_JOIN2(name, lanes)
 
@@ -32,26 +33,21 @@ static __attribute__((noinline)) void PATTERN_JOIN(conv_pattern_run, LANES)(
     const float *value = w->value + (int64_t)first * 4;
     vec sum[LEVEL_ROWS * 4], *kept = sums;
     UNROLL for (int i = 0; i < LEVEL_ROWS * 4; i++) sum[i] = kept[i];
-    int32_t corner = w->pattern_taps[4][0] == 5; /* CODE8 */
+    int32_t code8 = w->pattern_taps == mestk_code8;
     ROLLED for (int32_t j = first; j < end; j++, value += 4) {
         const float *x = slab + offset[w->column[j] * 9];
-#define PATTERN(t0, t1, t2, t3)                                                                                \
-    V(conv_pattern)(x, row, value, sum, t0, t1, t2, t3);                                                       \
-    break
+#define PATTERN(number, t0, t1, t2, t3)                      \
+    case number:                                             \
+        V(conv_pattern)(x, row, value, sum, t0, t1, t2, t3); \
+        break;
+#define PATTERN_IN(number, t0, t1, t2, t3) V(conv_pattern)(x, row, value, sum, t0, t1, t2, t3);
         switch (w->pattern[j]) {
-        case 0: PATTERN(4, 5, 7, 8);
-        case 1: PATTERN(3, 4, 6, 7);
-        case 2: PATTERN(1, 2, 4, 5);
-        case 3: PATTERN(0, 1, 3, 4);
-        case 4:
-            if (corner) {
-                PATTERN(5, 6, 7, 8);
-            }
-            PATTERN(1, 3, 4, 5);
-        case 5: PATTERN(3, 4, 5, 7);
-        case 6: PATTERN(1, 4, 5, 7);
-        default: PATTERN(1, 3, 4, 7);
+            MESTK_PATTERNS_SHARED(PATTERN)
+        default: /* the number in which the sets differ */
+            if (code8) MESTK_PATTERNS_CODE8(PATTERN_IN)
+            else MESTK_PATTERNS_CENTRE8(PATTERN_IN)
         }
+#undef PATTERN_IN
 #undef PATTERN
     }
     UNROLL for (int i = 0; i < LEVEL_ROWS * 4; i++) kept[i] = sum[i];

@@ -2,6 +2,7 @@
 /* The second order of a connection set: by input channel.  A counting sort over rows in order, so
  * keys (row * taps + tap) come out ascending within each channel. */
 #include "internal.h"
+#include "patterns.h"
 
 void mestk_index_by_channel(int32_t rows, int32_t channels, int32_t taps, const uint32_t *row_start,
                             const uint16_t *column, uint32_t *channel_start, uint16_t *key,
@@ -26,11 +27,9 @@ void mestk_index_by_channel(int32_t rows, int32_t channels, int32_t taps, const 
     }
 }
 
-const uint8_t (*mestk_patterns(int32_t code8))[4]
-{
-    static const uint8_t centre[8][4] = {{4, 5, 7, 8}, {3, 4, 6, 7}, {1, 2, 4, 5}, {0, 1, 3, 4},
-                                         {1, 3, 4, 5}, {3, 4, 5, 7}, {1, 4, 5, 7}, {1, 3, 4, 7}};
-    static const uint8_t code[8][4] = {{4, 5, 7, 8}, {3, 4, 6, 7}, {1, 2, 4, 5}, {0, 1, 3, 4},
-                                       {5, 6, 7, 8}, {3, 4, 5, 7}, {1, 4, 5, 7}, {1, 3, 4, 7}};
-    return code8 ? code : centre;
-}
+#define ROW(number, t0, t1, t2, t3) [number] = {t0, t1, t2, t3},
+const uint8_t mestk_centre8[8][4] = {MESTK_PATTERNS_SHARED(ROW) MESTK_PATTERNS_CENTRE8(ROW)};
+const uint8_t mestk_code8[8][4] = {MESTK_PATTERNS_SHARED(ROW) MESTK_PATTERNS_CODE8(ROW)};
+#undef ROW
+
+const uint8_t (*mestk_patterns(int32_t code8))[4] { return code8 ? mestk_code8 : mestk_centre8; }

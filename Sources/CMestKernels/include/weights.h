@@ -42,7 +42,7 @@ typedef struct mestk_weights {
     int32_t form;
     int32_t group;                 /* BLOCK: rows of a block, 4, 8 or 16; else 1 */
     const uint8_t *pattern;        /* PATTERN: of each unit */
-    const uint8_t (*pattern_taps)[4]; /* 8 patterns, taps ascending */
+    const uint8_t (*pattern_taps)[4]; /* PATTERN: a table of mestk_patterns */
 } mestk_weights;
 
 /* Rows of the index. */
@@ -65,7 +65,7 @@ void mestk_index_by_channel(int32_t rows, int32_t channels, int32_t taps, const 
                             const uint16_t *column, uint32_t *channel_start, uint16_t *key,
                             uint32_t *position);
 
-/* The taps of the 8 patterns: four corners, then four T, all with the centre.  code8: the 8 of the MEST
- * authors' published code, whose fifth is 5 6 7 8. */
+/* The taps of the 8 patterns, ascending: four corners, then four T, all with the centre.  code8: the 8 of the
+ * MEST authors' published code, whose fifth is 5 6 7 8. */
 const uint8_t (*mestk_patterns(int32_t code8))[4];
 #endif
