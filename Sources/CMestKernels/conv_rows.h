@@ -136,6 +136,9 @@ typedef struct V(rows_unit) {
 /* The dot products of four entries, quad by quad (conv_reference.c), added to four sums. */
 VEC_INLINE void V(rows_add_dots)(const vec *d, float *partial)
 {
+#if WIDTH == 4
+    vec_add_dots(d, partial);
+#else
     typedef float four __attribute__((ext_vector_type(4), aligned(4)));
     four p = *(four *)partial;
 #if WIDTH == 16
@@ -149,7 +152,7 @@ VEC_INLINE void V(rows_add_dots)(const vec *d, float *partial)
     p += __builtin_shufflevector(c, c, 4, 5, 6, 7);
     p += __builtin_shufflevector(c, c, 8, 9, 10, 11);
     p += __builtin_shufflevector(c, c, 12, 13, 14, 15);
-#elif WIDTH == 8
+#else
     vec a = __builtin_shufflevector(d[0], d[1], 0, 1, 8, 9, 4, 5, 12, 13)
             + __builtin_shufflevector(d[0], d[1], 2, 3, 10, 11, 6, 7, 14, 15);
     vec b = __builtin_shufflevector(d[2], d[3], 0, 1, 8, 9, 4, 5, 12, 13)
@@ -158,12 +161,9 @@ VEC_INLINE void V(rows_add_dots)(const vec *d, float *partial)
             + __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
     p += __builtin_shufflevector(c, c, 0, 1, 2, 3);
     p += __builtin_shufflevector(c, c, 4, 5, 6, 7);
-#else
-    vec a = __builtin_shufflevector(d[0], d[1], 0, 1, 4, 5) + __builtin_shufflevector(d[0], d[1], 2, 3, 6, 7);
-    vec b = __builtin_shufflevector(d[2], d[3], 0, 1, 4, 5) + __builtin_shufflevector(d[2], d[3], 2, 3, 6, 7);
-    p += __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
 #endif
     *(four *)partial = p;
+#endif
 }
 
 /* `step` entries of one channel, 4 or 1. */

@@ -12,7 +12,9 @@
 #endif
 #if LANES <= LEVEL_VECTOR_LANES
 #if LANES >= 8
-#include "conv_vector.h"
+#include "conv_pack.h"
+#include "conv_forward.h"
+#include "conv_backward.h"
 #endif
 #include "depthwise_vector.h"
 #if !STORED_BF16
