@@ -297,7 +297,8 @@ static void index_units(void *argument, uint32_t channel, uint32_t worker)
                 int32_t row = w->key[e] / key_taps * rows, j = (int32_t)w->position[e];
                 if (row >= (b + 1) * job->block_channels) break;
                 for (int32_t i = 0; i < size; i++) {
-                    int32_t tap = pattern ? w->pattern_taps[w->pattern[j]][i] : w->key[e] % key_taps, r = row + (pattern ? 0 : i);
+                    int32_t tap = pattern ? w->pattern_taps[w->pattern[j]][i] : w->key[e] % key_taps;
+                    int32_t r = row + (pattern ? 0 : i);
                     if (r >= w->rows || job->tap_class[tap] != class) continue;
                     job->offset[to] = (int32_t)(r * job->slab.channel + (int64_t)job->tap_line[tap] * L);
                     job->position[to] = j * size + i;
@@ -388,7 +389,8 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     job.classes = g->stride_h * g->stride_w;
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * job.classes, w, w->rows);
     /* Whole blocks, so that keys ascend over the blocks of channels. */
-    if (w->row_start && w->form == MESTK_FORM_BLOCK) job.block_channels = mestk_ceil_div(job.block_channels, w->group) * w->group;
+    if (w->row_start && w->form == MESTK_FORM_BLOCK)
+        job.block_channels = mestk_ceil_div(job.block_channels, w->group) * w->group;
     job.blocks = mestk_ceil_div(w->rows, job.block_channels);
     job.connections = mestk_weight_count(w);
     job.tasks = mestk_strips(g->in);
@@ -413,7 +415,8 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
         job.lines = at, at += k->threads * job.line_floats;
         job.slabs = at;
         index_taps(&job);
-        mestk_run(k, (uint32_t)w->channels, w->row_start && w->form > MESTK_FORM_SINGLE ? index_units : index_channel, &job);
+        int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
+        mestk_run(k, (uint32_t)w->channels, units ? index_units : index_channel, &job);
     }
     mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);
     mestk_run(k, (uint32_t)((job.connections + SUM_CHUNK - 1) / SUM_CHUNK), sum_chunk, &job);

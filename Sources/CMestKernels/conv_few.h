@@ -60,7 +60,8 @@ static void V(few_pack_part)(const conv_slab *s, const mestk_operand *from, int3
         for (int32_t i = r0 * tw * lanes / 16 * 16; i < r1 * tw * lanes; i += WIDTH)
             vec_store(value + i, V(operand_value)(&term, tile + i, term.kind));
     } else {
-        for (int32_t i = 0; i < n; i++) value[i] = mestk_operand_value(from, STORED_BF16 ? MESTK_BF16 : MESTK_F32, channel, tile + i);
+        for (int32_t i = 0; i < n; i++)
+            value[i] = mestk_operand_value(from, STORED_BF16 ? MESTK_BF16 : MESTK_F32, channel, tile + i);
     }
     for (int32_t r = r0; r < r1; r++, slab_row++) {
         if (slab_row % s->row_stride >= s->row_phases) continue;
@@ -105,7 +106,8 @@ VEC_INLINE void V(few_pack_tiles)(const conv_slab *s, const mestk_operand *from,
 }
 
 /* Picture rows from `top` on into the slab, +0 around; lanes from `count` on are +0 too. */
-static void V(few_pack)(const conv_slab *s, int32_t block, int32_t top, int32_t shift, const mestk_operand *from, float *slab)
+static void V(few_pack)(const conv_slab *s, int32_t block, int32_t top, int32_t shift, const mestk_operand *from,
+                        float *slab)
 {
     mestk_shape p = s->picture;
     int32_t th = mestk_tile_h(p), last = mestk_min(s->rows, p.height - top), kind = V(operand_term)(from, 0).kind;
@@ -181,6 +183,7 @@ static void V(few_store_small_y)(const mestk_conv_job *job, int32_t task, const 
 {
     mestk_shape s = job->g->out;
     int32_t n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes, tx = mestk_tiles_x(s), ty = mestk_tiles_y(s);
+    int32_t lanes = mestk_max(0, mestk_min(s.lanes, job->count - task / ty * s.lanes)); /* that are summed */
     V(few_rows) k = {.s = s, .pitch = job->row_floats, .stride = 1, .columns = job->row_floats / s.lanes};
     for (int32_t c = 0; c < s.channels; c++, chains += job->chain_channel) {
         for (int32_t t = 0; t < tx; t++) {
@@ -190,7 +193,7 @@ static void V(few_store_small_y)(const mestk_conv_job *job, int32_t task, const 
             mestk_write_line(job->y, s.format, at, n, value);
         }
         if (job->sums)
-            mestk_sum_strip_reference(s, task, c, job->y, job->y, mestk_max(0, mestk_min(s.lanes, job->count - task / ty * s.lanes)),
+            mestk_sum_strip_reference(s, task, c, job->y, job->y, lanes,
                                       job->sums + ((int64_t)task * s.channels + c) * 2);
     }
 }
@@ -210,7 +213,8 @@ static void V(few_forward)(const mestk_conv_job *job, int32_t task, int32_t work
 /* ---- backward ---- */
 
 /* Stores the rows as dx: the old one added, masked, summed. */
-static void V(few_store_dx)(const mestk_conv_job *job, const V(few_rows) *k, int32_t task, const float *chains, const float *x)
+static void V(few_store_dx)(const mestk_conv_job *job, const V(few_rows) *k, int32_t task, const float *chains,
+                            const float *x)
 {
     const mestk_gradient *to = job->gradient;
     mestk_shape s = k->s;
@@ -239,7 +243,8 @@ static void V(few_store_dx)(const mestk_conv_job *job, const V(few_rows) *k, int
                     v = round_stored(v);
                     sum[h] += v;
                     UNROLL for (int b = 0; b < 2; b++)
-                        if (to->normed[b]) dot[b][h] = vec_fma(v, get_stored((const stored *)to->normed[b] + at + j), dot[b][h]);
+                        if (to->normed[b])
+                            dot[b][h] = vec_fma(v, get_stored((const stored *)to->normed[b] + at + j), dot[b][h]);
                 }
             }
         }
@@ -274,7 +279,8 @@ static void V(few_store_small_dx)(const mestk_conv_job *job, const V(few_rows) *
             }
         }
         for (int b = 0; b < 2 && to->normed[b]; b++)
-            mestk_sum_strip_reference(s, task, c, to->dx, to->normed[b], s.lanes, to->sums[b] + ((int64_t)task * s.channels + c) * 2);
+            mestk_sum_strip_reference(s, task, c, to->dx, to->normed[b], s.lanes,
+                                      to->sums[b] + ((int64_t)task * s.channels + c) * 2);
     }
 }
 

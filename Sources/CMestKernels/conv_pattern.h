@@ -28,7 +28,8 @@ VEC_INLINE void V(conv_pattern)(const float *x, int64_t row, const float *value,
 
 /* Kernels first .. end-1; sums: LEVEL_ROWS * 4 vectors. */
 static __attribute__((noinline)) void PATTERN_JOIN(conv_pattern_run, LANES)(
-    const mestk_weights *w, const mestk_word *offset, const float *slab, int64_t row, int32_t first, int32_t end, void *sums)
+    const mestk_weights *w, const mestk_word *offset, const float *slab, int64_t row, int32_t first, int32_t end,
+    void *sums)
 {
     const float *value = w->value + (int64_t)first * 4;
     vec sum[LEVEL_ROWS * 4], *kept = sums;

@@ -59,7 +59,10 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
 
 /* Values of a unit that belong to one row: the taps of a pattern, else 1; and those of one entry, in all rows. */
 static int32_t of_row(const mestk_weights *w) { return w->row_start && w->form == MESTK_FORM_PATTERN ? 4 : 1; }
-static int32_t of_entry(const mestk_weights *w) { return w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : of_row(w); }
+static int32_t of_entry(const mestk_weights *w)
+{
+    return w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : of_row(w);
+}
 
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker)
 {
@@ -84,8 +87,9 @@ void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32
                 int32_t iy = (y0 + p / width) * g->stride_h + tap / g->kernel_w - g->pad_h;
                 int32_t ix = p % width * g->stride_w + tap % g->kernel_w - g->pad_w;
                 int32_t inside = iy >= 0 && iy < g->in.height && ix >= 0 && ix < g->in.width;
+                int64_t at = inside ? mestk_line(g->in, block, c, iy, ix) : 0;
                 for (int32_t l = 0; l < L; l++) {
-                    float x = inside ? mestk_operand_value(job->x, g->in.format, c, mestk_line(g->in, block, c, iy, ix) + l) : 0.0f;
+                    float x = inside ? mestk_operand_value(job->x, g->in.format, c, at + l) : 0.0f;
                     y[l] = mestk_fma_inline(value, x, y[l]);
                 }
             }
@@ -118,7 +122,8 @@ static float gradient_at(const mestk_conv_job *job, int32_t block, int32_t o, in
     return block * s.lanes + lane < job->count ? mestk_operand_value(job->dy, s.format, o, at + lane) : 0.0f;
 }
 
-static void store_unit(const mestk_conv_job *job, int32_t block, int32_t c, const unit *u, float x[16][16], float chain[16][16])
+static void store_unit(const mestk_conv_job *job, int32_t block, int32_t c, const unit *u, float x[16][16],
+                       float chain[16][16])
 {
     const mestk_gradient *to = job->gradient;
     mestk_shape s = job->g->in;

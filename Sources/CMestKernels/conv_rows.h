@@ -11,8 +11,8 @@
 
 /* ---- forward ---- */
 
-VEC_INLINE void V(rows_begin)(const mestk_conv_job *job, int32_t o, int32_t b, const float *chains, vec *sum, const int rows,
-                              const int columns)
+VEC_INLINE void V(rows_begin)(const mestk_conv_job *job, int32_t o, int32_t b, const float *chains, vec *sum,
+                              const int rows, const int columns)
 {
     vec start = (vec)(job->start ? job->start[o] : 0.0f);
     chains += o * job->chain_channel;
@@ -64,13 +64,13 @@ VEC_INLINE void V(rows_of_shared)(const mestk_conv_job *job, const float *slab, 
         return;
     }
     for (int32_t o = 0, r = 0; o < w->rows; o += w->group, r++)
-        V(rows_shared)(job, slab, chains, o, mestk_min(w->group, w->rows - o), b, mestk_conv_list(job, r, b, w->group), rows,
-                       0);
+        V(rows_shared)(job, slab, chains, o, mestk_min(w->group, w->rows - o), b, mestk_conv_list(job, r, b, w->group),
+                       rows, 0);
 }
 
 /* One filter of patterns, tap by tap. */
-VEC_INLINE void V(rows_taps)(const mestk_conv_job *job, const float *slab, float *chains, int32_t o, int32_t b, int32_t first,
-                             int32_t end, const int rows, const int columns)
+VEC_INLINE void V(rows_taps)(const mestk_conv_job *job, const float *slab, float *chains, int32_t o, int32_t b,
+                             int32_t first, int32_t end, const int rows, const int columns)
 {
     const mestk_weights *w = job->w;
     const float *value = w->value + (int64_t)first * 4;
@@ -202,10 +202,11 @@ VEC_INLINE void V(rows_channels)(const mestk_conv_job *job, const V(rows_unit) *
                                  const int columns, const int need_dx)
 {
     int32_t sections = job->blocks * job->classes, channels = job->g->in.channels;
+    int64_t channel = job->inner.channel;
     const mestk_word *segment = job->segment + u->section;
     const float *from = u->x;
     float *chains = u->chains;
-    for (int32_t c = 0; c < channels; c++, segment += sections + 1, from += job->inner.channel, chains += job->inner.channel) {
+    for (int32_t c = 0; c < channels; c++, segment += sections + 1, from += channel, chains += channel) {
         int32_t e = segment[0], end = segment[1];
         vec x[8], chain[8];
         UNROLL for (int i = 0; i < rows * columns; i++) {

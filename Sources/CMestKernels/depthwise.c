@@ -59,8 +59,10 @@ static void forward_strip(void *argument, uint32_t strip, uint32_t worker)
 void mestk_depthwise_forward(const mestk_context *k, const mestk_conv *g, const float *w, const float *start,
                              const mestk_operand *x, void *y, int32_t count, double *sums, float *scratch)
 {
-    mestk_depthwise_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .count = count, .sums = sums, .work = scratch};
-    depthwise_run run = {&job, mestk_kernels_of(k->level)->depthwise_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
+    mestk_depthwise_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .count = count, .sums = sums,
+                               .work = scratch};
+    const mestk_kernels *kernels = mestk_kernels_of(k->level);
+    depthwise_run run = {&job, kernels->depthwise_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
     plan_forward(&job);
     mestk_run(k, (uint32_t)job.tasks, forward_strip, &run);
 }
@@ -81,7 +83,8 @@ void mestk_depthwise_backward(const mestk_context *k, const mestk_conv *g, const
                               float *db, int32_t gradient_chunks, float *scratch)
 {
     mestk_depthwise_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .gradient = dx};
-    depthwise_run run = {&job, 0, mestk_kernels_of(k->level)->depthwise_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
+    const mestk_kernels *kernels = mestk_kernels_of(k->level);
+    depthwise_run run = {&job, 0, kernels->depthwise_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
     plan_backward(&job, gradient_chunks);
     job.partials = scratch;
     job.work = scratch + job.groups * job.partial_stride;

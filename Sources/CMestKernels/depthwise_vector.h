@@ -49,7 +49,8 @@ VEC_INLINE void V(depthwise_pack_tiles)(mestk_shape p, const V(depthwise_slab) *
 }
 
 /* One channel of the operand; lines outside the picture are left alone. */
-static void V(depthwise_pack)(mestk_shape p, const V(depthwise_slab) *s, const mestk_operand *from, int32_t block, int32_t c)
+static void V(depthwise_pack)(mestk_shape p, const V(depthwise_slab) *s, const mestk_operand *from, int32_t block,
+                              int32_t c)
 {
     V(term) term = V(operand_term)(from, c);
     int32_t th = mestk_tile_h(p), last = mestk_min(s->rows, p.height - s->top);
@@ -110,7 +111,8 @@ VEC_INLINE void V(depthwise_outputs)(const mestk_depthwise_job *job, V(depthwise
     }
 }
 
-VEC_INLINE void V(depthwise_forward_channel)(const mestk_depthwise_job *job, V(depthwise_out) *a, int32_t y0, const int three)
+VEC_INLINE void V(depthwise_forward_channel)(const mestk_depthwise_job *job, V(depthwise_out) *a, int32_t y0,
+                                             const int three)
 {
     mestk_shape s = job->g->out;
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), tx = mestk_tiles_x(s);
@@ -199,7 +201,8 @@ VEC_INLINE void V(depthwise_store)(const mestk_gradient *to, V(depthwise_in) *a,
         vec v = round_stored(chain[p]);
         a->sum += v;
         UNROLL for (int n = 0; n < 2; n++)
-            if (to->normed[n]) a->dot[n] = vec_fma(v, get_stored((const stored *)to->normed[n] + at + p * LANES), a->dot[n]);
+            if (to->normed[n])
+                a->dot[n] = vec_fma(v, get_stored((const stored *)to->normed[n] + at + p * LANES), a->dot[n]);
     }
 }
 
@@ -322,7 +325,8 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
     int32_t th = mestk_tile_h(s), ty = mestk_tiles_y(s), width = mestk_tiles_x(s) * mestk_tile_w(s);
     int32_t taps = g->kernel_h * g->kernel_w, three = V(depthwise_is_three)(g);
     int32_t block = strip / ty, y0 = strip % ty * th, lanes = job->count - block * LANES;
-    V(depthwise_slab) dy = {.lines = job->work + worker * job->work_floats, .rows = job->slab_rows, .columns = job->slab_columns};
+    V(depthwise_slab) dy = {.lines = job->work + worker * job->work_floats, .rows = job->slab_rows,
+                            .columns = job->slab_columns};
     dy.top = mestk_slab_origin(y0, g->pad_h, g->stride_h, g->kernel_h);
     dy.shift = -mestk_slab_origin(0, g->pad_w, g->stride_w, g->kernel_w);
     V(depthwise_slab) x = {.lines = dy.lines + mestk_round16((int64_t)dy.rows * dy.columns * LANES), .rows = th,

@@ -86,7 +86,10 @@ MESTK_INLINE void mestk_put(void *p, int32_t format, int64_t i, float v)
     else ((float *)p)[i] = v;
 }
 /* v as it will be read again. */
-MESTK_INLINE float mestk_rounded(int32_t format, float v) { return format == MESTK_BF16 ? mestk_widen(mestk_narrow(v)) : v; }
+MESTK_INLINE float mestk_rounded(int32_t format, float v)
+{
+    return format == MESTK_BF16 ? mestk_widen(mestk_narrow(v)) : v;
+}
 
 /* Line `at` of p: where it lies, or a copy in `buffer`. */
 MESTK_INLINE const float *mestk_read_line(const void *p, int32_t format, int64_t at, int32_t lanes, float *buffer)

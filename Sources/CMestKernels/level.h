@@ -105,14 +105,16 @@ static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t 
     .sgd = LEVEL(sgd), .gradient_average = LEVEL(gradient_average),                                           \
     .sum_of_squares = LEVEL(sum_of_squares), .sum_of_magnitudes = LEVEL(sum_of_magnitudes)
 
+#define LEVEL_FEW(name) LEVEL(few_##name##_16), LEVEL(few_##name##_16)
+#define LEVEL_FEW_BF16(name) LEVEL(few_##name##_16_bf16), LEVEL(few_##name##_16_bf16)
 #if LEVEL_VECTOR_LANES == 16
-#define LEVEL_CONVS(name) \
-    {{LEVEL(few_##name##_16), LEVEL(few_##name##_16), LEVEL(conv_##name##_8), LEVEL(conv_##name##_16)}, \
-     {LEVEL(few_##name##_16_bf16), LEVEL(few_##name##_16_bf16), LEVEL(conv_##name##_8_bf16), LEVEL(conv_##name##_16_bf16)}}
+#define LEVEL_CONVS(name)                                                \
+    {{LEVEL_FEW(name), LEVEL(conv_##name##_8), LEVEL(conv_##name##_16)}, \
+     {LEVEL_FEW_BF16(name), LEVEL(conv_##name##_8_bf16), LEVEL(conv_##name##_16_bf16)}}
 #else
-#define LEVEL_CONVS(name) \
-    {{LEVEL(few_##name##_16), LEVEL(few_##name##_16), mestk_conv_##name##_reference, mestk_conv_##name##_reference}, \
-     {LEVEL(few_##name##_16_bf16), LEVEL(few_##name##_16_bf16), mestk_conv_##name##_reference, mestk_conv_##name##_reference}}
+#define LEVEL_CONVS(name)                                                             \
+    {{LEVEL_FEW(name), mestk_conv_##name##_reference, mestk_conv_##name##_reference}, \
+     {LEVEL_FEW_BF16(name), mestk_conv_##name##_reference, mestk_conv_##name##_reference}}
 #endif
 
 #if LEVEL_VECTOR_LANES

@@ -165,8 +165,8 @@ VEC_INLINE void V(reduce_samples)(vec *a, vec *b, int32_t lanes, double *sums)
 }
 
 /* The sums of one channel of a stored tensor, and of its products with another. */
-static __attribute__((unused)) void V(strip_sums)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const stored *v, const stored *other,
-                          double *sums)
+static __attribute__((unused)) void V(strip_sums)(mestk_shape s, int32_t strip, int32_t c, int32_t count,
+                                                  const stored *v, const stored *other, double *sums)
 {
     int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
     V(valid) valid[2];
@@ -210,9 +210,11 @@ static void V(finish_gradient)(const mestk_strip_job *job, int32_t strip)
                         put_stored(dx + j, v);
                     }
                     sum[CHAIN(i, h)] += v;
-                    UNROLL for (int b = 0; b < 2; b++)
-                        if (g->normed[b])
-                            dot[b][CHAIN(i, h)] = vec_fma(v, get_stored((const stored *)g->normed[b] + at + j), dot[b][CHAIN(i, h)]);
+                    UNROLL for (int b = 0; b < 2; b++) {
+                        if (!g->normed[b]) continue;
+                        vec *chain = &dot[b][CHAIN(i, h)];
+                        *chain = vec_fma(v, get_stored((const stored *)g->normed[b] + at + j), *chain);
+                    }
                 }
             }
         }

@@ -71,10 +71,11 @@ static void zero_plane(mestk_shape s, int32_t block, int32_t c, void *dx)
 {
     int64_t tiles = (int64_t)mestk_tiles_y(s) * mestk_tiles_x(s);
     int64_t values = (int64_t)mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
-    for (int64_t t = 0; t < tiles; t++)
-        for (int64_t i = 0; i < values; i++) mestk_put(dx, s.format, ((block * tiles + t) * s.channels + c) * values + i, 0.0f);
+    for (int64_t t = 0; t < tiles; t++) {
+        int64_t at = ((block * tiles + t) * s.channels + c) * values;
+        for (int64_t i = 0; i < values; i++) mestk_put(dx, s.format, at + i, 0.0f);
+    }
 }
-
 
 static void global_forward_plane(void *argument, uint32_t index, uint32_t worker)
 {
