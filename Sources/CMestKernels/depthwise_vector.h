@@ -12,8 +12,8 @@ typedef struct V(depthwise_slab) {
     int32_t rows, columns, top, shift;
 } V(depthwise_slab);
 
-/* What the next channel reads or writes of a row of a tile: its tiles lie too far apart for the hardware to guess
- * (measured: a quarter faster).  Of wide pictures it would be evicted again before it is used. */
+/* What the next channel reads or writes of a row of a tile is prefetched, since its tiles lie too far apart for
+ * the hardware to guess.  Of wide pictures it would be evicted again before it is used. */
 VEC_INLINE int32_t V(depthwise_looks_ahead)(mestk_shape s) { return mestk_tiles_x(s) <= 16; }
 
 VEC_INLINE void V(depthwise_prefetch)(const stored *p, const int write)
