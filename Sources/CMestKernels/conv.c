@@ -139,7 +139,7 @@ int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_
                                     int64_t capacity)
 {
     int64_t blocks = mestk_ceil_div(g->out.channels, backward_l1_block(g));
-    int64_t segments = g->in.channels * (blocks * g->stride_h * g->stride_w + 1);
+    int64_t segments = g->in.channels * (blocks * mestk_classes(g) + 1);
     return 3 * words16(capacity) + words16(segments) + 2 * words16(g->kernel_h * g->kernel_w)
            + threads * (backward_slab(g).floats + backward_chains(g) + backward_lines(g))
            + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
@@ -236,7 +236,7 @@ static void index_taps(mestk_conv_job *job)
     int32_t kw = g->kernel_w, sh = g->stride_h, sw = g->stride_w;
     for (int32_t tap = 0; tap < g->kernel_h * kw; tap++) {
         int32_t ky = tap / kw, kx = tap % kw;
-        job->tap_class[tap] = ky % sh * sw + kx % sw;
+        job->tap_class[tap] = mestk_class_of(g, ky % sh, kx % sw);
         job->tap_line[tap] = ((g->kernel_h - 1) / sh - ky / sh) * job->slab.columns + (kw - 1) / sw - kx / sw;
     }
 }
@@ -386,8 +386,8 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     job.inner = inner_slab(g);
     job.rows = computed_rows(g->in);
     job.row_floats = backward_row_floats(g);
-    job.classes = g->stride_h * g->stride_w;
-    job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * job.classes, w, w->rows);
+    job.classes = mestk_classes(g);
+    job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * g->stride_h * g->stride_w, w, w->rows);
     /* Whole blocks, so that keys ascend over the blocks of channels. */
     if (w->row_start && w->form == MESTK_FORM_BLOCK)
         job.block_channels = mestk_ceil_div(job.block_channels, w->group) * w->group;

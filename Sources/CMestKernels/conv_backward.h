@@ -185,7 +185,7 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
                         u.inside[p] = qy < in.height && qx < in.width;
                         u.whole &= u.inside[p];
                     }
-                    V(conv_unit)(job, &u, a * sw + b, rows, partial);
+                    V(conv_unit)(job, &u, mestk_class_of(g, a, b), rows, partial);
                 }
             }
         }

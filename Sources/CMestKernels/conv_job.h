@@ -74,6 +74,16 @@ enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_
 /* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
+/* Backward: number of a class of pixels, a and b (slab.h) that of rows and that of columns.  Those that no tap
+ * meets, where the stride is larger than the kernel, are one class without entries, the last. */
+MESTK_INLINE int32_t mestk_class_of(const mestk_conv *g, int32_t a, int32_t b)
+{
+    int32_t high = mestk_min(g->stride_h, g->kernel_h), wide = mestk_min(g->stride_w, g->kernel_w);
+    return a < high && b < wide ? a * wide + b : high * wide;
+}
+
+MESTK_INLINE int32_t mestk_classes(const mestk_conv *g) { return mestk_class_of(g, g->stride_h - 1, g->stride_w - 1) + 1; }
+
 /* Forward: connections of one filter, or of neighbours that have the same ones: of a block, or of a dense layer. */
 typedef struct conv_list {
     const float *value;       /* of the first connection and filter */

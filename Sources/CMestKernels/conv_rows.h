@@ -266,11 +266,12 @@ static void V(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top,
                 int64_t at = (y - y0) * x_row + x_column * lanes + f;
                 V(rows_unit) unit = {.slab = slab + (row * s->columns + column) * lanes + f, .x = x + at, .chains = dx + at,
                                      .down = (int64_t)s->columns * lanes, .x_down = sh * x_row};
+                int32_t class = mestk_class_of(g, a, b);
                 if (rows == 1 && n > LANES) { /* as two */
-                    V(rows_unit_of)(job, unit, a * sw + b, 1, 0, partial);
+                    V(rows_unit_of)(job, unit, class, 1, 0, partial);
                     unit.slab += LANES, unit.x += LANES, unit.chains += LANES;
                 }
-                if (rows > 0) V(rows_unit_of)(job, unit, a * sw + b, rows, n > LANES, partial);
+                if (rows > 0) V(rows_unit_of)(job, unit, class, rows, n > LANES, partial);
             }
         }
     }
