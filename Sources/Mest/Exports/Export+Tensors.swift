@@ -47,7 +47,7 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     default: throw model.message.start("tensor ").integer(tensor).text(" is unknown; use MEST_TENSOR_*").as(.argument)
     }
     if !place.exists {
-        throw model.state.pointee.plan.layer(int(layer), model.message).text(" has no tensor ").integer(tensor)
+        throw model.state.pointee.plan.layer(int(layer), model.message).text(" has no tensor ").text(tensorName(tensor))
             .text(" (kind, flags or inference_only)").as(.argument)
     }
     let gradient = int(tensor) == MEST_TENSOR_WEIGHT_GRADIENT || int(tensor) == MEST_TENSOR_BIAS_GRADIENT
@@ -57,6 +57,23 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     return Found(
         values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, model: model,
         node: node)
+}
+
+/// As messages name it: MEST_TENSOR_* without the prefix.
+private func tensorName(_ tensor: Int32) -> StaticString {
+    switch int(tensor) {
+    case MEST_TENSOR_WEIGHT: return "WEIGHT"
+    case MEST_TENSOR_WEIGHT_GRADIENT: return "WEIGHT_GRADIENT"
+    case MEST_TENSOR_WEIGHT_MOMENTUM: return "WEIGHT_MOMENTUM"
+    case MEST_TENSOR_BIAS: return "BIAS"
+    case MEST_TENSOR_BIAS_GRADIENT: return "BIAS_GRADIENT"
+    case MEST_TENSOR_BIAS_MOMENTUM: return "BIAS_MOMENTUM"
+    case MEST_TENSOR_SCALE: return "SCALE"
+    case MEST_TENSOR_SCALE_GRADIENT: return "SCALE_GRADIENT"
+    case MEST_TENSOR_SCALE_MOMENTUM: return "SCALE_MOMENTUM"
+    case MEST_TENSOR_RUNNING_MEAN: return "RUNNING_MEAN"
+    default: return "RUNNING_VAR"
+    }
 }
 
 private func node(_ model: Model, _ layer: UInt32) throws(Status) -> UnsafeMutablePointer<Node> {

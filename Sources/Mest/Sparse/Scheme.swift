@@ -94,6 +94,20 @@ func withSparseScheme<V: SchemeVisitor>(_ scheme: Int32, _ visitor: V) throws(V.
     }
 }
 
+/// As messages name it: MEST_SCHEME_* without the prefix.
+func schemeName(_ scheme: Int32) -> StaticString {
+    switch int(scheme) {
+    case MEST_SCHEME_UNSTRUCTURED: return "UNSTRUCTURED"
+    case MEST_SCHEME_BLOCK4: return "BLOCK4"
+    case MEST_SCHEME_BLOCK8: return "BLOCK8"
+    case MEST_SCHEME_BLOCK16: return "BLOCK16"
+    case MEST_SCHEME_PATTERN: return "PATTERN"
+    case MEST_SCHEME_NM24: return "NM24"
+    case MEST_SCHEME_FAN_IN: return "FAN_IN"
+    default: return "DEFAULT"
+    }
+}
+
 // MARK: - Questions to a scheme that is known at run time only
 
 struct ReserveIndex: SchemeVisitor {
