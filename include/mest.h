@@ -436,7 +436,8 @@ typedef struct mest_layer_plan {
     float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
     uint64_t active;            /* connections at the target; expected, where the last block of a
                                    scheme lacks outputs                                          */
-    uint64_t capacity;          /* connections there is room for                                 */
+    uint64_t capacity;          /* connections there is room for; of blocks, a last one of fewer
+                                   outputs takes the room of a whole one                         */
     uint64_t weight_bytes;      /* as in the plan, this layer's share, alignment included        */
     uint64_t index_bytes;
     uint64_t gradient_bytes;
@@ -761,7 +762,7 @@ typedef struct mest_csr {
     uint32_t rows;
     uint32_t columns;
     uint32_t count;               /* connections                                                 */
-    uint32_t capacity;            /* room for connections (set: ignored)                         */
+    uint32_t capacity;            /* the layer's, mest_layer_plan.capacity (set: ignored)        */
     uint32_t reserved;
     const uint32_t *row_start;    /* rows + 1                                                    */
     const uint16_t *column;       /* count, ascending inside a row                               */
@@ -775,9 +776,15 @@ typedef struct mest_csr {
 MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, uint32_t layer,
                                                        mest_csr *out_csr);
 
-/* Replaces connections and values.  count may be anything up to capacity; the next mutation brings
- * it to its target.  Errors: ARGUMENT (shape, order, range, not finite, more than capacity),
- * UNSUPPORTED (connections that the layer's scheme cannot have). */
+/*
+ * Replaces connections and values.  They may be more or fewer than the layer has, as far as its capacity
+ * suffices; the next mutation brings them to the target.  The capacity that a set needs is
+ *     UNSTRUCTURED, PATTERN, NM24, FAN_IN    its count
+ *     BLOCK4, BLOCK8, BLOCK16                the columns of every block, added up, times 4, 8, 16: its
+ *                                            count, with the last block as if it lacked no outputs
+ * Errors: ARGUMENT (shape, order, range, not finite, more than the capacity: the message says what is
+ * needed), UNSUPPORTED (connections that the layer's scheme cannot have).
+ */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32_t layer,
                                                        const mest_csr *csr);
 

@@ -218,9 +218,6 @@ private func check(_ csr: mest_csr, _ model: Model, _ node: UnsafeMutablePointer
         throw model.message.start("csr is ").integer(csr.rows).text(" x ").integer(csr.columns).text(", the layer is ")
             .integer(n.rows).text(" x ").integer(n.columns).as(.argument)
     }
-    if int64(csr.count) > n.weight.capacity {
-        throw model.noRoom(n, csr)
-    }
     guard let start = csr.row_start else { throw null("csr.row_start", model.message) }
     guard let column = csr.column else { throw null("csr.column", model.message) }
     guard let value = csr.value else { throw null("csr.value", model.message) }
@@ -229,6 +226,14 @@ private func check(_ csr: mest_csr, _ model: Model, _ node: UnsafeMutablePointer
     }
     for r in 0..<int(n.rows) where start[r] > start[r &+ 1] || start[r &+ 1] > csr.count {
         throw model.message.start("csr.row_start falls or exceeds count at row ").integer(r).as(.argument)
+    }
+    // Before the columns are read: where count is wrong, there may be fewer.
+    let need = max(int64(csr.count), withScheme(n, RoomFor(csr: csr, node: n)))
+    if need > n.weight.capacity {
+        throw model.state.pointee.plan.layer(int(n.index), model.message).text(": the csr has ").integer(csr.count)
+            .text(" connections, which need a capacity of ").integer(need).text(" (scheme ").text(schemeName(n.scheme))
+            .text("); the layer's is ").integer(n.weight.capacity).text(": create the model with a higher density")
+            .as(.argument)
     }
     for r in 0..<int(n.rows) {
         for j in int(start[r])..<int(start[r &+ 1]) {

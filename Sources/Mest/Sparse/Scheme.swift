@@ -60,6 +60,9 @@ protocol Scheme {
     /// The connections of one row of the matrix, columns ascending: body(column, where its value lies).
     static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void)
 
+    /// Values that a set of connections takes: what must not exceed the capacity.
+    static func room(for csr: mest_csr, _ node: Node) -> Int64
+
     /// Takes over a checked set of connections; gradients and averages start at 0. UNSUPPORTED when the
     /// scheme does not have such a set.
     static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status)
@@ -67,6 +70,7 @@ protocol Scheme {
 
 extension Scheme {
     static var densest: Ratio { .one }
+    static func room(for csr: mest_csr, _ node: Node) -> Int64 { int64(csr.count) }
 }
 
 // MARK: - The table
@@ -140,6 +144,12 @@ struct Mutate: SchemeVisitor {
     let amount: Amount
     let key: UInt64
     func visit<S: Scheme>(_: S.Type) throws(Never) { S.mutate(model, node, amount, key: key) }
+}
+
+struct RoomFor: SchemeVisitor {
+    let csr: mest_csr
+    let node: Node
+    func visit<S: Scheme>(_: S.Type) throws(Never) -> Int64 { S.room(for: csr, node) }
 }
 
 struct Replace: SchemeVisitor {

@@ -38,7 +38,7 @@ class LayerPlan:
     columns: int
     density: float  # at the target, 1 when dense
     active: int  # connections at the target
-    capacity: int  # connections there is room for
+    capacity: int  # connections there is room for; a last block of fewer outputs takes a whole one's
     weight_bytes: int
     index_bytes: int
     gradient_bytes: int
