@@ -189,7 +189,8 @@ typedef struct mest_layer {
     uint32_t dilation_w;
     uint32_t groups;     /* 0 or 1: every output sees every input.  As many as inputs and outputs:
                             depthwise, each channel on its own; its weights are dense whatever
-                            config.density says.  Others: MEST_ERR_UNSUPPORTED in this version   */
+                            the config says, a density below 1 or scheme of its own is refused.
+                            Others: MEST_ERR_UNSUPPORTED in this version                         */
     uint32_t flags;      /* MEST_FLAG_*                                                          */
     int32_t  scheme;     /* LINEAR, CONV2D: MEST_SCHEME_*; for layers with density below 1       */
     float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];

@@ -191,6 +191,17 @@ def test_a_scheme_needs_a_sparse_layer():
         mest.Model([Input(4), Linear(3, density=0.5, scheme="blocks")])
 
 
+def test_depthwise_convolutions_are_dense():
+    """A scheme of their own is refused with the right advice; the config's passes them by."""
+    depthwise = dict(groups=6, name="depthwise")
+    layers = [Input(6, 5, 5), Conv2d(6, 3, scheme="fan_in", **depthwise), Flatten(), Linear(2)]
+    for density in (0.5, None):
+        with pytest.raises(mest.UnsupportedError, match="FAN_IN, but a depthwise .* dense; leave scheme unset"):
+            mest.plan(layers, density=density)
+    layers[1] = Conv2d(6, 3, **depthwise)
+    assert [part.sparse for part in mest.plan(layers, density=0.5, scheme="fan_in").layers][1::2] == [False, True]
+
+
 def test_layers_name_their_own():
     layers = [Input(8), Linear(8, scheme="fan_in"), Linear(8), Linear(2, density=1.0)]
     plan = mest.plan(layers, density=0.5, scheme="block8")
