@@ -194,7 +194,8 @@ typedef struct mest_layer {
     uint32_t flags;      /* MEST_FLAG_*                                                          */
     int32_t  scheme;     /* LINEAR, CONV2D: MEST_SCHEME_*; for layers with density below 1       */
     float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
-                            0: what config.density and config.distribution give; 1: dense        */
+                            0: what config.density and config.distribution give; 1: dense.
+                            The plan tells the nearest that the layer can have                   */
     float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics, of which
                             the variance is the unbiased one; 0: 0.1                             */
     float    epsilon;    /* BATCH_NORM: added to the variance; 0: 1e-5                           */
@@ -434,7 +435,9 @@ typedef struct mest_layer_plan {
     uint32_t rows;              /* LINEAR, CONV2D: weight matrix, outputs x (inputs * kernel); of
                                    a depthwise convolution outputs x kernel                      */
     uint32_t columns;
-    float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
+    float    density;           /* active / (rows * columns): what was asked, rounded to whole units of
+                                   the scheme, of PATTERN and FAN_IN as many for every output; 1 when
+                                   dense; 0 for layers without weights                           */
     uint64_t active;            /* connections at the target; expected, where the last block of a
                                    scheme lacks outputs                                          */
     uint64_t capacity;          /* connections there is room for; of blocks, a last one of fewer

@@ -75,6 +75,26 @@ def test_counts(scheme):
     assert part.macs == 480
 
 
+@pytest.mark.parametrize(
+    "layer, connections",
+    [
+        (Linear(6, density=0.1, scheme="fan_in"), 6 * 1),  # of 9 inputs one, not 0.9
+        (Linear(6, density=0.4, scheme="fan_in"), 6 * 4),
+        (Conv2d(6, 3, density=0.1, scheme="pattern"), 6 * 4 * 2),  # of 9 kernels 2, not 2.025
+        (Conv2d(6, 3, density=0.01, scheme="pattern"), 6 * 4),
+        (Conv2d(6, 3, density=0.1), 49),  # of 486 not 48.6
+        (Linear(6, density=1.0), 54),
+    ],
+)
+def test_the_plan_tells_the_real_density(layer, connections):
+    picture = isinstance(layer, Conv2d)
+    layers = [Input(9, 3 * picture or 1, 3 * picture or 1), layer, Flatten(), Linear(2, density=1.0)]
+    model = mest.Model(layers, density=0.5)
+    part = model.plan().layers[1]
+    assert part.active == model.connections()[1] == connections
+    assert part.density == pytest.approx(connections / (part.rows * part.columns), rel=1e-6)
+
+
 @pytest.mark.parametrize("height", [4, 8, 16])
 def test_a_last_block_of_fewer_rows(height):
     """Counted are the rows there are: 17 = 4 * 4 + 1."""

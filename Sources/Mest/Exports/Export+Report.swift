@@ -89,7 +89,9 @@ extension Plan {
         if !n.hasMatrix { return r }
         r.rows = uint32(n.rows)
         r.columns = uint32(n.columns)
-        r.density = n.density.float
+        // What the connections make, not what was asked: rows of few units cannot meet that exactly.
+        let share = mestk_double_u64(uint64(targetWeights(n))) / mestk_double_u64(uint64(n.positions))
+        r.density = mestk_float_double(share)
         r.active = uint64(targetWeights(n))
         r.capacity = uint64(n.weight.capacity)
         r.macs = uint64(macs(n, targetWeights(n)))

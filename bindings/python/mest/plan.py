@@ -36,7 +36,7 @@ class LayerPlan:
     width: int
     rows: int  # of the weight matrix: outputs x (inputs * kernel); 0 without weights
     columns: int
-    density: float  # at the target, 1 when dense
+    density: float  # active / (rows * columns), the nearest to what was asked; 1 when dense
     active: int  # connections at the target
     capacity: int  # connections there is room for; a last block of fewer outputs takes a whole one's
     weight_bytes: int
