@@ -239,7 +239,8 @@ enum { /* mest_config.recompute: activations that backward computes again instea
     MEST_RECOMPUTE_NONE  = 0,
     MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools, where they are
                                 at least a third of the largest block's; networks without either
-                                keep all.  About a third more time, the same bits               */
+                                keep all.  Less memory for more time, how much of both
+                                benchmarks/memory.py measures; the same bits                    */
 };
 
 enum { /* mest_config.optimizer_flags, bits */
@@ -344,7 +345,8 @@ typedef struct mest_config {
     float    density;           /* of layers that name none, in (0, 1]; 0: 1, dense              */
     int32_t  distribution;      /* MEST_DISTRIBUTION_*                                           */
     uint32_t allow_empty_rows;  /* 0: every output starts with at least one connection where
-                                   there are enough; 1: outputs may start with none              */
+                                   there are enough; 1: outputs may start with none.  Nothing to
+                                   PATTERN and FAN_IN: there all outputs have as many            */
 
     /* Mutation */
     int32_t  mutation;          /* MEST_MUTATION_*                                               */
@@ -353,9 +355,12 @@ typedef struct mest_config {
                                    mutation_epochs[1], where EMS comes down to its target        */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
                                    then be 2 or more for EM and EMS                              */
-    float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2         */
+    float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2.  Of PATTERN
+                                   and FAN_IN each output moves at least one kernel or connection
+                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
+                                   perhaps none), and keeps one                                  */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
-                                   half the target                                               */
+                                   half the target; the same minimum of one                      */
     uint32_t mutation_flags;    /* MEST_MUTATION_*                                               */
     int32_t  importance_gradient; /* MEST_GRADIENT_*                                             */
     float    importance_lambda; /* 0: magnitude only; the paper: 0.01                            */

@@ -187,6 +187,34 @@ def test_densities_that_a_scheme_cannot_have(scheme, density):
         model_of(scheme, 8, 8, density=density)
 
 
+@pytest.mark.parametrize("scheme", ["fan_in", "pattern"])
+@pytest.mark.parametrize("mode", [dict(mutation="em", mutation_rate=1e-4), dict(mutation="em&s", mutation_extra=1e-4)])
+def test_every_output_moves_at_least_one(scheme, mode):
+    """However small the share, of two or more; with one there is nothing to move but for EM&S."""
+    layers = [Input(9, 4, 4), Conv2d(5, 3, density=0.2), Flatten(), Linear(2, density=1.0)]
+    unit = 4 if scheme == "pattern" else 1
+    model = mest.Model(layers, scheme=scheme, epochs=8, **mode)
+    before = model.connections()[1]
+    model.begin_epoch()
+    moved = model.mutation()
+    grows = "mutation_extra" in mode  # EM&S grows first, and drops at its next mutation
+    assert (moved.dropped, moved.grown) == (0 if grows else 5 * unit, 5 * unit)
+    again = model.mutate()
+    assert (again.dropped, again.grown) == (5 * unit, 5 * unit)
+    assert model.connections()[1] == before + (5 * unit if grows else 0) <= model.plan().layers[1].capacity
+    layers[1] = Conv2d(5, 3, density=0.01)
+    alone = mest.Model(layers, scheme=scheme, epochs=8, **mode)
+    alone.begin_epoch()
+    assert alone.mutation().grown == (5 * unit if grows else 0)
+
+
+@pytest.mark.parametrize("scheme", ["fan_in", "pattern"])
+def test_no_output_of_a_pool_is_empty(scheme):
+    layers = [Input(9, 4, 4), Conv2d(5, 3, density=0.01), Flatten(), Linear(2, density=1.0)]
+    found = {fingerprint(mest.Model(layers, scheme=scheme, allow_empty_rows=empty)) for empty in (False, True)}
+    assert len(found) == 1
+
+
 def test_growth_stops_where_the_scheme_is_full():
     model = model_of("nm24", 8, 40, density=0.48, mutation="em&s", epochs=8)
     model.begin_epoch()
