@@ -428,6 +428,15 @@ typedef struct mest_plan_report {
     uint32_t threads;           /* that will be used                                             */
 } mest_plan_report;
 
+enum { /* mest_layer_plan.output: where a layer's output is */
+    MEST_OUTPUT_STORED     = 0, /* in memory of its own                                          */
+    MEST_OUTPUT_IN_PLACE   = 1, /* in the memory of output_layer's, over it                      */
+    MEST_OUTPUT_FUSED      = 2, /* nowhere: output_layer computes the values while it reads them;
+                                   the first such layer, where there are several                 */
+    MEST_OUTPUT_RECOMPUTED = 3  /* in memory of its own, given up in between: computed again before
+                                   the backward pass of output_layer                             */
+};
+
 /* One layer of the plan. */
 typedef struct mest_layer_plan {
     uint32_t struct_size;
@@ -451,12 +460,16 @@ typedef struct mest_layer_plan {
     uint64_t index_bytes;
     uint64_t gradient_bytes;
     uint64_t state_bytes;
-    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0 when in place        */
+    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0: IN_PLACE or FUSED   */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
     int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse     */
     uint32_t unit;              /* weights that come and go together: a block's rows, 4 of a
                                    pattern, 1 otherwise                                          */
+    int32_t  output;            /* MEST_OUTPUT_*                                                 */
+    int32_t  output_layer;      /* index of the layer that it names; -1: STORED                  */
+    int32_t  output_format;     /* MEST_ACTIVATIONS_*: how its values are stored; 0 when FUSED   */
+    uint32_t reserved;
 } mest_layer_plan;
 
 /*

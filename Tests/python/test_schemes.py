@@ -70,7 +70,7 @@ def test_counts(scheme):
     model = model_of(scheme, 48, 40, density=0.25)
     part = model.plan().layers[1]
     assert part.active == model.connections()[1] == matrix(model).sum() == part.capacity == 480
-    assert part.scheme == (7 if scheme == "pattern" else 1 + SCHEMES.index(scheme))
+    assert part.scheme == ("fan_in" if scheme == "pattern" else scheme) and part.kind == "linear"
     assert part.unit == (int(scheme[5:]) if scheme.startswith("block") else 1)
     assert part.macs == 480
 
@@ -253,7 +253,7 @@ def test_depthwise_convolutions_are_dense():
 def test_layers_name_their_own():
     layers = [Input(8), Linear(8, scheme="fan_in"), Linear(8), Linear(2, density=1.0)]
     plan = mest.plan(layers, density=0.5, scheme="block8")
-    assert [layer.scheme for layer in plan.layers] == [0, 7, 3, 0]
+    assert [layer.scheme for layer in plan.layers] == [None, "fan_in", "block8", None]
 
 
 @pytest.mark.parametrize("scheme", ["block4", "block16"])

@@ -200,6 +200,11 @@ def code_of(field: str, word: Optional[str]) -> int:
     return words.index(plain)
 
 
+def word_of(field: str, code: int) -> Optional[str]:
+    """The word for a number of the header's."""
+    return _WORDS[field][code]
+
+
 def _two_epochs(name: str, value: Any) -> Tuple[int, int]:
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
         raise ValueError(

@@ -136,9 +136,9 @@ class Linear(Layer):
 @dataclass(eq=False, repr=False)
 class Conv2d(Layer):
     """(in, h, w) -> (channels, (h + 2 * padding - kernel) // stride + 1, the same of w).
-    density and scheme as in Linear.  groups: 1, or as many as input and output channels: depthwise, each
-    channel on its own; its few weights stay dense whatever Config.density and Config.scheme say, and
-    a density below 1 or a scheme of its own is refused."""
+    density and scheme as in Linear.  groups: 1, or as many as input and output channels: depthwise,
+    each channel on its own; its few weights stay dense whatever Config.density and Config.scheme
+    say, and a density below 1 or a scheme of its own is refused."""
 
     kind = _abi.MEST_LAYER_CONV2D
     channels: int
