@@ -791,7 +791,8 @@ typedef struct mest_csr {
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
     void           *buffer;       /* get, unit above 1: or NULL; aligned to 4 bytes (set: ignored) */
-    uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs        */
+    uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs, 0 where
+                                     the layer is a view                                          */
 } mest_csr;
 
 /* Errors: ARGUMENT (layer is dense or has no weights, buffer too small), STATE. */

@@ -162,7 +162,7 @@ public func mest_model_csr_get(
         csr.buffer = out_csr.pointee.buffer  // the caller's, so that one struct serves layer after layer
         let momentum = model.optional(n.weight.momentum)
         if n.unit == 1 {
-            csr.buffer_bytes = out_csr.pointee.buffer_bytes
+            csr.buffer_bytes = csr.buffer == nil ? 0 : out_csr.pointee.buffer_bytes
             csr.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
             csr.column = UnsafePointer(model.at(n.connections.column, UInt16.self))
             csr.value = UnsafePointer(model.floats(n.weight.value))
