@@ -143,10 +143,12 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
     MEST_SCHEME_PATTERN      = 5, /* CONV2D with a 3 x 3 kernel: kernels with 4 of 9 weights, in
                                      one of 8 patterns, the same number of kernels for every
                                      output; density at most 4/9.  Other kernels, LINEAR: FAN_IN */
-    MEST_SCHEME_NM24         = 6, /* at most 2 of every 4 neighbouring columns; density at most
-                                     0.5, which is 2:4                                           */
+    MEST_SCHEME_NM24         = 6, /* of columns 0 to 3, 4 to 7, ... of an output's row (see mest_csr) at
+                                     most 2 each; density at most 0.5, which is 2:4              */
     MEST_SCHEME_FAN_IN       = 7  /* the same number of connections for every output             */
 };
+/* What comes and goes together, a column of a block or a kernel of a pattern, is dropped by the
+ * Euclidean norm of its weights' importances (mest_config.importance_gradient). */
 
 enum { /* mest_config.scheme_flags, bits */
     MEST_PATTERNS_CODE8 = 1 /* PATTERN: the 8 patterns of the authors' published code, of which one
@@ -227,20 +229,23 @@ enum { /* mest_config.simd */
 
 enum { /* mest_config.activations: how activations and their gradients are stored */
     MEST_ACTIVATIONS_F32  = 0,
-    MEST_ACTIVATIONS_BF16 = 1 /* pictures, from an INPUT of more than 1 x 1 pixels on, as the upper
-                                 half of a float, rounded to nearest, halfway away from zero;
-                                 arithmetic stays in float; features stay floats: INPUT of 1 x 1
-                                 pixels, and what LINEAR, GLOBAL_AVG_POOL and FLATTEN make; where
-                                 features are needed, FLATTEN stands behind a picture of one pixel,
-                                 or the description is refused (MEST_ERR_SHAPE)                  */
+    MEST_ACTIVATIONS_BF16 = 1 /* pictures as the upper half of a float, half the memory; rounded to
+                                 nearest, halfway away from zero; arithmetic stays in float.
+                                 Pictures: an INPUT of more than 1 x 1 pixels and what follows from
+                                 it, up to GLOBAL_AVG_POOL or FLATTEN.  What those and LINEAR make,
+                                 and an INPUT of 1 x 1 pixels, are features and stay floats.  A
+                                 picture that has shrunk to one pixel is still one: before LINEAR,
+                                 at the end, and where it is added to features, put FLATTEN behind
+                                 it (else MEST_ERR_SHAPE)                                        */
 };
 
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
     MEST_RECOMPUTE_NONE  = 0,
-    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools, where they are
-                                at least a third of the largest block's; networks without either
-                                keep all.  Less memory for more time, how much of both
-                                benchmarks/memory.py measures; the same bits                    */
+    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools.  Blocks that hold
+                                less than a third of what the largest does keep theirs, and so does
+                                the last; networks without blocks and pools keep all.  Less memory
+                                for more time, how much of both benchmarks/memory.py measures; the
+                                same bits.  mest_layer_plan.output tells which                  */
 };
 
 enum { /* mest_config.optimizer_flags, bits */
@@ -460,7 +465,9 @@ typedef struct mest_layer_plan {
     uint64_t index_bytes;
     uint64_t gradient_bytes;
     uint64_t state_bytes;
-    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0: IN_PLACE or FUSED   */
+    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0: IN_PLACE or FUSED.
+                                   Outputs share memory by life-time, and there are gradients: the
+                                   plan's activation_bytes are no sum of these                   */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
     int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse     */

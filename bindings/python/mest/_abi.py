@@ -2,7 +2,7 @@
 """include/mest.h in ctypes: constants, structs and one table of every function.
 
 Names are those of the header, so that a search finds both sides.  Nothing here decides anything;
-Tests/python/test_binding.py compares every number, offset and prototype with the header.
+Tests/python/test_header.py compares every number, offset and prototype with the header.
 """
 
 from __future__ import annotations

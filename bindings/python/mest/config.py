@@ -188,7 +188,8 @@ class Config:
                                are added
       importance_gradient = 'last'  g in importance = |w| + importance_lambda * g.  "last":
                                |gradient| of the last update; "ema": its running mean, 4 bytes more
-                               a connection; "momentum": (1 - momentum) * |momentum buffer|
+                               a connection; "momentum": (1 - momentum) * |momentum buffer|.  Of a
+                               block's column or a kernel: the Euclidean norm of its weights'
       importance_lambda = 0.0  from 0 on; 0: magnitude alone; the paper: 0.01
       importance_beta = None   (0, 1); None: 0.9.  Share of the old mean in "ema"
 

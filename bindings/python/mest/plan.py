@@ -59,7 +59,7 @@ class LayerPlan:
     index_bytes: int
     gradient_bytes: int
     state_bytes: int
-    activation_bytes: int  # its output; 0 when in place or fused
+    activation_bytes: int  # its output; 0 when in place or fused; shared by life-time: no sum
     macs: int
     scheme: Optional[str]  # in effect, as in Config.scheme; None when not sparse
     unit: int  # weights that come and go together: a block's rows, 4 of a pattern, 1 otherwise
