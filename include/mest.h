@@ -143,10 +143,12 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
     MEST_SCHEME_PATTERN      = 5, /* CONV2D with a 3 x 3 kernel: kernels with 4 of 9 weights, in
                                      one of 8 patterns, the same number of kernels for every
                                      output; density at most 4/9.  Other kernels, LINEAR: FAN_IN */
-    MEST_SCHEME_NM24         = 6, /* at most 2 of every 4 neighbouring columns; density at most
-                                     0.5, which is 2:4                                           */
+    MEST_SCHEME_NM24         = 6, /* of columns 0 to 3, 4 to 7, ... of an output's row (see mest_csr) at
+                                     most 2 each; density at most 0.5, which is 2:4              */
     MEST_SCHEME_FAN_IN       = 7  /* the same number of connections for every output             */
 };
+/* What comes and goes together, a column of a block or a kernel of a pattern, is dropped by the
+ * Euclidean norm of its weights' importances (mest_config.importance_gradient). */
 
 enum { /* mest_config.scheme_flags, bits */
     MEST_PATTERNS_CODE8 = 1 /* PATTERN: the 8 patterns of the authors' published code, of which one
@@ -189,11 +191,13 @@ typedef struct mest_layer {
     uint32_t dilation_w;
     uint32_t groups;     /* 0 or 1: every output sees every input.  As many as inputs and outputs:
                             depthwise, each channel on its own; its weights are dense whatever
-                            config.density says.  Others: MEST_ERR_UNSUPPORTED in this version   */
+                            the config says, a density below 1 or scheme of its own is refused.
+                            Others: MEST_ERR_UNSUPPORTED in this version                         */
     uint32_t flags;      /* MEST_FLAG_*                                                          */
     int32_t  scheme;     /* LINEAR, CONV2D: MEST_SCHEME_*; for layers with density below 1       */
     float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
-                            0: what config.density and config.distribution give; 1: dense        */
+                            0: what config.density and config.distribution give; 1: dense.
+                            The plan tells the nearest that the layer can have                   */
     float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics, of which
                             the variance is the unbiased one; 0: 0.1                             */
     float    epsilon;    /* BATCH_NORM: added to the variance; 0: 1e-5                           */
@@ -225,19 +229,23 @@ enum { /* mest_config.simd */
 
 enum { /* mest_config.activations: how activations and their gradients are stored */
     MEST_ACTIVATIONS_F32  = 0,
-    MEST_ACTIVATIONS_BF16 = 1 /* pictures, from an INPUT of more than 1 x 1 pixels on, as the upper
-                                 half of a float, rounded to nearest, halfway away from zero;
-                                 arithmetic stays in float; features stay floats: INPUT of 1 x 1
-                                 pixels, and what LINEAR, GLOBAL_AVG_POOL and FLATTEN make; where
-                                 features are needed, FLATTEN stands behind a picture of one pixel,
-                                 or the description is refused (MEST_ERR_SHAPE)                  */
+    MEST_ACTIVATIONS_BF16 = 1 /* pictures as the upper half of a float, half the memory; rounded to
+                                 nearest, halfway away from zero; arithmetic stays in float.
+                                 Pictures: an INPUT of more than 1 x 1 pixels and what follows from
+                                 it, up to GLOBAL_AVG_POOL or FLATTEN.  What those and LINEAR make,
+                                 and an INPUT of 1 x 1 pixels, are features and stay floats.  A
+                                 picture that has shrunk to one pixel is still one: before LINEAR,
+                                 at the end, and where it is added to features, put FLATTEN behind
+                                 it (else MEST_ERR_SHAPE)                                        */
 };
 
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
     MEST_RECOMPUTE_NONE  = 0,
-    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools, where they are
-                                at least a third of the largest block's; networks without either
-                                keep all.  About a third more time, the same bits               */
+    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools.  Blocks that hold
+                                less than a third of what the largest does keep theirs, and so does
+                                the last; networks without blocks and pools keep all.  Less memory
+                                for more time, how much of both benchmarks/memory.py measures; the
+                                same bits.  mest_layer_plan.output tells which                  */
 };
 
 enum { /* mest_config.optimizer_flags, bits */
@@ -342,7 +350,8 @@ typedef struct mest_config {
     float    density;           /* of layers that name none, in (0, 1]; 0: 1, dense              */
     int32_t  distribution;      /* MEST_DISTRIBUTION_*                                           */
     uint32_t allow_empty_rows;  /* 0: every output starts with at least one connection where
-                                   there are enough; 1: outputs may start with none              */
+                                   there are enough; 1: outputs may start with none.  Nothing to
+                                   PATTERN and FAN_IN: there all outputs have as many            */
 
     /* Mutation */
     int32_t  mutation;          /* MEST_MUTATION_*                                               */
@@ -351,9 +360,12 @@ typedef struct mest_config {
                                    mutation_epochs[1], where EMS comes down to its target        */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
                                    then be 2 or more for EM and EMS                              */
-    float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2         */
+    float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2.  Of PATTERN
+                                   and FAN_IN each output moves at least one kernel or connection
+                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
+                                   perhaps none), and keeps one                                  */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
-                                   half the target                                               */
+                                   half the target; the same minimum of one                      */
     uint32_t mutation_flags;    /* MEST_MUTATION_*                                               */
     int32_t  importance_gradient; /* MEST_GRADIENT_*                                             */
     float    importance_lambda; /* 0: magnitude only; the paper: 0.01                            */
@@ -421,6 +433,15 @@ typedef struct mest_plan_report {
     uint32_t threads;           /* that will be used                                             */
 } mest_plan_report;
 
+enum { /* mest_layer_plan.output: where a layer's output is */
+    MEST_OUTPUT_STORED     = 0, /* in memory of its own                                          */
+    MEST_OUTPUT_IN_PLACE   = 1, /* in the memory of output_layer's, over it                      */
+    MEST_OUTPUT_FUSED      = 2, /* nowhere: output_layer computes the values while it reads them;
+                                   the first such layer, where there are several                 */
+    MEST_OUTPUT_RECOMPUTED = 3  /* in memory of its own, given up in between: computed again before
+                                   the backward pass of output_layer                             */
+};
+
 /* One layer of the plan. */
 typedef struct mest_layer_plan {
     uint32_t struct_size;
@@ -433,20 +454,29 @@ typedef struct mest_layer_plan {
     uint32_t rows;              /* LINEAR, CONV2D: weight matrix, outputs x (inputs * kernel); of
                                    a depthwise convolution outputs x kernel                      */
     uint32_t columns;
-    float    density;           /* at the target, 1 when dense; 0 for layers without weights     */
+    float    density;           /* active / (rows * columns): what was asked, rounded to whole units of
+                                   the scheme, of PATTERN and FAN_IN as many for every output; 1 when
+                                   dense; 0 for layers without weights                           */
     uint64_t active;            /* connections at the target; expected, where the last block of a
                                    scheme lacks outputs                                          */
-    uint64_t capacity;          /* connections there is room for                                 */
+    uint64_t capacity;          /* connections there is room for; of blocks, a last one of fewer
+                                   outputs takes the room of a whole one                         */
     uint64_t weight_bytes;      /* as in the plan, this layer's share, alignment included        */
     uint64_t index_bytes;
     uint64_t gradient_bytes;
     uint64_t state_bytes;
-    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0 when in place        */
+    uint64_t activation_bytes;  /* its output, padded to lanes and tiles; 0: IN_PLACE or FUSED.
+                                   Outputs share memory by life-time, and there are gradients: the
+                                   plan's activation_bytes are no sum of these                   */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
     int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse     */
     uint32_t unit;              /* weights that come and go together: a block's rows, 4 of a
                                    pattern, 1 otherwise                                          */
+    int32_t  output;            /* MEST_OUTPUT_*                                                 */
+    int32_t  output_layer;      /* index of the layer that it names; -1: STORED                  */
+    int32_t  output_format;     /* MEST_ACTIVATIONS_*: how its values are stored; 0 when FUSED   */
+    uint32_t reserved;
 } mest_layer_plan;
 
 /*
@@ -761,23 +791,30 @@ typedef struct mest_csr {
     uint32_t rows;
     uint32_t columns;
     uint32_t count;               /* connections                                                 */
-    uint32_t capacity;            /* room for connections (set: ignored)                         */
+    uint32_t capacity;            /* the layer's, mest_layer_plan.capacity (set: ignored)        */
     uint32_t reserved;
     const uint32_t *row_start;    /* rows + 1                                                    */
     const uint16_t *column;       /* count, ascending inside a row                               */
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
     void           *buffer;       /* get, unit above 1: or NULL; aligned to 4 bytes (set: ignored) */
-    uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs        */
+    uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs, 0 where
+                                     the layer is a view                                          */
 } mest_csr;
 
 /* Errors: ARGUMENT (layer is dense or has no weights, buffer too small), STATE. */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, uint32_t layer,
                                                        mest_csr *out_csr);
 
-/* Replaces connections and values.  count may be anything up to capacity; the next mutation brings
- * it to its target.  Errors: ARGUMENT (shape, order, range, not finite, more than capacity),
- * UNSUPPORTED (connections that the layer's scheme cannot have). */
+/*
+ * Replaces connections and values.  They may be more or fewer than the layer has, as far as its capacity
+ * suffices; the next mutation brings them to the target.  The capacity that a set needs is
+ *     UNSTRUCTURED, PATTERN, NM24, FAN_IN    its count
+ *     BLOCK4, BLOCK8, BLOCK16                the columns of every block, added up, times 4, 8, 16: its
+ *                                            count, with the last block as if it lacked no outputs
+ * Errors: ARGUMENT (shape, order, range, not finite, more than the capacity: the message says what is
+ * needed), UNSUPPORTED (connections that the layer's scheme cannot have).
+ */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32_t layer,
                                                        const mest_csr *csr);
 

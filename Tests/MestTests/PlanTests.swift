@@ -51,6 +51,18 @@ func withPlan(
                 }
             }
             #expect(high == plan.bytes.workspace)
+            for i in 0..<plan.count {
+                let part = plan.report(plan.nodes[i])
+                let named = Int(part.output_layer)
+                switch Int(part.output) {
+                case MEST_OUTPUT_STORED: #expect(named == -1)
+                case MEST_OUTPUT_IN_PLACE: #expect(named >= 0 && named < i && plan.nodes[named].output.exists)
+                default: #expect(named > i && !plan.nodes[named].isVirtual)
+                }
+                let own = Int(part.output) == MEST_OUTPUT_STORED || Int(part.output) == MEST_OUTPUT_RECOMPUTED
+                #expect(own == (part.activation_bytes > 0))
+                #expect(own == tensors.contains { Int($0.node) == i && $0.use == .output })
+            }
             #expect(high <= tensors.reduce(0) { $0 + $1.bytes })
         }
     }

@@ -164,6 +164,8 @@ LAYERS("depthwise with more outputs than inputs", UNSUPPORTED, "groups", l[1].gr
 LAYERS("depthwise with fewer inputs than outputs", UNSUPPORTED, "groups", l[1].groups = 8)
 LAYERS("depthwise, sparse", UNSUPPORTED, "dense", (l[4].groups = 8, l[4].density = 0.5f))
 LAYERS("depthwise, density NaN", ARGUMENT, "density", (l[4].groups = 8, l[4].density = NaN))
+LAYERS("depthwise with a scheme", UNSUPPORTED, "depthwise convolution is dense; leave scheme unset", (l[4].groups = 8, l[4].scheme = MEST_SCHEME_BLOCK4))
+LAYERS("depthwise with an unknown scheme", UNSUPPORTED, "MEST_SCHEME_", (l[4].groups = 8, l[4].scheme = 8))
 LAYERS("groups of a linear layer", ARGUMENT, "groups", l[9].groups = 8)
 LAYERS("flags unknown to convolutions", ARGUMENT, "flags", l[1].flags = 1u << 31)
 LAYERS("flags unknown to batch norm", ARGUMENT, "flags", l[2].flags = 1u << 10)

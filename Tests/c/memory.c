@@ -334,6 +334,68 @@ static void nothing_dense(void)
           (unsigned long long)before);
 }
 
+/* Is the layer in `csr`, which one struct has held many of, the one that a fresh struct gets? */
+static int same_csr(const mest_csr *csr, const mest_csr *fresh)
+{
+    return csr->rows == fresh->rows && csr->columns == fresh->columns && csr->count == fresh->count
+           && !memcmp(csr->row_start, fresh->row_start, sizeof *csr->row_start * (csr->rows + 1u))
+           && !memcmp(csr->column, fresh->column, sizeof *csr->column * csr->count)
+           && !memcmp(csr->value, fresh->value, sizeof *csr->value * csr->count)
+           && !memcmp(csr->momentum, fresh->momentum, sizeof *csr->momentum * csr->count);
+}
+
+static int inside(const void *p, size_t size, const unsigned char *buffer, uint64_t bytes)
+{
+    const unsigned char *q = p;
+    return q >= buffer && q + size <= buffer + bytes;
+}
+
+/* One mest_csr over layers of different size, up and down: the buffer stays the caller's, is written where
+ * the layer needs it and nowhere else, and a refusal leaves struct and buffer alone. */
+static void one_csr(const network *n)
+{
+    enum { BYTES = 1 << 17, DIRT = 0xa5 };
+    static unsigned char buffer[BYTES], own[BYTES];
+    mest_model *model = NULL;
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    if (!check(mest_model_create(&n->config, n->layers, n->count, NULL, &model) == MEST_OK, "%s: create", n->name)) return;
+    if (!check(mest_model_plan(model, &plan, NULL) == MEST_OK, "%s: plan", n->name)) return;
+
+    mest_csr asked = { .struct_size = sizeof asked }, kept = { .struct_size = sizeof kept };
+    kept.buffer = buffer, kept.buffer_bytes = BYTES;
+    for (uint32_t turn = 0; turn < 2 * plan.layers; turn++) {
+        uint32_t layer = turn < plan.layers ? turn : 2 * plan.layers - 1 - turn;
+        if (mest_model_csr_get(model, layer, &asked) != MEST_OK) continue;
+        uint64_t need = asked.buffer_bytes;
+        check(!asked.buffer && (need > 0) == !asked.value, "%s %u: asked for %llu bytes", n->name, layer, (unsigned long long)need);
+        mest_csr fresh = { .struct_size = sizeof fresh, .buffer = own, .buffer_bytes = sizeof own };
+        memset(buffer, DIRT, BYTES);
+        check(mest_model_csr_get(model, layer, &kept) == MEST_OK && mest_model_csr_get(model, layer, &fresh) == MEST_OK,
+              "%s %u: %s", n->name, layer, mest_last_error(model));
+        check(kept.buffer == buffer && kept.buffer_bytes == BYTES, "%s %u: the buffer changed", n->name, layer);
+        check(same_csr(&kept, &fresh), "%s %u: not what a fresh struct gets", n->name, layer);
+        uint64_t clean = BYTES;
+        while (clean > 0 && buffer[clean - 1] == DIRT) clean--;
+        check(clean <= need, "%s %u: %llu bytes written of %llu", n->name, layer, (unsigned long long)clean, (unsigned long long)need);
+        size_t values = sizeof(float) * kept.count;
+        int in = inside(kept.value, values, buffer, need) && inside(kept.momentum, values, buffer, need)
+                 && inside(kept.row_start, sizeof(uint32_t) * (kept.rows + 1u), buffer, need)
+                 && inside(kept.column, sizeof(uint16_t) * kept.count, buffer, need);
+        check(in == (need > 0), "%s %u: pointers %s the buffer", n->name, layer, in ? "in" : "out of");
+        if (need == 0) continue;
+
+        mest_csr small = kept;
+        memset(buffer, DIRT, BYTES);
+        small.buffer_bytes = need - 1;
+        mest_csr before = small;
+        check(mest_model_csr_get(model, layer, &small) == MEST_ERR_ARGUMENT && !memcmp(&small, &before, sizeof small),
+              "%s %u: a buffer one byte short", n->name, layer);
+        for (clean = BYTES; clean > 0 && buffer[clean - 1] == DIRT;) clean--;
+        check(clean == 0, "%s %u: the short buffer was written to", n->name, layer);
+    }
+    mest_model_destroy(model);
+}
+
 /* The budget is arithmetic: exactly the plan is enough, one byte less is refused and reported. */
 static void budget(network n)
 {
@@ -367,6 +429,7 @@ int main(void)
         in_a_block(*n, &d, out);
         from_dirt(*n, &d, out);
         budget(*n);
+        one_csr(n);
         free(out);
         free_data(&d);
     }

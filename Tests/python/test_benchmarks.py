@@ -310,3 +310,24 @@ def test_readme_has_its_place():
     for wrong in ("", f"{readme.END} {readme.BEGIN}", f"{readme.BEGIN} {readme.END} {readme.END}"):
         with pytest.raises(ValueError, match="once each"):
             readme.rewrite(wrong, "x")
+
+
+def test_the_readme_shows_what_was_measured():
+    """Its table is made from results/step.jsonl; where there is only step.md, each line is one of that."""
+    text = readme.README.read_text()
+    if (common.RESULTS / "step.jsonl").exists():
+        assert readme.rewrite(text, readme.body(common.load("step"))) == text
+        return
+    measured = {
+        (network, sparsity, ms, faster, f"{model} KiB", f"{block} MiB")
+        for network, batch, threads, sparsity, ms, faster, model, block in cells((common.RESULTS / "step.md").read_text(), 8)
+        if (batch, threads) == (str(readme.BATCH), str(readme.THREADS))
+    }
+    shown = cells(text.split(readme.BEGIN)[1].split(readme.END)[0], 6)
+    assert shown and set(shown) <= measured
+
+
+def cells(text, columns):
+    """The rows of the tables in a text that have so many columns, without head and rule."""
+    rows = [tuple(map(str.strip, line.split("|")[1:-1])) for line in text.splitlines() if line.startswith("|")]
+    return [row for row in rows[2:] if len(row) == columns]

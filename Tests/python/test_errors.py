@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused, by which exception, with which words, and that a refusal changes nothing."""
 
+import dataclasses
 import inspect
 import platform
+import re
 
 import numpy as np
 import pytest
 from support import X, Y, fingerprint, tiny
 from test_header import constants
+from test_limits import plan_status
 
 import mest
 from mest import Conv2d, Flatten, Input, Linear, ReLU, _abi, errors
+from mest.layers import describe
 
 
 def test_errors_are_built_in_kinds():
@@ -117,6 +121,23 @@ def test_wrong_words(field, value, words):
     assert field in str(caught.value)
 
 
+def test_messages_say_words_for_constants():
+    """Who wrote a word, or MEST_SCHEME_NM24, is not answered with 6."""
+    conv = [Input(4, 6, 6), Conv2d(4, 3, density=0.6), *_HEAD]
+    for scheme, word in (("nm24", "NM24"), ("pattern", "PATTERN")):
+        with pytest.raises(ValueError, match=f"scheme {word} has at most 0.[45]"):
+            mest.plan(conv, scheme=scheme)
+    blocks = mest.Model([Input(8), Linear(8, density=0.5, scheme="block4"), Linear(2)])
+    with pytest.raises(mest.UnsupportedError, match="row 1 .*scheme BLOCK4 cannot hold"):
+        blocks.set_csr(1, [0, *[1] * 8], [0], [1.0])
+    with pytest.raises(ValueError, match="has no tensor RUNNING_VAR"):
+        blocks.tensor(1, "running_var")
+    described = describe([Input(4), Linear(2)])
+    described[1].scheme = 9
+    message = plan_status(described)[1]
+    assert "scheme is 9" in message and message.endswith("use MEST_SCHEME_*")
+
+
 @pytest.mark.parametrize("word", ["sse", "AVX2", " avx2", "avx2,neon", "3", "fpu"])
 def test_wrong_word_in_the_environment(word, monkeypatch):
     monkeypatch.setenv("MEST_SIMD", word)
@@ -133,7 +154,7 @@ def test_environment_names_what_this_machine_lacks(monkeypatch):
     for make in (tiny, lambda: mest.plan([Input(4), Linear(3)])):
         with pytest.raises(mest.UnsupportedError, match=f"MEST_SIMD says {lacking}"):
             make()
-    with pytest.raises(mest.UnsupportedError, match=rf"simd \d \({lacking}\)"):
+    with pytest.raises(mest.UnsupportedError, match=f"simd is {lacking},"):
         tiny(simd=lacking)
     tiny(simd="reference")
 
@@ -250,6 +271,53 @@ def test_every_config_field_arrives():
         [13, 14],
     )
     assert mest.Config(mutation="ems").to_struct().mutation == _abi.MEST_MUTATION_EMS
+
+
+def test_every_field_is_documented_with_its_default():
+    documented = dict(re.findall(r"^ {6}(\w+) = (\S+)  ", mest.Config.__doc__, flags=re.M))
+    assert documented == {f.name: repr(f.default) for f in dataclasses.fields(mest.Config)}
+
+
+# As its documentation says: values at the edge of what a field may be, and beyond.
+_MOVES = dict(mutation="em&s", epochs=8)
+_LEAVE = dict(samples=99, epochs=8, phase1_epochs=2)
+_RANGES = [
+    ("seed", (0, 2**64 - 1), (-1, 2**64), {}),
+    ("batch", (1, 65536), (0, 65537), dict(inference_only=True)),
+    ("micro_batches", (1, 65536), (0, 65537), {}),
+    ("threads", (1, 256), (-1, 257), {}),
+    ("gradient_chunks", (1, 64), (0, 65), {}),
+    ("label_smoothing", (0.0, 0.99), (-0.1, 1.0), {}),
+    ("learning_rate", (0, 1e6), (-0.1, None), {}),
+    ("momentum", (0, 0.999), (-0.1, 1), {}),
+    ("weight_decay", (0, 10), (-0.1,), {}),
+    ("clip_norm", (1e-3, 1e6), (-1,), {}),
+    ("epochs", (1, 2**31 - 1), (-1, 2**31), {}),
+    ("steps_per_epoch", (1, 2**31 - 1), (-1, 2**31), {}),
+    ("schedule_every", (1, 2**31 - 1), (-1, 2**31, None), dict(schedule="step")),
+    ("schedule_gamma", (1e-6, 2), (0, -1), dict(schedule="step", schedule_every=1)),
+    ("learning_rate_min", (0, 1), (-0.1,), dict(schedule="cosine", epochs=8)),
+    ("density", (1e-6, 0.9), (0, 1.1, 9e-7), {}),
+    ("mutation_every", (1, 2**31 - 1), (0, 2**31), _MOVES),
+    ("mutation_epochs", ((1, 1), (3, 7)), ((3, 2), (3, 8)), _MOVES),
+    ("mutation_rate", (1e-6, 0.999), (0, 1), dict(mutation="em", epochs=8)),
+    ("mutation_extra", (1e-6, 0.999), (0, 1), _MOVES),
+    ("importance_lambda", (0, 100), (-0.1,), _MOVES),
+    ("importance_beta", (0.001, 0.999), (0, 1), dict(importance_gradient="ema", **_MOVES)),
+    ("phase1_epochs", (1, 7), (8, None), {**_LEAVE, "remove_rule": "count"}),
+    ("remove_number", (1, 2**32 - 1), (0, -1), {**_LEAVE, "remove_rule": "number"}),
+    ("remove_fraction", (1e-3, 0.999), (0, 1), {**_LEAVE, "remove_rule": "fraction"}),
+]
+
+
+@pytest.mark.parametrize("field, fine, wrong, more", _RANGES, ids=[row[0] for row in _RANGES])
+def test_ranges_of_the_config(field, fine, wrong, more):
+    layers = [Input(4), Linear(8), Linear(2, density=1.0)]
+    for value in fine:
+        mest.plan(layers, **{"density": 0.5, **more, field: value})
+    for value in wrong:
+        with pytest.raises((ValueError, mest.MestError)):
+            mest.plan(layers, **{"density": 0.5, **more, field: value})
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_fields_belong_to_kinds(index, field):
     if kind not in owners:
         assert status == _abi.MEST_ERR_ARGUMENT, message
         assert field.split("_")[0] in message and str(index) in message
+        assert message.endswith(f"which {kind} does not have")
     elif field in ("dilation_h", "dilation_w", "groups"):  # only in a later version
         assert status == _abi.MEST_ERR_UNSUPPORTED
     else:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mest
-from mest import BatchNorm, Conv2d, GlobalAvgPool, Input, Linear, ReLU
+from mest import Add, BatchNorm, Conv2d, GlobalAvgPool, Input, Linear, ReLU
 
 
 def weights(layers, **config):
@@ -28,7 +28,7 @@ def test_ds_cnn_is_that_of_the_benchmark():
 def test_ds_cnn_of_other_shapes():
     found = weights(mest.ds_cnn(40, width=16, blocks=2, input=(1, 30, 13)), density=0.1)
     assert found["depthwise1"] == (16, 9, 1.0) and found["conv1"] == (16, 40, 1.0)
-    assert found["pointwise2"] == (16, 16, pytest.approx(0.1)) and found["classifier"][0] == 40
+    assert found["pointwise2"] == (16, 16, 26 / 256) and found["classifier"][0] == 40
 
 
 @pytest.mark.parametrize("depth, convolutions", [(11, 8), (13, 10), (16, 13), (19, 16)])
@@ -85,7 +85,7 @@ def test_a_channel_sees_only_itself():
 
 def test_groups_of_one_channel_are_an_ordinary_convolution():
     layers = [Input(1, 5, 5), Conv2d(1, 3, density=0.5), BatchNorm(), GlobalAvgPool(), Linear(2)]
-    assert weights(layers)["conv1"] == (1, 9, 0.5)
+    assert weights(layers)["conv1"] == (1, 9, pytest.approx(5 / 9))
 
 
 def test_mutation_leaves_depthwise_weights_alone():
@@ -98,3 +98,56 @@ def test_mutation_leaves_depthwise_weights_alone():
     model.fit(x, y, progress=False)
     assert [part.layer for part in model.mutation().layers] == [7]  # the pointwise one
     assert model.tensor(4, "weight").size == 72
+
+
+# -------------------------------------------------------------------------------- shown plans ---
+
+
+def outputs(plan):
+    return [(part.output, part.output_layer, part.output_format) for part in plan.layers]
+
+
+def test_where_outputs_are():
+    layers = [Input(3, 8, 8), Conv2d(4, 3, padding=1, bias=False), BatchNorm(), ReLU(),
+              Conv2d(4, 3, padding=1, bias=False), BatchNorm(), Add(with_=1), ReLU(),
+              GlobalAvgPool(), Linear(9), ReLU(), Linear(2)]  # fmt: skip
+    f32, bf16 = ("stored", -1, "float32"), ("stored", -1, "bfloat16")
+    assert outputs(mest.plan(layers, batch=4, activations="bfloat16")) == [
+        bf16, bf16, ("fused", 4, ""), ("fused", 4, ""),
+        bf16, ("fused", 7, ""), ("fused", 7, ""), bf16,
+        f32, f32, ("in place", 9, "float32"), f32,
+    ]  # fmt: skip
+    for part in mest.plan(layers).layers:
+        assert (part.activation_bytes == 0) == (part.output in ("fused", "in place"))
+
+
+def test_recomputed_outputs_name_who_needs_them():
+    """Those of a block, before the backward of its end or of who takes its sums."""
+    plan = mest.plan(mest.resnet(8, 8, 10), batch=16, recompute="block")
+    again = [(i, part) for i, part in enumerate(plan.layers) if part.output == "recomputed"]
+    assert again and all(part.output_layer > i and part.activation_bytes for i, part in again)
+    assert "recomputed" not in {part.output for part in mest.plan(mest.resnet(8, 8, 10)).layers}
+
+
+@pytest.mark.parametrize("scheme", [None, "block4", "pattern", "nm24", "fan_in"])
+@pytest.mark.parametrize(
+    "layers",
+    [mest.resnet(20, 16, 10), mest.mlp(784, [1024, 1024], 10), mest.ds_cnn(), mest.vgg()],
+    ids=["resnet20", "mlp", "ds_cnn", "vgg"],
+)
+def test_a_shown_plan_fits_100_columns(layers, scheme):
+    settings = dict(mutation="em&s", epochs=9, activations="bfloat16", recompute="block")
+    plan = mest.plan(layers, batch=64, density=0.1, scheme=scheme, **settings)
+    lines = str(plan).splitlines()
+    assert max(map(len, lines)) <= 100
+    for i, part in enumerate(plan.layers):
+        line = lines[1 + i].split()
+        assert line[:2] == [str(i), part.name] and (part.scheme or "dense" * (part.rows > 0)) in lines[1 + i]
+        if part.output == "fused":
+            assert line[-3:] == ["fused", "into", str(part.output_layer)]
+        elif part.output == "in place":
+            assert line[-4:-1] == ["place", "of", str(part.output_layer)]
+        else:
+            assert f"{part.activation_bytes:,}" in line
+    assert any("stored nowhere" in line for line in lines) == any(p.output == "fused" for p in plan.layers)
+    assert any("computed again" in line for line in lines) == any(p.output == "recomputed" for p in plan.layers)

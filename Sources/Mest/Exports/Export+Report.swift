@@ -61,6 +61,28 @@ extension Plan {
         return r
     }
 
+    /// Where the output of a node is, in the words of the header.
+    private func place(of n: Node) -> (what: Int, layer: Int32) {
+        if n.isVirtual { return (MEST_OUTPUT_FUSED, int32(reader(of: int(n.index)))) }
+        if n.inPlace { return (MEST_OUTPUT_IN_PLACE, n.outputOwner) }
+        if n.recomputedAt >= 0 { return (MEST_OUTPUT_RECOMPUTED, n.recomputedAt) }
+        return (MEST_OUTPUT_STORED, -1)
+    }
+
+    /// The first layer that computes a virtual output while it reads.
+    private func reader(of virtual: Int) -> Int {
+        for i in (virtual &+ 1)..<count where !nodes[i].isVirtual && reads(i, virtual) { return i }
+        return -1
+    }
+
+    /// Itself, or what it reads and is not stored either.
+    private func reads(_ i: Int, _ wanted: Int) -> Bool {
+        let (from, with) = (int(nodes[i].from), int(nodes[i].with))
+        if from == wanted || with == wanted { return true }
+        return from > wanted && nodes[from].isVirtual && reads(from, wanted)
+            || with > wanted && nodes[with].isVirtual && reads(with, wanted)
+    }
+
     private func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
 
     func report(_ n: Node) -> mest_layer_plan {
@@ -86,10 +108,16 @@ extension Plan {
             r.state_bytes = uint64(trained &+ (n.weight.average.exists ? weight : 0))
         }
         if !n.inPlace && !n.isVirtual { r.activation_bytes = uint64(mestk_bytes(n.shape(lanes: lanes, blocks: blocks))) }
+        let place = place(of: n)
+        r.output = int32(place.what)
+        r.output_layer = place.layer
+        if !n.isVirtual && n.format == int32(MESTK_BF16) { r.output_format = int32(MEST_ACTIVATIONS_BF16) }
         if !n.hasMatrix { return r }
         r.rows = uint32(n.rows)
         r.columns = uint32(n.columns)
-        r.density = n.density.float
+        // What the connections make, not what was asked: rows of few units cannot meet that exactly.
+        let share = mestk_double_u64(uint64(targetWeights(n))) / mestk_double_u64(uint64(n.positions))
+        r.density = mestk_float_double(share)
         r.active = uint64(targetWeights(n))
         r.capacity = uint64(n.weight.capacity)
         r.macs = uint64(macs(n, targetWeights(n)))

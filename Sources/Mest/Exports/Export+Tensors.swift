@@ -47,7 +47,7 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     default: throw model.message.start("tensor ").integer(tensor).text(" is unknown; use MEST_TENSOR_*").as(.argument)
     }
     if !place.exists {
-        throw model.state.pointee.plan.layer(int(layer), model.message).text(" has no tensor ").integer(tensor)
+        throw model.state.pointee.plan.layer(int(layer), model.message).text(" has no tensor ").text(tensorName(tensor))
             .text(" (kind, flags or inference_only)").as(.argument)
     }
     let gradient = int(tensor) == MEST_TENSOR_WEIGHT_GRADIENT || int(tensor) == MEST_TENSOR_BIAS_GRADIENT
@@ -57,6 +57,23 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     return Found(
         values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, model: model,
         node: node)
+}
+
+/// As messages name it: MEST_TENSOR_* without the prefix.
+private func tensorName(_ tensor: Int32) -> StaticString {
+    switch int(tensor) {
+    case MEST_TENSOR_WEIGHT: return "WEIGHT"
+    case MEST_TENSOR_WEIGHT_GRADIENT: return "WEIGHT_GRADIENT"
+    case MEST_TENSOR_WEIGHT_MOMENTUM: return "WEIGHT_MOMENTUM"
+    case MEST_TENSOR_BIAS: return "BIAS"
+    case MEST_TENSOR_BIAS_GRADIENT: return "BIAS_GRADIENT"
+    case MEST_TENSOR_BIAS_MOMENTUM: return "BIAS_MOMENTUM"
+    case MEST_TENSOR_SCALE: return "SCALE"
+    case MEST_TENSOR_SCALE_GRADIENT: return "SCALE_GRADIENT"
+    case MEST_TENSOR_SCALE_MOMENTUM: return "SCALE_MOMENTUM"
+    case MEST_TENSOR_RUNNING_MEAN: return "RUNNING_MEAN"
+    default: return "RUNNING_VAR"
+    }
 }
 
 private func node(_ model: Model, _ layer: UInt32) throws(Status) -> UnsafeMutablePointer<Node> {
@@ -145,7 +162,7 @@ public func mest_model_csr_get(
         csr.buffer = out_csr.pointee.buffer  // the caller's, so that one struct serves layer after layer
         let momentum = model.optional(n.weight.momentum)
         if n.unit == 1 {
-            csr.buffer_bytes = out_csr.pointee.buffer_bytes
+            csr.buffer_bytes = csr.buffer == nil ? 0 : out_csr.pointee.buffer_bytes
             csr.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
             csr.column = UnsafePointer(model.at(n.connections.column, UInt16.self))
             csr.value = UnsafePointer(model.floats(n.weight.value))
@@ -201,9 +218,6 @@ private func check(_ csr: mest_csr, _ model: Model, _ node: UnsafeMutablePointer
         throw model.message.start("csr is ").integer(csr.rows).text(" x ").integer(csr.columns).text(", the layer is ")
             .integer(n.rows).text(" x ").integer(n.columns).as(.argument)
     }
-    if int64(csr.count) > n.weight.capacity {
-        throw model.noRoom(n, csr)
-    }
     guard let start = csr.row_start else { throw null("csr.row_start", model.message) }
     guard let column = csr.column else { throw null("csr.column", model.message) }
     guard let value = csr.value else { throw null("csr.value", model.message) }
@@ -212,6 +226,14 @@ private func check(_ csr: mest_csr, _ model: Model, _ node: UnsafeMutablePointer
     }
     for r in 0..<int(n.rows) where start[r] > start[r &+ 1] || start[r &+ 1] > csr.count {
         throw model.message.start("csr.row_start falls or exceeds count at row ").integer(r).as(.argument)
+    }
+    // Before the columns are read: where count is wrong, there may be fewer.
+    let need = max(int64(csr.count), withScheme(n, RoomFor(csr: csr, node: n)))
+    if need > n.weight.capacity {
+        throw model.state.pointee.plan.layer(int(n.index), model.message).text(": the csr has ").integer(csr.count)
+            .text(" connections, which need a capacity of ").integer(need).text(" (scheme ").text(schemeName(n.scheme))
+            .text("); the layer's is ").integer(n.weight.capacity).text(": create the model with a higher density")
+            .as(.argument)
     }
     for r in 0..<int(n.rows) {
         for j in int(start[r])..<int(start[r &+ 1]) {

@@ -14,7 +14,8 @@ enum BatchNorm: Layer {
             throw plan.layer(int(node.index), message).text(": use momentum 0 to 1 and epsilon above 0").as(.argument)
         }
         if layer.flags & ~UInt32(MEST_FLAG_NO_AFFINE) != 0 {
-            throw plan.layer(int(node.index), message).text(": flags ").integer(layer.flags).text(" do not fit this kind").as(.argument)
+            throw plan.layer(int(node.index), message).text(": flags are ").integer(layer.flags)
+                .text("; BATCH_NORM has MEST_FLAG_NO_AFFINE alone").as(.argument)
         }
         node.takeShape(of: plan.nodes[int(node.from)])
         node.statistics = node.channels

@@ -21,6 +21,10 @@ enum DepthwiseConv2D {
             throw plan.layer(i, message).text(": density is ").real(layer.density)
                 .text(", but a depthwise convolution is dense; use 0 or 1").as(.unsupported)
         }
+        if int(layer.scheme) > MEST_SCHEME_UNSTRUCTURED {
+            throw plan.layer(i, message).text(": scheme is ").text(schemeName(layer.scheme))
+                .text(", but a depthwise convolution is dense; leave scheme unset").as(.unsupported)
+        }
         node.density = .one
         node.isDepthwise = true
         node.geometry.out.channels = node.channels

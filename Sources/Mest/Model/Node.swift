@@ -8,6 +8,23 @@ import CMestKernels
 
 enum Kind: Int32 {
     case input = 1, linear, conv2D, batchNorm, relu, maxPool, avgPool, globalAvgPool, add, flatten, dropout
+
+    /// As messages name it: MEST_LAYER_* without the prefix.
+    var word: StaticString {
+        switch self {
+        case .input: return "INPUT"
+        case .linear: return "LINEAR"
+        case .conv2D: return "CONV2D"
+        case .batchNorm: return "BATCH_NORM"
+        case .relu: return "RELU"
+        case .maxPool: return "MAX_POOL"
+        case .avgPool: return "AVG_POOL"
+        case .globalAvgPool: return "GLOBAL_AVG_POOL"
+        case .add: return "ADD"
+        case .flatten: return "FLATTEN"
+        case .dropout: return "DROPOUT"
+        }
+    }
 }
 
 /// A place in the block; `none` where a tensor does not exist.

@@ -47,7 +47,7 @@ extension Plan {
             let densest = withSparseScheme(n.scheme, Densest())
             // Densities are whole billionths, 4/9 is none.
             if n.sparse && n.density.billionths > densest.billionths &+ 1000 {
-                throw layer(i, message).text(": density is ").real(n.density.float).text(", scheme ").integer(n.scheme)
+                throw layer(i, message).text(": density is ").real(n.density.float).text(", scheme ").text(schemeName(n.scheme))
                     .text(" has at most ").real(densest.float).as(.argument)
             }
         }
@@ -63,7 +63,8 @@ extension Plan {
                 .integer(MemoryLayout<mest_layer>.size).as(.version)
         }
         guard let kind = Kind(rawValue: layer.kind) else {
-            throw self.layer(i, message).text(": kind ").integer(layer.kind).text(" is unknown").as(.argument)
+            throw self.layer(i, message).text(": kind is ").integer(layer.kind)
+                .text(", which this version does not know; use MEST_LAYER_*").as(.argument)
         }
         if (i == 0) != (kind == .input) {
             throw self.layer(i, message).text(": the first layer, and no other, is INPUT").as(.shape)
@@ -116,8 +117,8 @@ extension Plan {
         else if layer.from != 0 && kind == .input { stray = "from" }
         else { stray = nil }
         if let stray {
-            throw self.layer(i, message).text(": ").text(stray).text(" is set, which a layer of this kind does not have")
-                .as(.argument)
+            throw self.layer(i, message).text(": ").text(stray).text(" is set, which ").text(kind.word)
+                .text(" does not have").as(.argument)
         }
     }
 
@@ -140,13 +141,15 @@ extension Plan {
             throw self.layer(i, message).text(": channels is ").integer(layer.channels).text("; use 1 to 65536").as(.argument)
         }
         if layer.scheme < 0 || int(layer.scheme) > MEST_SCHEME_FAN_IN {
-            throw self.layer(i, message).text(": scheme ").integer(layer.scheme).text(" is not in this version").as(.unsupported)
+            throw self.layer(i, message).text(": scheme is ").integer(layer.scheme)
+                .text(", which this version does not know; use MEST_SCHEME_*").as(.unsupported)
         }
         if layer.density != 0 && !validDensity(layer.density) {
             throw self.layer(i, message).text(": density is ").real(layer.density).text("; use 0.000001 to 1, or 0 for the config's").as(.argument)
         }
         if layer.flags & ~UInt32(MEST_FLAG_NO_BIAS) != 0 {
-            throw self.layer(i, message).text(": flags ").integer(layer.flags).text(" do not fit this kind").as(.argument)
+            throw self.layer(i, message).text(": flags are ").integer(layer.flags).text("; ").text(node.kind.word)
+                .text(" has MEST_FLAG_NO_BIAS alone").as(.argument)
         }
         node.channels = int32(layer.channels)
         node.rows = node.channels

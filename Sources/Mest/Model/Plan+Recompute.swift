@@ -94,14 +94,3 @@ extension Plan {
         return true
     }
 }
-
-extension Model {
-    /// Computes the inner outputs of a block again; statistics and constants are those of the first time.
-    func recompute(_ node: Node, _ pass: Pass) {
-        var again = pass
-        again.recomputing = true
-        for i in int(node.recomputes.0)..<int(node.recomputes.1) where nodes[i].recomputedAt == node.index {
-            layerForward(self, nodes + i, again)
-        }
-    }
-}

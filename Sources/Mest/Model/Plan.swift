@@ -122,8 +122,8 @@ extension Plan {
         if config.simd != MEST_SIMD_AUTO {
             level = config.simd
             if mestk_has_level(level) != 0 { return }
-            throw message.start("simd ").integer(level).text(" (").text(mestk_level_name(level), limit: 16)
-                .text(") is not available on this machine; use MEST_SIMD_AUTO").as(.unsupported)
+            throw message.start("config.simd is ").text(mestk_level_name(level), limit: 16)
+                .text(", which is not available on this machine; use MEST_SIMD_AUTO").as(.unsupported)
         }
         let forced = mestk_forced_level()
         if forced < 0 {

@@ -23,21 +23,21 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.range(config.mutation_every, 0, most, "mutation_every")
     try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
     try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
-    try check.choice(config.simd, MEST_SIMD_NEON, "simd")
-    try check.choice(config.loss, MEST_LOSS_MSE, "loss")
-    try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule")
-    try check.choice(config.scheme, MEST_SCHEME_FAN_IN, "scheme")
-    try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution")
-    try check.choice(config.mutation, MEST_MUTATION_EMS, "mutation")
-    try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay")
-    try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient")
-    try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule")
-    try check.choice(config.activations, MEST_ACTIVATIONS_BF16, "activations")
-    try check.choice(config.recompute, MEST_RECOMPUTE_BLOCK, "recompute")
-    try check.bits(config.optimizer_flags, 7, "optimizer_flags")
-    try check.bits(config.schedule_flags, 1, "schedule_flags")
-    try check.bits(config.scheme_flags, 1, "scheme_flags")
-    try check.bits(config.mutation_flags, 7, "mutation_flags")
+    try check.choice(config.simd, MEST_SIMD_NEON, "simd", "MEST_SIMD_*")
+    try check.choice(config.loss, MEST_LOSS_MSE, "loss", "MEST_LOSS_*")
+    try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
+    try check.choice(config.scheme, MEST_SCHEME_FAN_IN, "scheme", "MEST_SCHEME_*")
+    try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
+    try check.choice(config.mutation, MEST_MUTATION_EMS, "mutation", "MEST_MUTATION_*")
+    try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
+    try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
+    try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
+    try check.choice(config.activations, MEST_ACTIVATIONS_BF16, "activations", "MEST_ACTIVATIONS_*")
+    try check.choice(config.recompute, MEST_RECOMPUTE_BLOCK, "recompute", "MEST_RECOMPUTE_*")
+    try check.bits(config.optimizer_flags, 7, "optimizer_flags", "MEST_SGD_* and MEST_NO_DECAY_*")
+    try check.bits(config.schedule_flags, 1, "schedule_flags", "MEST_SCHEDULE_BY_UPDATE")
+    try check.bits(config.scheme_flags, 1, "scheme_flags", "MEST_PATTERNS_*")
+    try check.bits(config.mutation_flags, 7, "mutation_flags", "MEST_MUTATION_EXCLUDE_DROPPED, _ROUND_COMPAT, _NORMALISED")
 
     try check.share(config.label_smoothing, "label_smoothing")
     try check.share(config.momentum, "momentum")
@@ -141,17 +141,17 @@ private struct ConfigCheck {
         }
     }
 
-    func choice(_ value: Int32, _ high: Int, _ field: StaticString) throws(Status) {
-        if value < 0 || int(value) > high { throw unknown(int64(value), field) }
+    func choice(_ value: Int32, _ high: Int, _ field: StaticString, _ words: StaticString) throws(Status) {
+        if value < 0 || int(value) > high { throw unknown(int64(value), field, words) }
     }
 
-    func bits(_ value: UInt32, _ known: UInt32, _ field: StaticString) throws(Status) {
-        if value & ~known != 0 { throw unknown(int64(value), field) }
+    func bits(_ value: UInt32, _ known: UInt32, _ field: StaticString, _ words: StaticString) throws(Status) {
+        if value & ~known != 0 { throw unknown(int64(value), field, words) }
     }
 
-    private func unknown(_ value: Int64, _ field: StaticString) -> Status {
+    private func unknown(_ value: Int64, _ field: StaticString, _ words: StaticString) -> Status {
         message.start("config.").text(field).text(" is ").integer(value)
-            .text(", which this version does not know; use the constants of mest.h").as(.argument)
+            .text(", which this version does not know; use ").text(words).as(.argument)
     }
 
     func share(_ value: Float, _ field: StaticString) throws(Status) {

@@ -35,20 +35,29 @@ enum Blocks: RowScheme {
             phantoms: int64(grid.rows) &* height &- int64(node.rows))
     }
 
+    /// Blocks are stored whole, the rows that the last one lacks included.
+    static func room(for csr: mest_csr, _ node: Node) -> Int64 {
+        let height = int(node.unit)
+        var room: Int64 = 0
+        var r = 0
+        while r < int(node.rows) {
+            room &+= int64(csr.row_start[r &+ 1] &- csr.row_start[r]) &* int64(height)
+            r &+= height
+        }
+        return room
+    }
+
     /// Rows of one block must have the same columns.
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
         let height = int(node.unit)
-        var units: Int64 = 0
         for r in 0..<int(node.rows) {
             let first = int(csr.row_start[r / height &* height])
             let own = int(csr.row_start[r])
             let n = int(csr.row_start[r &+ 1]) &- own
-            if r % height == 0 { units &+= int64(n) }
             var same = n == int(csr.row_start[r / height &* height &+ 1]) &- first
             for i in 0..<(same ? n : 0) where csr.column[own &+ i] != csr.column[first &+ i] { same = false }
             if !same { throw model.doesNotFit(node, r, "differs from the first row of its block") }
         }
-        if units &* int64(height) > node.weight.capacity { throw model.noRoom(node, csr) }
     }
 
     static func index(_ rows: SparseRows, _ model: Model, _ csr: mest_csr) {

@@ -254,11 +254,6 @@ extension Model {
 
     func doesNotFit(_ node: Node, _ row: Int, _ why: StaticString) -> Status {
         state.pointee.plan.layer(int(node.index), message).text(": row ").integer(row).text(" of the csr ").text(why)
-            .text(", which scheme ").integer(node.scheme).text(" cannot hold").as(.unsupported)
-    }
-
-    func noRoom(_ node: Node, _ csr: mest_csr) -> Status {
-        message.start("csr.count is ").integer(csr.count).text(", there is room for ").integer(node.weight.capacity)
-            .text(" connections; create the model with a higher density").as(.argument)
+            .text(", which scheme ").text(schemeName(node.scheme)).text(" cannot hold").as(.unsupported)
     }
 }

@@ -60,6 +60,9 @@ protocol Scheme {
     /// The connections of one row of the matrix, columns ascending: body(column, where its value lies).
     static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void)
 
+    /// Values that a set of connections takes: what must not exceed the capacity.
+    static func room(for csr: mest_csr, _ node: Node) -> Int64
+
     /// Takes over a checked set of connections; gradients and averages start at 0. UNSUPPORTED when the
     /// scheme does not have such a set.
     static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status)
@@ -67,6 +70,7 @@ protocol Scheme {
 
 extension Scheme {
     static var densest: Ratio { .one }
+    static func room(for csr: mest_csr, _ node: Node) -> Int64 { int64(csr.count) }
 }
 
 // MARK: - The table
@@ -91,6 +95,20 @@ func withSparseScheme<V: SchemeVisitor>(_ scheme: Int32, _ visitor: V) throws(V.
     case MEST_SCHEME_NM24: return try visitor.visit(TwoOfFour.self)
     case MEST_SCHEME_FAN_IN: return try visitor.visit(FanIn.self)
     default: return try visitor.visit(Unstructured.self)
+    }
+}
+
+/// As messages name it: MEST_SCHEME_* without the prefix.
+func schemeName(_ scheme: Int32) -> StaticString {
+    switch int(scheme) {
+    case MEST_SCHEME_UNSTRUCTURED: return "UNSTRUCTURED"
+    case MEST_SCHEME_BLOCK4: return "BLOCK4"
+    case MEST_SCHEME_BLOCK8: return "BLOCK8"
+    case MEST_SCHEME_BLOCK16: return "BLOCK16"
+    case MEST_SCHEME_PATTERN: return "PATTERN"
+    case MEST_SCHEME_NM24: return "NM24"
+    case MEST_SCHEME_FAN_IN: return "FAN_IN"
+    default: return "DEFAULT"
     }
 }
 
@@ -126,6 +144,12 @@ struct Mutate: SchemeVisitor {
     let amount: Amount
     let key: UInt64
     func visit<S: Scheme>(_: S.Type) throws(Never) { S.mutate(model, node, amount, key: key) }
+}
+
+struct RoomFor: SchemeVisitor {
+    let csr: mest_csr
+    let node: Node
+    func visit<S: Scheme>(_: S.Type) throws(Never) -> Int64 { S.room(for: csr, node) }
 }
 
 struct Replace: SchemeVisitor {

@@ -88,6 +88,16 @@ extension Model {
         return result
     }
 
+    /// Computes the inner outputs of a block again, as Plan+Recompute.swift chose them; statistics and
+    /// constants are those of the first time.
+    private func recompute(_ node: Node, _ pass: Pass) {
+        var again = pass
+        again.recomputing = true
+        for i in int(node.recomputes.0)..<int(node.recomputes.1) where nodes[i].recomputedAt == node.index {
+            layerForward(self, nodes + i, again)
+        }
+    }
+
     func dropGradients() {
         state.pointee.gathered = 0
         zeroGradients()

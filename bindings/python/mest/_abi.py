@@ -2,7 +2,7 @@
 """include/mest.h in ctypes: constants, structs and one table of every function.
 
 Names are those of the header, so that a search finds both sides.  Nothing here decides anything;
-Tests/python/test_binding.py compares every number, offset and prototype with the header.
+Tests/python/test_header.py compares every number, offset and prototype with the header.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ MEST_GRADIENT_LAST, MEST_GRADIENT_EMA, MEST_GRADIENT_MOMENTUM = 0, 1, 2
 MEST_REMOVE_NONE, MEST_REMOVE_COUNT, MEST_REMOVE_NUMBER, MEST_REMOVE_FRACTION = 0, 1, 2, 3
 
 # Callbacks and reports
+MEST_OUTPUT_STORED, MEST_OUTPUT_IN_PLACE, MEST_OUTPUT_FUSED, MEST_OUTPUT_RECOMPUTED = 0, 1, 2, 3
 MEST_LOG_INFO, MEST_LOG_WARNING = 1, 2
 MEST_STAGE_STEP, MEST_STAGE_MUTATE, MEST_STAGE_PREDICT, MEST_STAGE_EVALUATE = 1, 2, 3, 4
 MEST_EVENT_UPDATED, MEST_EVENT_EPOCH, MEST_EVENT_MUTATED, MEST_EVENT_REMOVED = 1, 2, 4, 8
@@ -167,6 +168,8 @@ class mest_layer_plan(Struct):
         ("name", ctypes.c_char * MEST_NAME_BYTES),
         ("scheme", i32),
         ("unit", u32),
+        *_fields(i32, "output output_layer output_format"),
+        ("reserved", u32),
     ]
 
 

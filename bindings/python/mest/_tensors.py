@@ -101,8 +101,9 @@ class Tensors(Handle):
         momentum: Optional[ArrayLike] = None,
     ) -> None:
         """Replaces the connections of a sparse layer by a CSR, `set_csr(layer, other.csr(layer))`,
-        or by its three arrays; momentum None: zeros.  Any number up to the layer's capacity; the
-        next mutation brings it to its target.  UnsupportedError for connections that the layer's
+        or by its three arrays; momentum None: zeros.  Any number that the layer's capacity
+        (LayerPlan.capacity) suffices for, where a last block of fewer outputs counts as a whole
+        one; the next mutation brings it to its target.  UnsupportedError for connections that the layer's
         scheme cannot have."""
         if isinstance(indptr, CSR):
             if indices is not None or values is not None:

@@ -91,71 +91,174 @@ def _suggesting(kind: Type[Config]) -> Type[Config]:
 @_suggesting
 @dataclass
 class Config:
-    """Everything about training that is not the network.  None: the library's default.
+    """Everything about training that is not the network; fields as keywords of Model, too.
 
-    The first values are a usual start (batch, learning rate, momentum and weight decay of the
-    MEST paper); all others are the defaults of mest.h, where each field is explained.
+    Below: field = its default, what it may be, what it does.  None stands for the library's
+    default, named beside it.  batch, learning_rate, momentum and weight_decay begin with usual
+    values, those of the MEST paper; the other defaults are those of mest.h.
+
+    Work and memory
+      seed = 0                 0 .. 2**64-1; of all that is random: first connections, growth,
+                               dropout, ties among samples, the order of samples in fit
+      batch = 64               1 .. 65536 samples, the most in one step; memory grows with it
+      micro_batches = 1        1 .. 65536 steps whose gradients are averaged for one update
+      threads = None           1 .. 256; None: one a core, at most 4.  Results do not depend on it
+      simd = 'auto'            "auto", "reference", "avx2", "avx512", "neon"; auto: the best here,
+                               or what the environment variable MEST_SIMD says.  Results do not
+                               depend on it
+      budget_bytes = None      bytes, the most that the model may take, else BudgetError; None: no
+                               limit
+      gradient_chunks = None   1 .. 64; None: 16.  Partial sums of a convolution's weight gradient:
+                               more for more threads, 1 for least memory; results depend on it
+                               (rounding)
+      inference_only = False   True: predict and evaluate alone, without gradients and optimizer
+                               state
+      activations = 'float32'  "float32", "bfloat16": pictures and their gradients are stored in
+                               half the memory, rounded; arithmetic and features stay float32
+      recompute = None         None, "block": activations inside residual blocks, or between pools,
+                               are computed again in backward: less memory, more time, the same
+                               bits
+
+    Loss
+      loss = 'cross_entropy'   "cross_entropy" of the softmax, with class numbers; "mse", mean
+                               squared error over the outputs
+      label_smoothing = 0.0    s in [0, 1): 1 - s on the label, s / (K - 1) on each other class;
+                               for "cross_entropy"
+
+    Stochastic gradient descent
+      learning_rate = 0.1      from 0 on, a step's length times the gradient; 0 trains nothing, for
+                               measurements; None is refused
+      momentum = 0.9           [0, 1)
+      weight_decay = 0.0001    from 0 on; L2: this times the weight is added to the gradient
+      clip_norm = None         above 0: the largest Euclidean norm of the whole gradient; None: any
+      nesterov = False         Nesterov's momentum
+      decay_bias = True        False: weight_decay leaves biases alone
+      decay_norm = True        False: weight_decay leaves scale and shift of BatchNorm alone
+
+    Time
+      epochs = None            from 1 on; None: not known, fit is then told.  The length of the
+                               training, which "cosine" and the decay of mutation need; it may go
+                               on beyond
+      steps_per_epoch = None   updates, from 1 on; None: ceil(samples / (batch * micro_batches))
+                               where samples is set, else only fit and begin_epoch begin epochs
+      schedule = 'constant'    "constant"; "step", times schedule_gamma every schedule_every
+                               epochs; "cosine", from learning_rate to learning_rate_min over
+                               epochs
+      schedule_by_update = False  True: the rate moves with every update, not once an epoch
+      schedule_every = None    epochs, from 1 on; needed by "step"
+      schedule_gamma = None    above 0; None: 0.1.  Factor of "step"
+      learning_rate_min = 0.0  from 0 on; the last rate of "cosine"
+      warmup_epochs = 0        epochs over which the rate rises linearly before the schedule begins
+
+    Sparsity
+      density = None           0.000001 .. 1, share of a layer's connections that exist; None: 1,
+                               dense.  For layers that name none; the plan tells the nearest they
+                               can have
+      scheme = None            which connections may exist in layers that name no scheme: see
+                               Linear; None: "unstructured"
+      code8_patterns = False   "pattern": True takes the 8 patterns of the authors' published code,
+                               of which one lacks the centre of the kernel
+      distribution = 'uniform'  "uniform": density in each layer; "erk", Erdos-Renyi-Kernel: small
+                               layers get more, and density holds for all of them
+      allow_empty_rows = False  True: outputs may start without a connection, not only where there
+                               are too few.  Nothing to "pattern" and "fan_in": there all outputs
+                               have as many
+
+    Mutation: how connections move
+      mutation = None          None: they stay; "vanilla": mutation_rate of them are dropped and as
+                               many grown, always; "em": the same, the rate decays to 0; "em&s":
+                               grows mutation_extra beyond the target and drops from all; extra
+                               decays to 0
+      mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
+                               mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
+                               mutation_epochs[1]
+      mutation_every = None    epochs between mutations, from 1 on; None: 5.  "em" and "em&s"
+                               mutate at mutation_epochs[1] as well
+      mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
+                               2 or more for "em" and "em&s"
+      mutation_rate = None     (0, 1), share of the connections; None: 0.2.  "vanilla", "em".  Of
+                               "pattern" and "fan_in" each output moves at least one kernel or
+                               connection, until the rate has decayed to 0
+      mutation_extra = None    (0, 1), density above the target; None: 0.05, for targets below that
+                               half the target.  "em&s"; the same minimum of one
+      exclude_dropped = False  True: what was just dropped does not grow at once, unless nothing
+                               else is free
+      round_compat = False     True: counts are rounded as in the authors' published code
+      normalised = False       True: |w| and g are divided by their means in the layer before they
+                               are added
+      importance_gradient = 'last'  g in importance = |w| + importance_lambda * g.  "last":
+                               |gradient| of the last update; "ema": its running mean, 4 bytes more
+                               a connection; "momentum": (1 - momentum) * |momentum buffer|.  Of a
+                               block's column or a kernel: the Euclidean norm of its weights'
+      importance_lambda = 0.0  from 0 on; 0: magnitude alone; the paper: 0.01
+      importance_beta = None   (0, 1); None: 0.9.  Share of the old mean in "ema"
+
+    Forgetting and two-phase training
+      samples = None           size of the training set; None: forgetting is not counted.  To
+                               count, fit gives the ids; step takes them
+      phase1_epochs = None     from 1 on, below epochs: samples leave by remove_rule at the start
+                               of this epoch; None: one phase.  Needs samples and "cross_entropy"
+      remove_rule = None       None; "count": samples forgotten at most remove_count times leave;
+                               "number": the remove_number least forgotten; "fraction": the
+                               remove_fraction least forgotten
+      remove_count = 0         forgettings, from 0 on
+      remove_number = 0        samples; from 1 on for "number"
+      remove_fraction = 0.0    [0, 1), above 0 for "fraction"
+      keep_lowest = 0          samples: this many of the least forgotten stay all the same
     """
 
-    # Work and memory
     seed: int = 0
     batch: int = 64
     micro_batches: int = 1
-    threads: Optional[int] = None  # one a core, at most 4
-    simd: str = "auto"  # the best here, or what the environment variable MEST_SIMD says
-    budget_bytes: Optional[int] = None  # no limit
-    gradient_chunks: Optional[int] = None  # 16
+    threads: Optional[int] = None
+    simd: str = "auto"
+    budget_bytes: Optional[int] = None
+    gradient_chunks: Optional[int] = None
     inference_only: bool = False
-    activations: str = "float32"  # "bfloat16" stores pictures in half the memory
-    recompute: Optional[str] = None  # "block": less memory, more time
+    activations: str = "float32"
+    recompute: Optional[str] = None
 
-    # Loss
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
 
-    # Stochastic gradient descent
-    learning_rate: float = 0.1  # 0 trains nothing, for measurements; None is refused
+    learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    clip_norm: Optional[float] = None  # no clipping
+    clip_norm: Optional[float] = None
     nesterov: bool = False
     decay_bias: bool = True
     decay_norm: bool = True
 
-    # Time
-    epochs: Optional[int] = None  # needed by the cosine schedule and the decay of mutation
-    steps_per_epoch: Optional[int] = None  # from samples, when those are known
+    epochs: Optional[int] = None
+    steps_per_epoch: Optional[int] = None
     schedule: str = "constant"
     schedule_by_update: bool = False
-    schedule_every: Optional[int] = None  # "step": epochs
-    schedule_gamma: Optional[float] = None  # "step": 0.1
+    schedule_every: Optional[int] = None
+    schedule_gamma: Optional[float] = None
     learning_rate_min: float = 0.0
     warmup_epochs: int = 0
 
-    # Sparsity
-    density: Optional[float] = None  # dense
-    scheme: Optional[str] = None  # "unstructured"; of layers that name none
-    code8_patterns: bool = False  # "pattern": those of the MEST authors' published code
+    density: Optional[float] = None
+    scheme: Optional[str] = None
+    code8_patterns: bool = False
     distribution: str = "uniform"
     allow_empty_rows: bool = False
 
-    # Mutation
     mutation: Optional[str] = None
     mutation_decay: str = "staircase"
-    mutation_every: Optional[int] = None  # 5 epochs
-    mutation_epochs: Optional[Tuple[int, int]] = None  # 9/16 and 3/4 of epochs
-    mutation_rate: Optional[float] = None  # 0.2
-    mutation_extra: Optional[float] = None  # 0.05; for densities below 0.05 half the density
+    mutation_every: Optional[int] = None
+    mutation_epochs: Optional[Tuple[int, int]] = None
+    mutation_rate: Optional[float] = None
+    mutation_extra: Optional[float] = None
     exclude_dropped: bool = False
     round_compat: bool = False
     normalised: bool = False
     importance_gradient: str = "last"
-    importance_lambda: float = 0.0  # magnitude only; the paper: 0.01
-    importance_beta: Optional[float] = None  # 0.9
+    importance_lambda: float = 0.0
+    importance_beta: Optional[float] = None
 
-    # Forgetting and two-phase training
-    samples: Optional[int] = None  # None: forgetting is not counted
-    phase1_epochs: Optional[int] = None  # one phase
+    samples: Optional[int] = None
+    phase1_epochs: Optional[int] = None
     remove_rule: Optional[str] = None
     remove_count: int = 0
     remove_number: int = 0
@@ -198,6 +301,11 @@ def code_of(field: str, word: Optional[str]) -> int:
     if plain not in words:
         raise ValueError(f"{field}={word!r}: choose from {', '.join(map(repr, words))}")
     return words.index(plain)
+
+
+def word_of(field: str, code: int) -> Optional[str]:
+    """The word for a number of the header's."""
+    return _WORDS[field][code]
 
 
 def _two_epochs(name: str, value: Any) -> Tuple[int, int]:

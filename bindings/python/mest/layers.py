@@ -112,11 +112,13 @@ class Linear(Layer):
 
     scheme: which connections may exist; None: Config.scheme.
       "unstructured"              any single weight
-      "block4", "block8", "block16"  outputs in blocks; a column exists for a whole block or not at all
-      "nm24"                      at most 2 of every 4 neighbouring columns; density up to 0.5 (2:4)
+      "block4", "block8", "block16"  outputs in blocks; a column exists for all of a block or none
+      "nm24" or "2:4"             of columns 0 to 3, 4 to 7, ... at most 2 each; density up to 0.5
       "fan_in"                    the same number of connections for every output
-      "pattern"                   4 of the 9 weights of 3 x 3 kernels, in 8 patterns, and the same number
-                                  of kernels for every output; density up to 4/9; elsewhere "fan_in"
+      "pattern"                   4 of the 9 weights of 3 x 3 kernels, in 8 patterns, and the same
+                                  number of kernels for every output; density up to 4/9; elsewhere
+                                  "fan_in"
+    A column is an input, of a convolution an input channel and a place in the kernel.
     """
 
     kind = _abi.MEST_LAYER_LINEAR
@@ -136,8 +138,9 @@ class Linear(Layer):
 @dataclass(eq=False, repr=False)
 class Conv2d(Layer):
     """(in, h, w) -> (channels, (h + 2 * padding - kernel) // stride + 1, the same of w).
-    density and scheme as in Linear.  groups: 1, or as many as input and output channels: depthwise, each
-    channel on its own; its few weights stay dense whatever Config.density says."""
+    density and scheme as in Linear.  groups: 1, or as many as input and output channels: depthwise,
+    each channel on its own; its few weights stay dense whatever Config.density and Config.scheme
+    say, and a density below 1 or a scheme of its own is refused."""
 
     kind = _abi.MEST_LAYER_CONV2D
     channels: int

@@ -9,14 +9,22 @@ from typing import Any, List, Optional, Sequence, Tuple, Type, TypeVar
 
 from . import _abi
 from ._lib import library
-from .config import Config, as_config
+from .config import Config, as_config, word_of
 from .errors import BudgetError, error_of
 from .layers import Layer, describe
 
 T = TypeVar("T")
 
+# By the header's numbers.
+_OUTPUTS = ("stored", "in place", "fused", "recomputed")
+_KINDS = {
+    value: name[len("MEST_LAYER_") :].lower()
+    for name, value in vars(_abi).items()
+    if name.startswith("MEST_LAYER_")
+}
 
-def from_struct(kind: Type[T], struct: Any, **more: Any) -> T:
+
+def from_struct(kind: Type[T], struct: Any, /, **more: Any) -> T:
     """A dataclass with the fields of the same names of a C struct; `more` are those it lacks."""
     for name in kind.__dataclass_fields__:  # type: ignore[attr-defined]
         if name not in more:
@@ -27,26 +35,37 @@ def from_struct(kind: Type[T], struct: Any, **more: Any) -> T:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer of a plan.  Sizes in bytes, macs: multiply-adds of one sample forward."""
+    """One layer of a plan.  Sizes in bytes, macs: multiply-adds of one sample forward.
+
+    output: where the output is, and output_layer the index of the layer that this names (-1: none).
+      "stored"      in memory of its own
+      "in place"    in the memory of output_layer's, over it
+      "fused"       nowhere: output_layer, and any other reader, computes the values while it reads
+      "recomputed"  in memory of its own, given up in between: computed again before the backward
+                    pass of output_layer
+    """
 
     name: str
-    kind: int
+    kind: str  # MEST_LAYER_* in lower case: "conv2d"
     channels: int
     height: int
     width: int
     rows: int  # of the weight matrix: outputs x (inputs * kernel); 0 without weights
     columns: int
-    density: float  # at the target, 1 when dense
+    density: float  # active / (rows * columns), the nearest to what was asked; 1 when dense
     active: int  # connections at the target
-    capacity: int  # connections there is room for
+    capacity: int  # connections there is room for; a last block takes the room of a whole one
     weight_bytes: int
     index_bytes: int
     gradient_bytes: int
     state_bytes: int
-    activation_bytes: int  # its output; 0 when computed in place
+    activation_bytes: int  # its output; 0 when in place or fused; shared by life-time: no sum
     macs: int
-    scheme: int  # MEST_SCHEME_* in effect, 0 when not sparse
-    unit: int  # weights that come and go together
+    scheme: Optional[str]  # in effect, as in Config.scheme; None when not sparse
+    unit: int  # weights that come and go together: a block's rows, 4 of a pattern, 1 otherwise
+    output: str
+    output_layer: int
+    output_format: str  # of the output, as in Config.activations; "" when fused
 
     @property
     def shape(self) -> Tuple[int, int, int]:
@@ -123,8 +142,8 @@ class Plan:
         if peak <= target:
             return []
         return [
-            f"     sparse connections: {target:,} at the target, at most {peak:,} while EM&S grows "
-            "(bytes are planned for the latter)"
+            f"sparse connections: {target:,} at the target, at most {peak:,} while EM&S grows,",
+            "for which bytes are planned",
         ]
 
     def _memory(self) -> List[str]:
@@ -143,29 +162,44 @@ class Plan:
 
 
 def layer_table(layers: Sequence[LayerPlan], active: Optional[Sequence[int]] = None) -> List[str]:
-    """Lines of a table: layer, output shape, weight matrix, density, connections, bytes.
+    """Lines of a table, 100 columns wide as a rule: layer, output shape, weight matrix, what of it
+    exists and by which scheme, bytes, and where the output is.
     active: connections now, where they differ from the plan's target."""
-    lines = [
-        f"{'':>3}  {'layer':<18}{'output':>14}{'weights':>13}{'density':>9}"
-        f"{'active':>11}{'bytes':>12}{'activations':>13}"
-    ]
+    rows = [("", *"layer output weights density scheme active bytes activations as".split())]
     for index, layer in enumerate(layers):
         shape = "x".join(
             map(str, layer.shape if layer.height * layer.width > 1 else [layer.channels])
         )
-        matrix = density = count = ""
+        matrix = density = scheme = count = ""
         if layer.rows:
             now = layer.active if active is None else active[index]
             matrix = f"{layer.rows}x{layer.columns}"
-            density = f"{now / (layer.rows * layer.columns):.4g}" if layer.sparse else "dense"
+            density = f"{now / (layer.rows * layer.columns):.4g}" if layer.sparse else "1"
+            scheme = layer.scheme or "dense"
             count = f"{now:,}"
         size = f"{layer.bytes:,}" if layer.bytes else ""
-        activation = f"{layer.activation_bytes:,}" if layer.activation_bytes else "in place"
-        lines.append(
-            f"{index:>3}  {layer.name:<18}{shape:>14}{matrix:>13}{density:>9}"
-            f"{count:>11}{size:>12}{activation:>13}"
-        )
+        exists = density, scheme, count, size
+        rows.append((str(index), layer.name, shape, matrix, *exists, *_output(layer)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    # Words to the left, numbers to the right; the number of a layer and a format stand close.
+    form = "{:>%d} {:<%d}  {:>%d}  {:>%d}  {:>%d}  {:<%d}  {:>%d}  {:>%d}  {:>%d} {}"
+    form %= tuple(widths[:-1])
+    lines = [form.format(*row).rstrip() for row in rows]
+    if any(layer.output == "fused" for layer in layers):
+        lines.append("fused into n: stored nowhere, layer n computes it while it reads it")
+    if any(layer.output == "recomputed" for layer in layers):
+        lines.append("*: given up after the forward pass, computed again in the backward pass")
     return lines
+
+
+def _output(layer: LayerPlan) -> Tuple[str, str]:
+    """Where it is, and as what."""
+    kind = {"float32": "f32", "bfloat16": "bf16", "": ""}[layer.output_format]
+    if layer.output == "fused":
+        return f"fused into {layer.output_layer}", kind
+    if layer.output == "in place":
+        return f"in place of {layer.output_layer}", kind
+    return f"{layer.activation_bytes:,}", kind + "*" * (layer.output == "recomputed")
 
 
 def plan(layers: Sequence[Layer], config: Optional[Config] = None, **fields: Any) -> Plan:
@@ -191,4 +225,17 @@ def plan(layers: Sequence[Layer], config: Optional[Config] = None, **fields: Any
 
 def plan_of(report: Any, parts: Any) -> Plan:
     """A Plan from the library's two reports."""
-    return from_struct(Plan, report, layers=tuple(from_struct(LayerPlan, part) for part in parts))
+    return from_struct(Plan, report, layers=tuple(map(_layer_plan, parts)))
+
+
+def _layer_plan(part: Any) -> LayerPlan:
+    """Words for the header's numbers."""
+    fused = part.output == _abi.MEST_OUTPUT_FUSED
+    return from_struct(
+        LayerPlan,
+        part,
+        kind=_KINDS[part.kind],
+        scheme=word_of("scheme", part.scheme),
+        output=_OUTPUTS[part.output],
+        output_format="" if fused else word_of("activations", part.output_format),
+    )
