@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Convolution, what all levels share: geometry, scratch, the index of one call, tasks and groups. */
+/* Convolution, what all levels share: geometry, scratch, tasks and groups. */
 #include "conv_job.h"
 
 /* The channels of a slab are gone through in blocks that stay in L1 while all filters (forward) or all
@@ -127,12 +127,14 @@ static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)
     return mestk_max(1, mestk_min(gradient_chunks, strips));
 }
 
-int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads)
+static int64_t stream_floats(int64_t connections) { return mestk_round16(connections * 2); }
+
+int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads, int64_t capacity)
 {
     int64_t columns = (int64_t)g->in.channels * g->kernel_h * g->kernel_w;
     int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
-    return words16(columns) + words16(g->out.channels * (blocks + 1))
-           + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
+    return words16(columns) + words16((g->out.channels + 1) * (blocks + 1))
+           + (mestk_few_lanes(g->out) ? 0 : stream_floats(capacity)) + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
 }
 
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
@@ -147,56 +149,15 @@ int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_
 
 /* ---- forward ---- */
 
-static uint32_t first_at_or_after(const uint16_t *column, uint32_t from, uint32_t end, int32_t limit)
+static void carve_forward(const mestk_context *k, mestk_conv_job *job, float *scratch)
 {
-    while (from < end) {
-        uint32_t middle = from + (end - from) / 2;
-        if (column[middle] < limit) from = middle + 1;
-        else end = middle;
-    }
-    return from;
-}
-
-enum { INDEX_ROWS = 16 }; /* of a chunk */
-
-/* Where the blocks of channels begin in each row of the index; a dense row is as the others: one does. */
-static void index_rows(void *argument, uint32_t chunk, uint32_t worker)
-{
-    const mestk_conv_job *job = argument;
     const mestk_weights *w = job->w;
-    int32_t by_channel = w->row_start && w->form == MESTK_FORM_PATTERN, taps = by_channel ? 1 : w->taps;
-    int32_t rows = w->row_start ? mestk_index_rows(w) : 1, r = (int32_t)chunk * INDEX_ROWS;
-    (void)worker;
-    for (int32_t end = mestk_min(r + INDEX_ROWS, rows); r < end; r++) {
-        mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1);
-        for (int32_t i = 0; i <= job->blocks; i++) {
-            int32_t limit = mestk_min(i * job->block_channels, w->channels) * taps;
-            uint32_t from = !w->row_start ? 0 : i ? (uint32_t)segment[i - 1] : w->row_start[r];
-            segment[i] = w->row_start ? (int32_t)first_at_or_after(w->column, from, w->row_start[r + 1], limit) : limit;
-        }
-    }
-}
-
-static void index_forward(const mestk_context *k, mestk_conv_job *job, float *scratch)
-{
-    const mestk_conv *g = job->g;
-    const mestk_weights *w = job->w;
-    const conv_slab *s = &job->slab;
-    job->offset = (mestk_word *)scratch;
-    scratch += words16((int64_t)w->channels * w->taps);
-    job->segment = (mestk_word *)scratch;
-    scratch += words16((int64_t)w->rows * (job->blocks + 1));
-    job->chains = scratch;
-    scratch += k->threads * job->chain_floats;
-    job->lines = scratch;
-    job->slabs = scratch + k->threads * job->line_floats;
-    for (int32_t c = 0, i = 0; c < w->channels; c++)
-        for (int32_t ky = 0; ky < g->kernel_h; ky++)
-            for (int32_t kx = 0; kx < g->kernel_w; kx++, i++) {
-                int64_t line = (int64_t)(ky * s->phases + kx % s->stride) * s->columns + kx / s->stride;
-                job->offset[i] = (int32_t)(c * s->channel + line * g->in.lanes);
-            }
-    mestk_run(k, (uint32_t)mestk_ceil_div(w->row_start ? mestk_index_rows(w) : 1, INDEX_ROWS), index_rows, job);
+    job->offset = (mestk_word *)scratch, scratch += words16((int64_t)w->channels * w->taps);
+    job->segment = (mestk_word *)scratch, scratch += words16((int64_t)(w->rows + 1) * (job->blocks + 1));
+    if (job->streamed) job->stream = (conv_entry *)scratch, scratch += stream_floats(mestk_weight_count(w));
+    job->chains = scratch, scratch += k->threads * job->chain_floats;
+    job->lines = scratch, scratch += k->threads * job->line_floats;
+    job->slabs = scratch;
 }
 
 typedef struct conv_run {
@@ -218,100 +179,21 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
                           .slab = forward_slab(g), .chain_floats = forward_chains(g), .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
     int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
+    job.streamed = w->row_start && !units && !mestk_few_lanes(g->out);
     job.rows = computed_rows(g->out);
     job.row_floats = forward_row_floats(g);
     job.chain_channel = (int64_t)job.rows * job.row_floats;
     job.slab_down = (int64_t)g->stride_h * job.slab.phases * job.slab.columns * g->in.lanes;
     job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
-    if (k->level != MESTK_REFERENCE) index_forward(k, &job, scratch);
+    if (k->level != MESTK_REFERENCE) {
+        carve_forward(k, &job, scratch);
+        mestk_conv_index_forward(k, &job);
+    }
     mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
 }
 
 /* ---- backward ---- */
-
-static void index_taps(mestk_conv_job *job)
-{
-    const mestk_conv *g = job->g;
-    int32_t kw = g->kernel_w, sh = g->stride_h, sw = g->stride_w;
-    for (int32_t tap = 0; tap < g->kernel_h * kw; tap++) {
-        int32_t ky = tap / kw, kx = tap % kw;
-        job->tap_class[tap] = mestk_class_of(g, ky % sh, kx % sw);
-        job->tap_line[tap] = ((g->kernel_h - 1) / sh - ky / sh) * job->slab.columns + (kw - 1) / sw - kx / sw;
-    }
-}
-
-/* A channel's entries, sorted by (block of output channels, class), keys ascending within.  They come by
- * key, so by block: class after class of a block is picked out. */
-static void index_channel(void *argument, uint32_t channel, uint32_t worker)
-{
-    const mestk_conv_job *job = argument;
-    const mestk_weights *w = job->w;
-    int32_t taps = w->taps, L = job->g->in.lanes, blocks = job->blocks, classes = job->classes;
-    int64_t columns = (int64_t)w->channels * taps, slab_channel = job->slab.channel;
-    /* Not read again after every word written. */
-    const mestk_word *tap_class = job->tap_class, *tap_line = job->tap_line;
-    mestk_word *offset = job->offset, *position = job->position;
-    float *weight = job->weight;
-    mestk_word *segment = job->segment + (int64_t)channel * (blocks * classes + 1);
-    int32_t e = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
-    int32_t first = e, end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
-    (void)worker;
-    *segment = e;
-    int32_t row = 0, row_key = 0; /* keys ascend: no divisions */
-    for (int32_t b = 0, from = e, to = e; b < blocks; b++, from = e) {
-        int32_t limit = mestk_min((b + 1) * job->block_channels, w->rows) * taps, block_row = row, block_key = row_key;
-        for (int32_t class = 0; class < classes; class++) {
-            row = block_row, row_key = block_key;
-            for (e = from; e < end; e++) {
-                int32_t key = w->row_start ? w->key[e] : e - first;
-                if (key >= limit) break;
-                for (; key >= row_key + taps; row_key += taps) row++;
-                int32_t tap = key - row_key;
-                if (tap_class[tap] != class) continue;
-                int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
-                offset[to] = (int32_t)(row * slab_channel + (int64_t)tap_line[tap] * L);
-                position[to] = (int32_t)j;
-                weight[to++] = w->value[j];
-            }
-            *++segment = to;
-        }
-    }
-}
-
-/* The same for blocks and patterns: entry by entry of a unit.  Connections that do not exist, of rows that
- * the last block lacks, come last and in no segment. */
-static void index_units(void *argument, uint32_t channel, uint32_t worker)
-{
-    const mestk_conv_job *job = argument;
-    const mestk_weights *w = job->w;
-    int32_t pattern = w->form == MESTK_FORM_PATTERN, size = pattern ? 4 : w->group, L = job->g->in.lanes;
-    int32_t rows = pattern ? 1 : w->group, key_taps = pattern ? 1 : w->taps; /* of a unit; of a row's keys */
-    mestk_word *segment = job->segment + (int64_t)channel * (job->blocks * job->classes + 1);
-    int32_t e = (int32_t)w->channel_start[channel], first = e, end = (int32_t)w->channel_start[channel + 1], to = e * size;
-    (void)worker;
-    *segment = to;
-    for (int32_t b = 0, from = e; b < job->blocks; b++, from = e) {
-        for (int32_t class = 0; class < job->classes; class++) {
-            for (e = from; e < end; e++) {
-                int32_t row = w->key[e] / key_taps * rows, j = (int32_t)w->position[e];
-                if (row >= (b + 1) * job->block_channels) break;
-                for (int32_t i = 0; i < size; i++) {
-                    int32_t tap = pattern ? w->pattern_taps[w->pattern[j]][i] : w->key[e] % key_taps;
-                    int32_t r = row + (pattern ? 0 : i);
-                    if (r >= w->rows || job->tap_class[tap] != class) continue;
-                    job->offset[to] = (int32_t)(r * job->slab.channel + (int64_t)job->tap_line[tap] * L);
-                    job->position[to] = j * size + i;
-                    job->weight[to++] = w->value[j * size + i];
-                }
-            }
-            *++segment = to;
-        }
-    }
-    for (e = first; e < end && to < end * size; e++)
-        for (int32_t i = 0; i < rows; i++)
-            if (w->key[e] / key_taps * rows + i >= w->rows) job->position[to++] = (int32_t)w->position[e] * size + i;
-}
 
 static void backward_chunk(void *argument, uint32_t group, uint32_t worker)
 {
@@ -414,9 +296,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
         job.chains = at, at += k->threads * job.chain_floats;
         job.lines = at, at += k->threads * job.line_floats;
         job.slabs = at;
-        index_taps(&job);
-        int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
-        mestk_run(k, (uint32_t)w->channels, units ? index_units : index_channel, &job);
+        mestk_conv_index_backward(k, &job);
     }
     mestk_run(k, (uint32_t)job.groups, backward_chunk, &run);
     mestk_run(k, (uint32_t)((job.connections + SUM_CHUNK - 1) / SUM_CHUNK), sum_chunk, &job);

@@ -155,15 +155,17 @@ VEC_INLINE void V(conv_filters)(const mestk_conv_job *job, const V(window) *a, i
         V(conv_kernels)(job, a, b, rows);
         return;
     }
+    const mestk_word *segment = job->segment + (int64_t)b * (w->rows + 1);
+    const conv_entry *stream = job->stream;
     int64_t step = a->slab_step;
     int32_t filters = w->rows;
     for (int32_t o = 0; o < filters; o++) {
-        const conv_list list = mestk_conv_list(job, o, b, 1);
+        const conv_entry *end = stream + segment[o + 1];
         vec sum[16];
         V(conv_begin)(job, a, o, sum, rows * 4);
-        ROLLED for (int32_t j = 0; j < list.count; j++) {
-            const float *x = a->slab + list.offset[list.column[j]];
-            vec weight = (vec)(list.value[j]);
+        ROLLED for (const conv_entry *e = stream + segment[o]; e < end; e++) {
+            const float *x = a->slab + e->offset;
+            vec weight = (vec)(e->weight);
             UNROLL for (int i = 0; i < rows * 4; i++)
                 sum[i] = vec_fma(weight, vec_load(x + i / 4 * step + i % 4 * LANES), sum[i]);
         }

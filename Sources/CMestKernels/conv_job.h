@@ -27,6 +27,12 @@ typedef struct conv_slab {
     int64_t floats;  /* floats of one worker's slab: whole cache lines */
 } conv_slab;
 
+/* Of scratch, like mestk_word. */
+typedef struct __attribute__((may_alias)) conv_entry {
+    int32_t offset; /* floats from a tile's first pixel in the slab to the line that the tap meets */
+    float weight;
+} conv_entry;
+
 struct mestk_conv_job {
     const mestk_conv *g;
     const mestk_weights *w;
@@ -44,13 +50,16 @@ struct mestk_conv_job {
      * segment[row * (blocks + 1) + b], first connection of the row in channel block b or later (the
      * channels of one block stay in L1 while the filters pass over them); of a dense layer, columns.
      * Blocks: a row is one of the index; patterns: offsets of channel * 9.
+     * Single connections on 8 and 16 lanes (streamed) are copied out in the order in which they are met:
+     * stream[entry], pass by pass and in each row by row; segment[pass * (rows + 1) + row], first entry.
      * Backward: the entries of a channel sorted by (block of output channels, class), keys ascending
      * within; offset[entry], position[entry], weight[entry];
      * segment[channel * (blocks * classes + 1) + b * classes + class], first entry; tap_class, tap_line:
      * a tap's class and its line in the slab. */
     mestk_word *offset, *segment, *position, *tap_class, *tap_line;
     float *weight;
-    int32_t block_channels, blocks, classes;
+    conv_entry *stream;
+    int32_t streamed, block_channels, blocks, classes;
     /* Of each worker: what is unfinished between two blocks of channels (forward: a tile of y; backward: dx
      * of a unit), and a strip's sums as lines [channel][which][lane]. */
     float *chains, *lines;
@@ -110,6 +119,10 @@ MESTK_INLINE conv_list mestk_conv_dense_list(const mestk_conv_job *job, int32_t 
     return (conv_list){.value = w->value + (int64_t)o * columns + first, .filter = columns, .step = 1,
                        .offset = job->offset + first, .count = job->segment[b + 1] - first};
 }
+
+/* Fill the index above (conv_index.c). */
+void mestk_conv_index_forward(const mestk_context *k, mestk_conv_job *job);
+void mestk_conv_index_backward(const mestk_context *k, mestk_conv_job *job);
 
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker);
 void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int32_t worker, float *partial);

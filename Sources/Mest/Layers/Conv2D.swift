@@ -20,7 +20,7 @@ enum Conv2D: Layer {
         node.geometry.out.channels = node.channels
         // The kernels address the packed strip of one thread with 31 bits.
         var geometry = node.geometry
-        let strip = max(mestk_conv_forward_scratch(&geometry, 1), mestk_conv_backward_scratch(&geometry, 1, 1, 0))
+        let strip = max(mestk_conv_forward_scratch(&geometry, 1, 0), mestk_conv_backward_scratch(&geometry, 1, 1, 0))
         if strip > int64(Int32.max) {
             throw plan.layer(int(node.index), message).text(": a strip of ").integer(strip)
                 .text(" packed values is larger than 2^31 - 1; use a smaller picture, kernel or batch").as(.unsupported)
@@ -30,7 +30,8 @@ enum Conv2D: Layer {
     static func scratch(_ node: Node, _ plan: Plan) -> Int64 {
         if node.isDepthwise { return DepthwiseConv2D.scratch(node, plan) }
         var geometry = node.geometry
-        return mestk_conv_forward_scratch(&geometry, plan.threads) &* 4
+        let single = node.sparse && node.unit == 1 ? node.weight.capacity : 0
+        return mestk_conv_forward_scratch(&geometry, plan.threads, single) &* 4
     }
 
     static func backwardScratch(_ node: Node, _ plan: Plan) -> Int64 {

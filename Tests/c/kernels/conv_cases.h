@@ -97,7 +97,7 @@ static void free_conv_result(conv_result *r)
 
 static void run_forward(const mestk_context *k, const conv_data *d, conv_result *r, int with_sums, const char *where)
 {
-    int64_t need = mestk_conv_forward_scratch(&d->g, k->threads);
+    int64_t need = mestk_conv_forward_scratch(&d->g, k->threads, d->m.count);
     float *scratch = new_scratch(need);
     r->y = new_tensor(d->g.out);
     r->sums = with_sums ? new_sums(d->g.out) : NULL;

@@ -53,7 +53,7 @@ static form_result run_form(const mestk_context *k, const mestk_conv *g, const m
         int o, c, tap;
         r.dw[j] = connection(&m->w, j, &o, &c, &tap) ? 0.25f : 0.0f;
     }
-    int64_t need = mestk_conv_forward_scratch(g, k->threads);
+    int64_t need = mestk_conv_forward_scratch(g, k->threads, m->count);
     float *scratch = floats(need);
     memset(scratch, 0xff, (size_t)need * 4);
     mestk_conv_forward(k, g, &m->w, start, &ox, r.y, count, r.sums, scratch);

@@ -110,7 +110,7 @@ static void conv(int batch, int channels, int side, double sparsity, int stride,
     double *y_sums = block((int64_t)mestk_strips(g.out) * rows * 16), *dx_sums = block((int64_t)mestk_strips(g.in) * channels * 16);
     mestk_operand in = {.x = x, .a = c[0], .b = c[1], .relu = 1}, gradient = {.x = dy, .a = c[2], .b = c[3], .r = y, .c = c[4]};
     mestk_gradient out = {.dx = dx, .masked = 1, .normed = {x}, .sums = {dx_sums}};
-    int64_t f = mestk_conv_forward_scratch(&g, k->threads), b = mestk_conv_backward_scratch(&g, k->threads, 16, n);
+    int64_t f = mestk_conv_forward_scratch(&g, k->threads, n), b = mestk_conv_backward_scratch(&g, k->threads, 16, n);
     float *scratch = values(f > b ? f : b);
     double forward = BEST(mestk_conv_forward(k, &g, &w, NULL, &in, y, batch, y_sums, scratch));
     double backward = BEST(mestk_conv_backward(k, &g, &w, &in, &gradient, batch, &out, dw, NULL, 16, scratch));
