@@ -127,7 +127,11 @@ def competitors(name: str, threads: int, sparsities: Sequence[float], options: a
     if options.compile:
         found += [Variant("compile", threads, layout=layout) for layout in layouts]
     if options.sparseprop:
-        found += [Variant("sparseprop", threads, sparsity, layout="nchw") for sparsity in sparsities if sparsity >= 80]
+        found += [
+            Variant("sparseprop", threads, sparsity, layout=layout)
+            for sparsity in sparsities if sparsity >= 80  # what it is meant for
+            for layout in (("all sparse", "where faster") if len(layouts) > 1 else ("all sparse",))
+        ]  # fmt: skip
     return found
 
 
@@ -214,7 +218,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--goals", action="store_true", help="the table of goals instead")
     parser.add_argument("--no-torch", action="store_true", help="do not compare with PyTorch")
     parser.add_argument("--compile", action="store_true", help="compare with torch.compile too; slow to start")
-    parser.add_argument("--sparseprop", metavar="FOLDER", help="that holds your build of the package sparseprop")
+    parser.add_argument("--sparseprop", metavar="FOLDER", help="that holds the package sparseprop: see README.md here")
     options = parser.parse_args()
     if options.full:
         vars(options).update(ALL)
