@@ -26,12 +26,8 @@ GOALS: Dict[Tuple[int, str], Tuple[float, ...]] = {
 }
 
 
-def cell(reached: Optional[float], goal: float) -> str:
-    """What was reached, and the goal; bold where it is met."""
-    if reached is None:
-        return f"- (goal {goal:g}x)"
-    mark = "**" if reached >= goal else ""
-    return f"{mark}{reached:.2f}x{mark} (goal {goal:g}x)"
+def cell(reached: Optional[float], goal: Optional[float]) -> str:
+    return common.Goal("", reached, goal).cell()
 
 
 class Runs:

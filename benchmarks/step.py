@@ -218,7 +218,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--goals", action="store_true", help="the table of goals instead")
     parser.add_argument("--no-torch", action="store_true", help="do not compare with PyTorch")
     parser.add_argument("--compile", action="store_true", help="compare with torch.compile too; slow to start")
-    parser.add_argument("--sparseprop", metavar="FOLDER", help="that holds the package sparseprop: see README.md here")
+    common.sparseprop_option(parser)
     options = parser.parse_args()
     if options.full:
         vars(options).update(ALL)

@@ -224,8 +224,8 @@ def test_every_goal_is_measured():
 # ------------------------------------------------------------------------------------- layers ---
 
 SPEED = """openmp, avx512 avx2 reference, here: avx512
-batch 16, GFLOP/s forward backward at 80 % 0 % (dense)
-level 3, 1 threads, conv 128x 8x 8 /1   71.8  65.3   78.6  69.1
+batch 16, GFLOP/s forward backward at 80 % 0 % (dense): f32 | bf16
+level 3, 1 threads, conv 128x 8x 8 /1   71.8  65.3   78.6  69.1  |   80.0  70.0   90.0  75.0
 level 2, 2 threads, linear              94.8  39.7  228.8  48.5
   norm statistics 99.3  apply 183.8 GB/s
 """
@@ -236,6 +236,7 @@ def test_speed_is_parsed():
     assert names == ["80 %", "0 %"]
     assert speeds == [
         layers.Speed("avx512", 1, "conv 128x 8x 8 /1", (71.8, 65.3, 78.6, 69.1)),
+        layers.Speed("avx512", 1, "conv 128x 8x 8 /1", (80.0, 70.0, 90.0, 75.0), "bfloat16"),
         layers.Speed("avx2", 2, "linear", (94.8, 39.7, 228.8, 48.5)),
     ]
     assert others == ["openmp, avx512 avx2 reference, here: avx512", "norm statistics 99.3  apply 183.8 GB/s"]
@@ -246,7 +247,7 @@ def test_share_of_peak():
     names, speeds, _ = layers.parse_speed(SPEED)
     lines = layers.layer_table(names, speeds, peak).splitlines()
     assert lines[2].endswith("| 72 (72%) | 65 (65%) | 79 (79%) | 69 (69%) |")
-    assert lines[3].endswith("| 95 | 40 | 229 | 48 |")  # no peak known for that
+    assert lines[4].endswith("| 95 | 40 | 229 | 48 |")  # no peak known for that
     assert layers.peak_table(peak).splitlines()[2:] == [
         "| multiply-add, registers | avx512 | 100.0 | - | GFLOP/s |",
         "| memory, copy (read + written) | memcpy | - | 40.5 | GB/s |",
@@ -255,7 +256,28 @@ def test_share_of_peak():
 
 def test_more_figures_than_names():
     speeds = [layers.Speed("avx2", 1, "new", (1.0, 2.0, 3.0))]
-    assert {line.count("|") for line in layers.layer_table(["80 %"], speeds, {}).splitlines()} == {7}
+    assert {line.count("|") for line in layers.layer_table(["80 %"], speeds, {}).splitlines()} == {8}
+
+
+def test_the_best_of_several_turns():
+    a, b = (layers.Speed("avx2", 1, "linear", figures) for figures in ((1.0, 4.0), (2.0, 3.0)))
+    assert layers.best([[a], [b]]) == [a._replace(figures=(2.0, 4.0))]
+
+
+def test_time_of_a_layer():
+    speed = layers.Speed("avx2", 1, "conv 128x 8x 8 /1", (1.0, 2.0, 10.0, 20.0))
+    assert layers.shape(speed.layer, 16) == (128, 128, 8, 1) and layers.shape("linear", 16) == (1024, 1024, 0, 1)
+    gflop = 2e-9 * 128 * 128 * 9 * 64 * 16 * 0.1
+    assert layers.milliseconds(speed, 16, 90, 1) == pytest.approx((100 * gflop, 100 * gflop))
+    pair = layers.Pair(speed.layer, 1, 90, (1.0, 2.0), (8.0, 10.0))
+    assert pair.goal().cell() == "**6.00x** (goal 5x)" and pair.goal().record()["goal"]["reached"] == 6.0
+    assert pair._replace(layer="linear", theirs=(1.0, 1.0)).goal().cell() == "0.67x (goal 1x)"
+
+
+def test_goals_have_units():
+    assert common.Goal("", 1.25, 1.3, most=True).cell() == "**1.25x** (goal at most 1.3x)"
+    assert common.Goal("", 0.0041, 1, "%", most=True).cell() == "**0.0041 %** (goal at most 1 %)"
+    assert common.Goal("", 2.0, None).cell() == "2.00x" and common.Goal("", None, None).cell() == "-"
 
 
 # --------------------------------------------------------------------------- memory, mutation ---
