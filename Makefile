@@ -36,7 +36,7 @@ RUN_PYTHON := $(BESIDE) .venv/bin/python
 # Any Python with numpy; where it has torch, onnx and onnxruntime, they are measured too.
 BENCH_PYTHON ?= .venv/bin/python
 RUN_BENCH    := $(BESIDE) $(BENCH_PYTHON)
-BENCHMARKS   := step dense_against_sparse layers memory inference mutation
+BENCHMARKS   := step dense_against_sparse layers products memory inference mutation
 
 .PHONY: help setup build demo test bench install uninstall clean
 

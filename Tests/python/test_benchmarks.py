@@ -18,6 +18,7 @@ import layers  # noqa: E402
 import memory  # noqa: E402
 import mutation  # noqa: E402
 import networks  # noqa: E402
+import products  # noqa: E402
 import readme  # noqa: E402
 import step  # noqa: E402
 from step import Row, Variant  # noqa: E402
@@ -272,6 +273,20 @@ def test_time_of_a_layer():
     pair = layers.Pair(speed.layer, 1, 90, (1.0, 2.0), (8.0, 10.0))
     assert pair.goal().cell() == "**6.00x** (goal 5x)" and pair.goal().record()["goal"]["reached"] == 6.0
     assert pair._replace(layer="linear", theirs=(1.0, 1.0)).goal().cell() == "0.67x (goal 1x)"
+
+
+def test_products_are_compared():
+    rows = [
+        products.Row(1, "mest", {"forward": [0.001], "dx and dw": [0.003]}),
+        products.Row(1, "MKL", {"forward": [0.002], "dx": [0.002], "dw": [0.004]}),
+    ]
+    assert products.report(rows).splitlines()[2:] == [
+        "| 1 | mest | 1.0 |  |  | 3.0 | 4.0 |  |", "| 1 | MKL | 2.0 | 2.0 | 4.0 |  | 8.0 | **2.00x** (goal 1x) |",
+    ]  # fmt: skip
+    wanted = products.problem(2, 90).answers()
+    products.check("right", wanted, wanted)
+    with pytest.raises(SystemExit, match="wrong: dx is wrong"):
+        products.check("wrong", wanted, {**wanted, "dx": -wanted["dx"]})
 
 
 def test_goals_have_units():
