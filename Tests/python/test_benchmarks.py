@@ -220,6 +220,26 @@ def test_every_goal_is_measured():
         for sparsity, scheme in goals.GOALS:
             assert Variant("mest", 2, sparsity, scheme, kind) in runs[batch]
     assert all(len(set(found)) == len(found) for found in runs.values())
+    options = argparse.Namespace(torch=False, sparseprop=None)
+    rows = [
+        Row("", batch, f"{name}/{batch}", variant, [1.0])
+        for name, batch in goals.RUNS for variant in goals.variants(name, batch, options)
+    ]  # fmt: skip
+    rivals = [Variant("pytorch", threads) for threads in (1, 2)]
+    ways = ("all sparse", "where faster")
+    rivals += [Variant("sparseprop", threads, 90, layout=way) for threads in (1, 2) for way in ways]
+    rows += [Row("", batch, f"{name}/{batch}", rival, [2.0]) for name, batch in goals.RUNS for rival in rivals]
+    lines = goals.further_table(goals.Runs(rows)).splitlines()[2:]
+    assert len(lines) == len(goals.FURTHER) and not any("| -" in line for line in lines)
+
+
+def test_goals_of_other_benchmarks(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert goals.elsewhere() == ""
+    found = common.Goal("share", 0.5, 1.0, "%", most=True)
+    common.save("mutation", "Title", [], "", [{"samples": [1.0]}, found.record()])
+    line = goals.elsewhere().splitlines()[2]
+    assert line.startswith("| share | **0.5 %** (goal at most 1 %) | [mutation.md](mutation.md), 20")
 
 
 # ------------------------------------------------------------------------------------- layers ---
@@ -308,8 +328,8 @@ def test_memory_report():
         memory.Found(memory.VARIANTS[3], missing="not in this build: no bf16"),
     ]
     lines = memory.report(found).splitlines()
-    assert lines[4] == "| fp32 | 199.5 | 200.0 | 2.0x (goal 1.8x) | 10.0 | 1.00x |"
-    assert lines[5] == "| fp32, blocks recomputed | 99.0 | 100.0 | 4.0x (goal 3.5x) | 13.0 | 1.30x |"
+    assert lines[4] == "| fp32 | 199.5 | 200.0 | **2.00x** (goal 1.8x) | 10.0 | 1.00x |"
+    assert lines[5] == "| fp32, blocks recomputed | 99.0 | 100.0 | **4.00x** (goal 3.5x) | 13.0 | **1.30x** (goal at most 1.3x) |"
     assert lines[-1] == "- bf16: not in this build: no bf16"
 
 
@@ -319,6 +339,8 @@ def test_cost_of_mutation():
     assert mutation.exponents(points, "mutation") == pytest.approx([1.0])
     assert mutation.share(points[0], steps=4) == pytest.approx(2 / (2 + 5 * 4))
     assert mutation.side(1000, 90) == 100
+    share = mutation.goal("Net", mutation.Point(100, [100.0], [2.0]), batch=25_000)
+    assert share.cell() == "**0.2 %** (goal at most 1 %)"
     assert len(mutation.scale_table(points).splitlines()) == 4
 
 
