@@ -12,6 +12,7 @@ import mest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import bits  # noqa: E402
 import common  # noqa: E402
 import goals  # noqa: E402
 import layers  # noqa: E402
@@ -342,6 +343,17 @@ def test_cost_of_mutation():
     share = mutation.goal("Net", mutation.Point(100, [100.0], [2.0]), batch=25_000)
     assert share.cell() == "**0.2 %** (goal at most 1 %)"
     assert len(mutation.scale_table(points).splitlines()) == 4
+
+
+# --------------------------------------------------------------------------------------- bits ---
+
+
+def test_cost_of_bits():
+    rows = [bits.Row("Net", variant, "1", [ms]) for variant, ms in zip(bits.VARIANTS, (100.0, 99.0, 97.5, 101.0))]
+    lines = bits.report(rows).splitlines()
+    assert lines[4] == "| Net | free order of sums | 97.50 | +2.5 % | 1 |" and "-1.0 %" in lines[5]
+    assert lines[-1].startswith("At most 2.5 % of a step") and lines[-1].endswith("no mode without it is needed.")
+    assert (bits.ROOT / "Package.swift").read_text().count(bits.EXACT) == 1
 
 
 # ------------------------------------------------------------------------------------- readme ---
