@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -269,8 +270,8 @@ def origin() -> Dict[str, str]:
         "CPU": cpu(),
         "build": f"mest {mest.__version__}, {_lib.library().mest_build_info().decode()}",
     }
-    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "onnxruntime")}
-    rivals = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    loaded = [name for name in ("torch", "onnxruntime", "sparseprop") if name in sys.modules]
+    rivals = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in loaded)
     return {**found, "compared with": rivals} if rivals else found
 
 
