@@ -33,10 +33,30 @@ TO      := $(DESTDIR)$(PREFIX)
 BESIDE     := MEST_LIBRARY=$(LIBRARY) PYTHONPATH=$(CURDIR)/bindings/python
 RUN_PYTHON := $(BESIDE) .venv/bin/python
 
-# Any Python with numpy; where it has torch, onnx and onnxruntime, they are measured too.
-BENCH_PYTHON ?= .venv/bin/python
-RUN_BENCH    := $(BESIDE) $(BENCH_PYTHON)
-BENCHMARKS   := step dense_against_sparse layers memory inference mutation
+# Any Python with numpy; where it has torch, onnx and onnxruntime, they are measured too, SparseProp where
+# BENCH_SPARSEPROP is its folder, torch.compile with BENCH_COMPILE=on (benchmarks/README.md).
+BENCH_PYTHON     ?= .venv/bin/python
+BENCH_SPARSEPROP ?=
+BENCH_COMPILE    ?= off
+RUN_BENCH        := $(BESIDE) $(BENCH_PYTHON)
+SPARSEPROP       := $(if $(BENCH_SPARSEPROP),--sparseprop '$(BENCH_SPARSEPROP)')
+COMPILE          := $(if $(filter on,$(BENCH_COMPILE)),--compile)
+
+# The last collects what the others have found about goals.
+BENCHMARKS       := step batches schemes alone layers products memory inference mutation bits goals
+bench_step       := step.py
+bench_batches    := step.py --name batches --networks mlp resnet20 resnet32 vgg dscnn --batch 1 8 64 --threads 1 2 \
+                    --sparsity 0 90 --rounds 5
+bench_schemes    := step.py --name schemes --networks resnet20 --sparsity 0 90 --activations float32 bfloat16 \
+                    --schemes unstructured block4 block8 block16 pattern nm24 fan_in
+bench_alone      := dense_against_sparse.py
+bench_layers     := layers.py $(SPARSEPROP)
+bench_products   := products.py $(SPARSEPROP)
+bench_memory     := memory.py
+bench_inference  := inference.py
+bench_mutation   := mutation.py
+bench_bits       := bits.py
+bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
 .PHONY: help setup build demo test bench install uninstall clean
 
@@ -73,7 +93,7 @@ test:
 
 bench: build
 	@tools/setup.sh demo
-	@for part in $(BENCHMARKS); do echo "benchmarks/$$part.py"; $(RUN_BENCH) benchmarks/$$part.py --save || exit 1; done
+	@$(foreach part,$(BENCHMARKS),date '+%T $(part)' && $(RUN_BENCH) benchmarks/$(bench_$(part)) --save &&) date +%T
 	@$(RUN_BENCH) benchmarks/readme.py
 
 # Writes a packaging template with its names filled in.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -25,7 +26,9 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Hashable, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    Any, Callable, Dict, Hashable, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar,
+)  # fmt: skip
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PAUSE = 0.02  # seconds before a turn
@@ -206,6 +209,37 @@ def times(value: Optional[float], digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}x"
 
 
+class Goal(NamedTuple):
+    """Something promised, and what was found."""
+
+    what: str
+    reached: Optional[float]
+    wanted: Optional[float]  # None: for information
+    unit: str = "x"  # or "%"
+    most: bool = False  # what is wanted is a limit from above
+
+    def met(self) -> bool:
+        if self.reached is None or self.wanted is None:
+            return False
+        return self.reached <= self.wanted if self.most else self.reached >= self.wanted
+
+    def cell(self) -> str:
+        """What was reached, and the goal; bold where it is met."""
+        limit = "at most " if self.most else ""
+        said = "" if self.wanted is None else f" (goal {limit}{self._show(self.wanted, 'g')})"
+        if self.reached is None:
+            return f"-{said}"
+        mark = "**" if self.met() else ""
+        return f"{mark}{self._show(self.reached, '.2f' if self.unit == 'x' else '.2g')}{mark}{said}"
+
+    def _show(self, value: float, form: str) -> str:
+        return f"{value:{form}}{self.unit}" if self.unit == "x" else f"{value:{form}} {self.unit}"
+
+    def record(self) -> Dict[str, Any]:
+        """For the results; `step.py --goals` collects these of all benchmarks."""
+        return {"goal": self._asdict()}
+
+
 def cpu() -> str:
     """Name, family, model and usable cores; virtual machines often hide the full name."""
     facts: Dict[str, str] = {}
@@ -236,8 +270,8 @@ def origin() -> Dict[str, str]:
         "CPU": cpu(),
         "build": f"mest {mest.__version__}, {_lib.library().mest_build_info().decode()}",
     }
-    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("torch", "onnxruntime")}
-    rivals = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    loaded = [name for name in ("torch", "onnxruntime", "sparseprop") if name in sys.modules]
+    rivals = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in loaded)
     return {**found, "compared with": rivals} if rivals else found
 
 
@@ -274,3 +308,7 @@ def parser(doc: Optional[str]) -> argparse.ArgumentParser:
     made.add_argument("--save", action="store_true", help="write to benchmarks/results/")
     made.add_argument("--busy", action="store_true", help="save even what other processes disturbed")
     return made
+
+
+def sparseprop_option(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--sparseprop", metavar="FOLDER", help="that holds the package sparseprop: see README.md here")

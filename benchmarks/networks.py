@@ -41,6 +41,7 @@ NETWORKS: Dict[str, Network] = {
     "mlp": Network("MLP 784-1024-1024-10", lambda: mest.mlp(784, [1024, 1024], 10), (784,)),
     "resnet20": Network("ResNet-20 16/32/64", lambda: mest.resnet(20, 16), (3, 32, 32)),
     "resnet32": Network("ResNet-32 32/64/128", lambda: mest.resnet(32, 32), (3, 32, 32)),
+    "thin": Network("ResNet-32 10/20/40", lambda: mest.resnet(32, 10), (3, 32, 32)),  # 10 % of resnet32's weights
     "vgg": Network("VGG-11", lambda: mest.vgg(11), (3, 32, 32)),
     "dscnn": Network("DS-CNN-S, keywords", mest.ds_cnn, (1, 49, 10), 12),
 }

@@ -127,7 +127,11 @@ def competitors(name: str, threads: int, sparsities: Sequence[float], options: a
     if options.compile:
         found += [Variant("compile", threads, layout=layout) for layout in layouts]
     if options.sparseprop:
-        found += [Variant("sparseprop", threads, sparsity, layout="nchw") for sparsity in sparsities if sparsity >= 80]
+        found += [
+            Variant("sparseprop", threads, sparsity, layout=layout)
+            for sparsity in sparsities if sparsity >= 80  # what it is meant for
+            for layout in (("all sparse", "where faster") if len(layouts) > 1 else ("all sparse",))
+        ]  # fmt: skip
     return found
 
 
@@ -211,23 +215,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=["unstructured", "block4"])
     parser.add_argument("--activations", nargs="+", choices=ALL["activations"], default=["float32"])
     parser.add_argument("--full", action="store_true", help="every network, batch, scheme ...; hours")
+    parser.add_argument("--name", default="step", help="of the results")
     parser.add_argument("--goals", action="store_true", help="the table of goals instead")
     parser.add_argument("--no-torch", action="store_true", help="do not compare with PyTorch")
     parser.add_argument("--compile", action="store_true", help="compare with torch.compile too; slow to start")
-    parser.add_argument("--sparseprop", metavar="FOLDER", help="that holds your build of the package sparseprop")
+    common.sparseprop_option(parser)
     options = parser.parse_args()
     if options.full:
         vars(options).update(ALL)
     options.torch = not options.no_torch and common.optional("torch") is not None
-    if (options.compile or options.sparseprop or options.goals) and not options.torch:
-        parser.error("--compile, --sparseprop and --goals compare with PyTorch, which is not here")
+    if (options.compile or options.sparseprop) and not options.torch:
+        parser.error("--compile and --sparseprop compare with PyTorch, which is not here")
+    if options.goals and not options.torch:
+        print("the goals are measured against PyTorch, which is not here", file=sys.stderr)
+        sys.exit(0)
     return options
 
 
 def main() -> None:
     common.quiet_threads()
     options = arguments()
-    name = "step"
+    name = options.name
     title = "Training steps"
     if options.goals:
         import goals

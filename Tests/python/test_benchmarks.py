@@ -12,12 +12,14 @@ import mest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
+import bits  # noqa: E402
 import common  # noqa: E402
 import goals  # noqa: E402
 import layers  # noqa: E402
 import memory  # noqa: E402
 import mutation  # noqa: E402
 import networks  # noqa: E402
+import products  # noqa: E402
 import readme  # noqa: E402
 import step  # noqa: E402
 from step import Row, Variant  # noqa: E402
@@ -219,13 +221,33 @@ def test_every_goal_is_measured():
         for sparsity, scheme in goals.GOALS:
             assert Variant("mest", 2, sparsity, scheme, kind) in runs[batch]
     assert all(len(set(found)) == len(found) for found in runs.values())
+    options = argparse.Namespace(torch=False, sparseprop=None)
+    rows = [
+        Row("", batch, f"{name}/{batch}", variant, [1.0])
+        for name, batch in goals.RUNS for variant in goals.variants(name, batch, options)
+    ]  # fmt: skip
+    rivals = [Variant("pytorch", threads) for threads in (1, 2)]
+    ways = ("all sparse", "where faster")
+    rivals += [Variant("sparseprop", threads, 90, layout=way) for threads in (1, 2) for way in ways]
+    rows += [Row("", batch, f"{name}/{batch}", rival, [2.0]) for name, batch in goals.RUNS for rival in rivals]
+    lines = goals.further_table(goals.Runs(rows)).splitlines()[2:]
+    assert len(lines) == len(goals.FURTHER) and not any("| -" in line for line in lines)
+
+
+def test_goals_of_other_benchmarks(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert goals.elsewhere() == ""
+    found = common.Goal("share", 0.5, 1.0, "%", most=True)
+    common.save("mutation", "Title", [], "", [{"samples": [1.0]}, found.record()])
+    line = goals.elsewhere().splitlines()[2]
+    assert line.startswith("| share | **0.5 %** (goal at most 1 %) | [mutation.md](mutation.md), 20")
 
 
 # ------------------------------------------------------------------------------------- layers ---
 
 SPEED = """openmp, avx512 avx2 reference, here: avx512
-batch 16, GFLOP/s forward backward at 80 % 0 % (dense)
-level 3, 1 threads, conv 128x 8x 8 /1   71.8  65.3   78.6  69.1
+batch 16, GFLOP/s forward backward at 80 % 0 % (dense): f32 | bf16
+level 3, 1 threads, conv 128x 8x 8 /1   71.8  65.3   78.6  69.1  |   80.0  70.0   90.0  75.0
 level 2, 2 threads, linear              94.8  39.7  228.8  48.5
   norm statistics 99.3  apply 183.8 GB/s
 """
@@ -236,6 +258,7 @@ def test_speed_is_parsed():
     assert names == ["80 %", "0 %"]
     assert speeds == [
         layers.Speed("avx512", 1, "conv 128x 8x 8 /1", (71.8, 65.3, 78.6, 69.1)),
+        layers.Speed("avx512", 1, "conv 128x 8x 8 /1", (80.0, 70.0, 90.0, 75.0), "bfloat16"),
         layers.Speed("avx2", 2, "linear", (94.8, 39.7, 228.8, 48.5)),
     ]
     assert others == ["openmp, avx512 avx2 reference, here: avx512", "norm statistics 99.3  apply 183.8 GB/s"]
@@ -246,7 +269,7 @@ def test_share_of_peak():
     names, speeds, _ = layers.parse_speed(SPEED)
     lines = layers.layer_table(names, speeds, peak).splitlines()
     assert lines[2].endswith("| 72 (72%) | 65 (65%) | 79 (79%) | 69 (69%) |")
-    assert lines[3].endswith("| 95 | 40 | 229 | 48 |")  # no peak known for that
+    assert lines[4].endswith("| 95 | 40 | 229 | 48 |")  # no peak known for that
     assert layers.peak_table(peak).splitlines()[2:] == [
         "| multiply-add, registers | avx512 | 100.0 | - | GFLOP/s |",
         "| memory, copy (read + written) | memcpy | - | 40.5 | GB/s |",
@@ -255,7 +278,42 @@ def test_share_of_peak():
 
 def test_more_figures_than_names():
     speeds = [layers.Speed("avx2", 1, "new", (1.0, 2.0, 3.0))]
-    assert {line.count("|") for line in layers.layer_table(["80 %"], speeds, {}).splitlines()} == {7}
+    assert {line.count("|") for line in layers.layer_table(["80 %"], speeds, {}).splitlines()} == {8}
+
+
+def test_the_best_of_several_turns():
+    a, b = (layers.Speed("avx2", 1, "linear", figures) for figures in ((1.0, 4.0), (2.0, 3.0)))
+    assert layers.best([[a], [b]]) == [a._replace(figures=(2.0, 4.0))]
+
+
+def test_time_of_a_layer():
+    speed = layers.Speed("avx2", 1, "conv 128x 8x 8 /1", (1.0, 2.0, 10.0, 20.0))
+    assert layers.shape(speed.layer, 16) == (128, 128, 8, 1) and layers.shape("linear", 16) == (1024, 1024, 0, 1)
+    gflop = 2e-9 * 128 * 128 * 9 * 64 * 16 * 0.1
+    assert layers.milliseconds(speed, 16, 90, 1) == pytest.approx((100 * gflop, 100 * gflop))
+    pair = layers.Pair(speed.layer, 1, 90, (1.0, 2.0), (8.0, 10.0))
+    assert pair.goal().cell() == "**6.00x** (goal 5x)" and pair.goal().record()["goal"]["reached"] == 6.0
+    assert pair._replace(layer="linear", theirs=(1.0, 1.0)).goal().cell() == "0.67x (goal 1x)"
+
+
+def test_products_are_compared():
+    rows = [
+        products.Row(1, "mest", {"forward": [0.001], "dx and dw": [0.003]}),
+        products.Row(1, "MKL", {"forward": [0.002], "dx": [0.002], "dw": [0.004]}),
+    ]
+    assert products.report(rows).splitlines()[2:] == [
+        "| 1 | mest | 1.0 |  |  | 3.0 | 4.0 |  |", "| 1 | MKL | 2.0 | 2.0 | 4.0 |  | 8.0 | **2.00x** (goal 1x) |",
+    ]  # fmt: skip
+    wanted = products.problem(2, 90).answers()
+    products.check("right", wanted, wanted)
+    with pytest.raises(SystemExit, match="wrong: dx is wrong"):
+        products.check("wrong", wanted, {**wanted, "dx": -wanted["dx"]})
+
+
+def test_goals_have_units():
+    assert common.Goal("", 1.25, 1.3, most=True).cell() == "**1.25x** (goal at most 1.3x)"
+    assert common.Goal("", 0.0041, 1, "%", most=True).cell() == "**0.0041 %** (goal at most 1 %)"
+    assert common.Goal("", 2.0, None).cell() == "2.00x" and common.Goal("", None, None).cell() == "-"
 
 
 # --------------------------------------------------------------------------- memory, mutation ---
@@ -271,8 +329,8 @@ def test_memory_report():
         memory.Found(memory.VARIANTS[3], missing="not in this build: no bf16"),
     ]
     lines = memory.report(found).splitlines()
-    assert lines[4] == "| fp32 | 199.5 | 200.0 | 2.0x (goal 1.8x) | 10.0 | 1.00x |"
-    assert lines[5] == "| fp32, blocks recomputed | 99.0 | 100.0 | 4.0x (goal 3.5x) | 13.0 | 1.30x |"
+    assert lines[4] == "| fp32 | 199.5 | 200.0 | **2.00x** (goal 1.8x) | 10.0 | 1.00x |"
+    assert lines[5] == "| fp32, blocks recomputed | 99.0 | 100.0 | **4.00x** (goal 3.5x) | 13.0 | **1.30x** (goal at most 1.3x) |"
     assert lines[-1] == "- bf16: not in this build: no bf16"
 
 
@@ -282,7 +340,20 @@ def test_cost_of_mutation():
     assert mutation.exponents(points, "mutation") == pytest.approx([1.0])
     assert mutation.share(points[0], steps=4) == pytest.approx(2 / (2 + 5 * 4))
     assert mutation.side(1000, 90) == 100
+    share = mutation.goal("Net", mutation.Point(100, [100.0], [2.0]), batch=25_000)
+    assert share.cell() == "**0.2 %** (goal at most 1 %)"
     assert len(mutation.scale_table(points).splitlines()) == 4
+
+
+# --------------------------------------------------------------------------------------- bits ---
+
+
+def test_cost_of_bits():
+    rows = [bits.Row("Net", variant, "1", [ms]) for variant, ms in zip(bits.VARIANTS, (100.0, 99.0, 97.5, 101.0))]
+    lines = bits.report(rows).splitlines()
+    assert lines[4] == "| Net | free order of sums | 97.50 | +2.5 % | 1 |" and "-1.0 %" in lines[5]
+    assert lines[-1].startswith("At most 2.5 % of a step") and lines[-1].endswith("no mode without it is needed.")
+    assert (bits.ROOT / "Package.swift").read_text().count(bits.EXACT) == 1
 
 
 # ------------------------------------------------------------------------------------- readme ---

@@ -96,7 +96,7 @@ static void release(mestk_weights *w)
         best_;                                                                                                \
     })
 
-static int lanes_of(int batch) { return batch >= 16 ? 16 : batch >= 8 ? 8 : batch >= 4 ? 4 : 1; }
+static int lanes_of(int batch) { return batch > 8 ? 16 : batch > 4 ? 8 : batch > 1 ? 4 : 1; }
 
 static void conv(int batch, int channels, int side, double sparsity, int stride, int format, const mestk_context *k)
 {
@@ -172,7 +172,7 @@ int main(int argc, char **argv)
     int batch = argc > 1 ? atoi(argv[1]) : 64, slowest = argc > 2 ? atoi(argv[2]) : 2;
     if (argc > 3) budget = atoi(argv[3]) * 1e-3;
     printf("%s\nbatch %d, GFLOP/s forward backward at 80 %% 90 %% 95 %% 98 %% 0 %% (dense): f32 | bf16\n", mestk_build_info(), batch);
-    for (int level = MESTK_PORTABLE; level >= slowest; level--) {
+    for (int level = MESTK_FPU; level >= slowest; level--) {
         if (!mestk_has_level(level)) continue;
         for (int threads = 1; threads <= 2; threads++) {
             mestk_context k = {level, threads, NULL, NULL};
