@@ -26,10 +26,34 @@ static void LEVEL(gradient_average)(int64_t n, float beta, const float *g, float
 }
 
 /* Value i of a chunk of 4096 goes to lane i mod 16; lanes by mestk_add_line; chunks in double. */
+#if LEVEL_FMA && !LEVEL_SCALAR
+/* A chain of fma waits for itself: four chunks beside each other. */
+static double LEVEL(sum_of_four_chunks)(double total, const float *x)
+{
+    typedef float sixteen __attribute__((ext_vector_type(16), aligned(4)));
+    sixteen lane[4] = {0};
+    ROLLED for (int64_t i = 0; i < 4096; i += 16)
+        UNROLL for (int k = 0; k < 4; k++) {
+            sixteen v = *(const sixteen *)(x + i + k * 4096);
+            lane[k] = __builtin_elementwise_fma(v, v, lane[k]);
+        }
+    for (int k = 0; k < 4; k++) {
+        float sum = 0.0f;
+        mestk_add_line(&sum, (const float *)&lane[k], 16);
+        total += (double)sum;
+    }
+    return total;
+}
+#endif
+
 static double LEVEL(sum_of_squares)(int64_t n, const float *x)
 {
     double total = 0.0;
-    for (int64_t first = 0; first < n; first += 4096) {
+    int64_t first = 0;
+#if LEVEL_FMA && !LEVEL_SCALAR
+    for (; first + 4 * 4096 <= n; first += 4 * 4096) total = LEVEL(sum_of_four_chunks)(total, x + first);
+#endif
+    for (; first < n; first += 4096) {
         int64_t end = mestk_min64(n, first + 4096), i = first;
         float lane[16] = {0}, sum = 0.0f;
         for (; i + 16 <= end; i += 16)

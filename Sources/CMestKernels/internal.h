@@ -158,7 +158,8 @@ typedef struct mestk_kernels {
     void (*linear_forward[4])(const mestk_linear_job *job, int32_t first, int32_t end);
     void (*linear_backward_x[4])(const mestk_linear_job *job, int32_t first, int32_t end);
     void (*linear_backward_w[4])(const mestk_linear_job *job, int32_t first, int32_t end);
-    /* Both at once: sparse, a power of two of lane blocks; or one lane.  NULL where there is none. */
+    void (*linear_bias[4])(const mestk_linear_job *job, int32_t first, int32_t end);
+    /* dx and dw at once: sparse, a power of two of lane blocks; or one lane.  NULL where there is none. */
     void (*linear_backward_both[4])(const mestk_linear_job *job, int32_t first, int32_t end);
     int32_t linear_most_blocks; /* of linear_backward_both */
     void (*evaluate[2][4])(const mestk_strip_job *job, int32_t strip);

@@ -21,4 +21,7 @@
 #include "linear_vector.h"
 #endif
 #endif
+#if LEVEL_VECTOR_LANES && LANES == 16 && !STORED_BF16
+#include "linear_one.h"
+#endif
 #include "vector_end.h"

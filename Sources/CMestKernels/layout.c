@@ -9,6 +9,20 @@ typedef struct move {
     int32_t count;
 } move;
 
+/* One pixel: samples side by side become lanes, 16 channels at a time, a line of the cache of each. */
+static void gather_features(const move *m, int32_t block)
+{
+    int32_t channels = m->s.channels, L = m->s.lanes;
+    float *out = (float *)m->to + (int64_t)block * channels * L;
+    for (int32_t c = 0; c < channels; c += 16) {
+        int32_t n = mestk_min(16, channels - c);
+        for (int32_t l = 0; l < L; l++) {
+            const float *in = (const float *)m->from + (int64_t)mestk_min(block * L + l, m->count - 1) * channels + c;
+            for (int32_t i = 0; i < n; i++) out[(c + i) * L + l] = in[i];
+        }
+    }
+}
+
 static void gather_strip(void *argument, uint32_t index, uint32_t worker)
 {
     const move *m = argument;
@@ -18,6 +32,10 @@ static void gather_strip(void *argument, uint32_t index, uint32_t worker)
     int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels;
     int64_t at = mestk_line(s, block, 0, y0, 0);
     (void)worker;
+    if (plane == 1 && th * tw == 1 && s.format == MESTK_F32) {
+        gather_features(m, block);
+        return;
+    }
     for (int32_t t = 0; t < tx; t++) {
         int32_t x0 = t * tw, w = mestk_min(tw, s.width - x0);
         for (int32_t c = 0; c < s.channels; c++) {

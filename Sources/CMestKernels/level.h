@@ -10,10 +10,10 @@
  *   LEVEL_ROWS           rows of 4 accumulators that fit the registers, 2 or 4
  *   LEVEL_DOTS           dot products that fit beside a unit's dx, 1, 2 or 4
  */
-#include "flat.h"
 #ifndef LEVEL_SCALAR
 #define LEVEL_SCALAR 0
 #endif
+#include "flat.h"
 
 static void LEVEL(strip_sums_16)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const float *v, const float *other,
                                  double *sums);
@@ -88,12 +88,15 @@ static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t 
 #if LEVEL_VECTOR_LANES == 16
 #define LEVEL_PRODUCT(name) LEVEL_LANES(name)
 #define LEVEL_PRODUCTS(name) LEVEL_FORMATS(name)
+#define LEVEL_LINEAR(name) \
+    {LEVEL(one_##name), LEVEL(linear_##name##_4), LEVEL(linear_##name##_8), LEVEL(linear_##name##_16)}
 #define LEVEL_BOTH                                                                                            \
-    {LEVEL(one_backward), LEVEL(linear_backward_both_4), LEVEL(linear_backward_both_8),                       \
+    {LEVEL(one_backward_both), LEVEL(linear_backward_both_4), LEVEL(linear_backward_both_8),                       \
      LEVEL(linear_backward_both_16)}
 #else
 #define LEVEL_PRODUCT(name) {LEVEL(name##_1), LEVEL_REFERENCES(name)}
-#define LEVEL_BOTH {LEVEL(one_backward)}
+#define LEVEL_LINEAR(name) {LEVEL(one_##name), LEVEL_REFERENCES(linear_##name)}
+#define LEVEL_BOTH {LEVEL(one_backward_both)}
 #define LEVEL_PRODUCTS(name) {LEVEL_PRODUCT(name), {LEVEL(name##_1_bf16), LEVEL_REFERENCES(name)}}
 #endif
 
@@ -123,9 +126,10 @@ const mestk_kernels LEVEL(kernels) = {
     .conv_backward = LEVEL_CONVS(backward),
     .depthwise_forward = LEVEL_PRODUCTS(depthwise_forward),
     .depthwise_backward = LEVEL_PRODUCTS(depthwise_backward),
-    .linear_forward = LEVEL_PRODUCT(linear_forward),
-    .linear_backward_x = LEVEL_PRODUCT(linear_backward_x),
-    .linear_backward_w = LEVEL_PRODUCT(linear_backward_w),
+    .linear_forward = LEVEL_LINEAR(forward),
+    .linear_backward_x = LEVEL_LINEAR(backward_x),
+    .linear_backward_w = LEVEL_LINEAR(backward_w),
+    .linear_bias = LEVEL_LINEAR(bias),
     .linear_backward_both = LEVEL_BOTH,
     .linear_most_blocks = LEVEL_WIDTH == 16 ? 8 : 4,
     LEVEL_REST,

@@ -124,12 +124,13 @@ void mestk_linear_backward_w_reference(const mestk_linear_job *job, int32_t firs
                 for (int32_t l = 0; l < L; l++) line[l] = mestk_fma_inline(dy[l], x[l], line[l]);
             }
             mestk_add_line(&sum, line, L);
-            job->dw[i * group + r % group] += sum;
+            float *dw = job->dw + i * group + r % group;
+            *dw = job->add ? *dw + sum : sum;
         }
     }
 }
 
-static void bias_gradient(const mestk_linear_job *job, int32_t first, int32_t end)
+void mestk_linear_bias_reference(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     int32_t L = job->lanes, rows = job->w->rows;
     for (int32_t r = first; r < end; r++) {
@@ -139,31 +140,38 @@ static void bias_gradient(const mestk_linear_job *job, int32_t first, int32_t en
             for (int32_t l = 0; l < L; l++) line[l] += dy[l];
         }
         mestk_add_line(&sum, line, L);
-        job->db[r] += sum;
+        job->db[r] = job->add ? job->db[r] + sum : sum;
     }
 }
 
 static void rows_gradient(const mestk_linear_job *job, int32_t first, int32_t end)
 {
-    job->kernels->linear_backward_w[mestk_lane_index(job->lanes)](job, first, end);
-    if (job->db) bias_gradient(job, first, end);
+    int32_t at = mestk_lane_index(job->lanes);
+    job->kernels->linear_backward_w[at](job, first, end);
+    if (job->db) job->kernels->linear_bias[at](job, first, end);
+}
+
+/* Is there a kernel for dx and dw in one go? */
+static int32_t goes_at_once(const mestk_linear_job *job)
+{
+    if (!job->dx || !job->kernels->linear_backward_both[mestk_lane_index(job->lanes)]) return 0;
+    if (job->lanes == 1) return job->w->form != MESTK_FORM_BLOCK && !job->accumulate;
+    return job->w->row_start && job->blocks <= job->kernels->linear_most_blocks && !(job->blocks & (job->blocks - 1));
 }
 
 void mestk_linear_backward(const mestk_context *k, int32_t blocks, int32_t lanes, const mestk_weights *w,
                            const float *x, const float *dy, float *dx, int32_t accumulate, float *dw,
-                           float *db)
+                           float *db, int32_t add)
 {
     const mestk_kernels *kernels = mestk_kernels_of(k->level);
     mestk_linear_job job = {.blocks = blocks, .lanes = lanes, .w = w, .x = x, .dy = dy, .dx = dx, .dw = dw,
-                            .db = db, .accumulate = accumulate, .kernels = kernels};
-    int32_t at = mestk_lane_index(lanes), last = lanes == 1 && w->form != MESTK_FORM_BLOCK; /* the old dx */
-    int32_t both = kernels->linear_backward_both[at] && (lanes == 1 || (dx && w->row_start))
-                   && blocks <= kernels->linear_most_blocks && !(blocks & (blocks - 1)) && !(last && dx && accumulate);
-    if (both) {
+                            .db = db, .accumulate = accumulate, .add = add, .kernels = kernels};
+    int32_t at = mestk_lane_index(lanes);
+    if (goes_at_once(&job)) {
         /* One sample goes through the rows in order: few chunks, for each has to find its place in every row. */
-        int32_t least = last ? mestk_ceil_div(w->channels, k->threads) : 1;
+        int32_t least = lanes == 1 ? mestk_ceil_div(w->channels, k->threads) : 1;
         run(k, &job, terms(&job), w->channels, least, kernels->linear_backward_both[at]);
-        if (db) run(k, &job, (int64_t)w->rows * blocks * lanes, w->rows, 1, bias_gradient);
+        if (db) run(k, &job, (int64_t)w->rows * blocks * lanes, w->rows, 1, kernels->linear_bias[at]);
         return;
     }
     run(k, &job, terms(&job), w->rows, 1, rows_gradient);

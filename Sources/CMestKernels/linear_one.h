@@ -2,6 +2,7 @@
 /*
  * Fully connected layer for one sample, on one instruction set: what fills vectors when there are no lanes.
  * Dense and SINGLE: sixteen chains of a row; BLOCK: the rows of a block.  Order of roundings: linear.h.
+ * Included where LANES is 16: the chains of a row are such a line.
  */
 #define ONE_PARTS (16 / LEVEL_WIDTH)
 typedef float LEVEL(f4) __attribute__((ext_vector_type(4), aligned(4)));
@@ -70,102 +71,170 @@ VEC_INLINE void LEVEL(one_fma)(LEVEL(sixteen) *sum, LEVEL(sixteen) a, LEVEL(sixt
         sum->part[h] = __builtin_elementwise_fma(a.part[h], b.part[h], sum->part[h]);
 }
 
-VEC_INLINE float LEVEL(one_row)(const float *value, const float *x, const uint16_t *column, int64_t count, float bias)
+/* v where i < n, else +0. */
+VEC_INLINE LEVEL(sixteen) LEVEL(one_first)(LEVEL(sixteen) v, int64_t n)
+{
+    typedef int32_t unaligned __attribute__((ext_vector_type(LEVEL_WIDTH), aligned(4)));
+    static const int32_t mask[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    UNROLL for (int h = 0; h < ONE_PARTS; h++)
+        v.part[h] = vec_where(*(const unaligned *)(mask + 16 - n + h * LEVEL_WIDTH), v.part[h]);
+    return v;
+}
+
+/* The chains of a row.  room: connections from `value` on, with those of later rows. */
+VEC_INLINE LEVEL(sixteen) LEVEL(one_row)(const float *value, const float *x, const uint16_t *column, int64_t count, int64_t room)
 {
     LEVEL(sixteen) chain = {0};
     int64_t j = 0;
     ROLLED for (; j + 16 <= count; j += 16)
         LEVEL(one_fma)(&chain, LEVEL(one_load)(value + j), column ? LEVEL(one_gather)(x, column + j) : LEVEL(one_load)(x + j));
-    if (j < count) {
-        float rest[2][16] = {{0}};
-        for (int64_t i = 0; i < count - j; i++)
-            rest[0][i] = value[j + i], rest[1][i] = column ? x[column[j + i]] : x[j + i];
-        LEVEL(one_fma)(&chain, LEVEL(one_load)(rest[0]), LEVEL(one_load)(rest[1]));
+    if (j == count) return chain;
+    if (column && j + 16 <= room) {
+        LEVEL(sixteen) v = LEVEL(one_load)(value + j), at = LEVEL(one_gather)(x, column + j);
+        LEVEL(one_fma)(&chain, LEVEL(one_first)(v, count - j), LEVEL(one_first)(at, count - j));
+        return chain;
     }
-    return LEVEL(one_add16)(bias, chain.part);
+    float rest[2][16] = {{0}};
+    for (int64_t i = 0; i < count - j; i++)
+        rest[0][i] = value[j + i], rest[1][i] = column ? x[column[j + i]] : x[j + i];
+    LEVEL(one_fma)(&chain, LEVEL(one_load)(rest[0]), LEVEL(one_load)(rest[1]));
+    return chain;
 }
 
-static void LEVEL(one_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
+/* mestk_add_line for the chains of eight rows. */
+VEC_INLINE void LEVEL(one_add_rows)(const LEVEL(sixteen) *chain, float *sum)
+{
+#if LEVEL_SCALAR
+    for (int k = 0; k < 8; k++) sum[k] = LEVEL(one_add16)(sum[k], chain[k].part);
+#else
+    UNROLL for (int h = 0; h < ONE_PARTS; h++) {
+        vec part[8];
+        UNROLL for (int k = 0; k < 8; k++) part[k] = chain[k].part[h];
+        vec_add_8_dots(part, sum);
+    }
+#endif
+}
+
+static void LEVEL(one_forward_rows)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
-    for (int32_t r = first; r < end; r++) {
-        float bias = job->bias ? job->bias[r] : 0.0f;
-        if (w->row_start) {
-            int64_t j = w->row_start[r];
-            job->y[r] = LEVEL(one_row)(w->value + j, job->x, w->column + j, w->row_start[r + 1] - j, bias);
-        } else {
-            job->y[r] = LEVEL(one_row)(w->value + (int64_t)r * w->channels, job->x, NULL, w->channels, bias);
+    int64_t all = w->row_start ? w->row_start[w->rows] : 0;
+    for (int32_t r = first; r < end; r += 8) {
+        int32_t n = mestk_min(8, end - r);
+        LEVEL(sixteen) chain[8] = {0};
+        float sum[8] = {0};
+        for (int32_t k = 0; k < n; k++) {
+            int64_t j = w->row_start ? w->row_start[r + k] : (int64_t)(r + k) * w->channels;
+            sum[k] = job->bias ? job->bias[r + k] : 0.0f;
+            if (w->row_start)
+                chain[k] = LEVEL(one_row)(w->value + j, job->x, w->column + j, w->row_start[r + k + 1] - j, all - j);
+            else
+                chain[k] = LEVEL(one_row)(w->value + j, job->x, NULL, w->channels, 0);
         }
+        LEVEL(one_add_rows)(chain, sum);
+        for (int32_t k = 0; k < n; k++) job->y[r + k] = sum[k];
     }
 }
 
-/* dw of 16 neighbours.  0 + product: a sum of one line. */
-VEC_INLINE void LEVEL(one_dw)(float *dw, float dy, LEVEL(sixteen) x)
+/* dw of neighbours.  0 + product: a sum of one line. */
+VEC_INLINE void LEVEL(one_dw)(const mestk_linear_job *job, int64_t j, float dy, LEVEL(sixteen) x)
 {
     LEVEL(one) zero = 0;
-    UNROLL for (int h = 0; h < ONE_PARTS; h++)
-        *(LEVEL(one) *)(dw + h * LEVEL_WIDTH) += zero + __builtin_elementwise_fma((LEVEL(one))(dy), x.part[h], zero);
+    UNROLL for (int h = 0; h < ONE_PARTS; h++) {
+        LEVEL(one) *dw = (LEVEL(one) *)(job->dw + j + h * LEVEL_WIDTH);
+        LEVEL(one) sum = zero + __builtin_elementwise_fma((LEVEL(one))(dy), x.part[h], zero);
+        *dw = job->add ? *dw + sum : sum;
+    }
 }
-VEC_INLINE void LEVEL(one_dw1)(float *dw, float dy, float x) { *dw += 0.0f + mestk_fma_inline(dy, x, 0.0f); }
-
-/* A row scatters its part of dx over its columns from `first` on, below `end`: row by row, every dx is the
- * chain in key order. */
-VEC_INLINE void LEVEL(one_scatter)(const mestk_linear_job *job, int32_t first, int32_t end, const int need_dx)
+VEC_INLINE void LEVEL(one_dw1)(const mestk_linear_job *job, int64_t j, float dy, float x)
 {
-    const mestk_weights *w = job->w;
-    const float *x = job->x;
-    float *dx = job->dx;
-    for (int32_t r = 0; r < w->rows; r++) {
-        int64_t j = w->row_start[r], stop = w->row_start[r + 1];
-        float dy = job->dy[r];
-        if (first > 0 || end < w->channels) {
-            int64_t low = j, high = stop;
-            while (low < high) {
-                int64_t middle = low + (high - low) / 2;
-                if (w->column[middle] < first) low = middle + 1;
-                else high = middle;
-            }
-            for (j = low, high = stop; low < high;) {
-                int64_t middle = low + (high - low) / 2;
-                if (w->column[middle] < end) low = middle + 1;
-                else high = middle;
-            }
-            stop = low;
+    float sum = 0.0f + mestk_fma_inline(dy, x, 0.0f);
+    job->dw[j] = job->add ? job->dw[j] + sum : sum;
+}
+
+/* Connections j .. stop-1 of a row, and their parts of dx: row by row, every dx is the chain in key order.
+ * Loads are the limit: values come four at a time and stay in their register. */
+VEC_INLINE void LEVEL(one_scatter)(const mestk_linear_job *job, int64_t j, int64_t stop, float dy)
+{
+    const uint16_t *column = job->w->column;
+    const float *value = job->w->value, *x = job->x;
+    float *dx = job->dx, *dw = job->dw;
+    const int32_t add = job->add;
+    const LEVEL(f4) zero = 0;
+    ROLLED for (; j + 4 <= stop; j += 4) {
+        LEVEL(f4) v = *(const LEVEL(f4) *)(value + j), at;
+        KEEP_VECTOR(v);
+        UNROLL for (int i = 0; i < 4; i++) {
+            int32_t c = column[j + i];
+            at[i] = x[c];
+            dx[c] = mestk_fma_inline(v[i], dy, dx[c]);
         }
-        /* Two stores a connection are the limit, vectors or not. */
-        ROLLED for (; j + 4 <= stop; j += 4)
-            UNROLL for (int i = 0; i < 4; i++) {
-                int32_t c = w->column[j + i];
-                LEVEL(one_dw1)(job->dw + j + i, dy, x[c]);
-                if (need_dx) dx[c] = mestk_fma_inline(w->value[j + i], dy, dx[c]);
-            }
-        ROLLED for (; j < stop; j++) {
-            int32_t c = w->column[j];
-            LEVEL(one_dw1)(job->dw + j, dy, x[c]);
-            if (need_dx) dx[c] = mestk_fma_inline(w->value[j], dy, dx[c]);
-        }
+        at = zero + __builtin_elementwise_fma((LEVEL(f4))(dy), at, zero);
+        *(LEVEL(f4) *)(dw + j) = add ? *(const LEVEL(f4) *)(dw + j) + at : at;
+    }
+    ROLLED for (; j < stop; j++) {
+        int32_t c = column[j];
+        LEVEL(one_dw1)(job, j, dy, x[c]);
+        dx[c] = mestk_fma_inline(value[j], dy, dx[c]);
     }
 }
 
-VEC_INLINE void LEVEL(one_dense)(const mestk_linear_job *job, int32_t first, int32_t end, const int need_dx)
+/* The first connection of j .. stop-1 whose column is not below c. */
+VEC_INLINE int64_t LEVEL(one_find)(const uint16_t *column, int64_t j, int64_t stop, int32_t c)
+{
+    while (j < stop) {
+        int64_t middle = j + (stop - j) / 2;
+        if (column[middle] < c) j = middle + 1;
+        else stop = middle;
+    }
+    return j;
+}
+
+static void LEVEL(one_scatter_rows)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
     for (int32_t r = 0; r < w->rows; r++) {
-        const float *value = w->value + (int64_t)r * w->channels, *x = job->x;
-        float *dw = job->dw + (int64_t)r * w->channels, *dx = job->dx, dy = job->dy[r];
+        int64_t j = w->row_start[r], stop = w->row_start[r + 1];
+        if (first > 0) j = LEVEL(one_find)(w->column, j, stop, first);
+        if (end < w->channels) stop = LEVEL(one_find)(w->column, j, stop, end);
+        LEVEL(one_scatter)(job, j, stop, job->dy[r]);
+    }
+}
+
+static void LEVEL(one_dense)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    const mestk_weights *w = job->w;
+    for (int32_t r = 0; r < w->rows; r++) {
+        int64_t at = (int64_t)r * w->channels;
+        const float *value = w->value + at, *x = job->x;
+        float *dx = job->dx, dy = job->dy[r];
         int32_t c = first;
         ROLLED for (; c + 16 <= end; c += 16) {
-            LEVEL(one_dw)(dw + c, dy, LEVEL(one_load)(x + c));
-            UNROLL for (int h = 0; need_dx && h < 16; h += LEVEL_WIDTH) {
+            LEVEL(one_dw)(job, at + c, dy, LEVEL(one_load)(x + c));
+            UNROLL for (int h = 0; h < 16; h += LEVEL_WIDTH) {
                 LEVEL(one) *to = (LEVEL(one) *)(dx + c + h);
                 *to = __builtin_elementwise_fma(*(const LEVEL(one) *)(value + c + h), (LEVEL(one))(dy), *to);
             }
         }
         ROLLED for (; c < end; c++) {
-            LEVEL(one_dw1)(dw + c, dy, x[c]);
-            if (need_dx) dx[c] = mestk_fma_inline(value[c], dy, dx[c]);
+            LEVEL(one_dw1)(job, at + c, dy, x[c]);
+            dx[c] = mestk_fma_inline(value[c], dy, dx[c]);
         }
     }
+}
+
+/* dw of a row, alone. */
+VEC_INLINE void LEVEL(one_dw_row)(const mestk_linear_job *job, int32_t r)
+{
+    const mestk_weights *w = job->w;
+    const float *x = job->x;
+    const uint16_t *column = w->column;
+    int64_t j = w->row_start ? w->row_start[r] : (int64_t)r * w->channels, begin = j;
+    int64_t stop = w->row_start ? w->row_start[r + 1] : j + w->channels;
+    float dy = job->dy[r];
+    ROLLED for (; j + 16 <= stop; j += 16)
+        LEVEL(one_dw)(job, j, dy, w->row_start ? LEVEL(one_gather)(x, column + j) : LEVEL(one_load)(x + j - begin));
+    ROLLED for (; j < stop; j++) LEVEL(one_dw1)(job, j, dy, x[w->row_start ? column[j] : j - begin]);
 }
 
 /* ---- BLOCK: vectors are the rows of a block ---- */
@@ -179,29 +248,67 @@ VEC_INLINE void LEVEL(one_dense)(const mestk_linear_job *job, int32_t first, int
 #include "linear_one_block.h"
 #endif
 
-/* dx and dw of channels first .. end-1; not for a dense or SINGLE dx that is added to: the old one comes last. */
-static void LEVEL(one_backward)(const mestk_linear_job *job, int32_t first, int32_t end)
+/* ---- what the table has ---- */
+
+static void LEVEL(one_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
-    const mestk_weights *w = job->w;
-    if (w->form == MESTK_FORM_BLOCK) {
-#if LEVEL_SCALAR
-        if (job->dx) mestk_linear_backward_x_reference(job, first, end);
-        for (int32_t c = first; c < end; c++)
-            for (uint32_t e = w->channel_start[c]; e < w->channel_start[c + 1]; e++)
-                for (int32_t i = 0, r = w->key[e] * w->group; i < w->group && r + i < w->rows; i++)
-                    LEVEL(one_dw1)(job->dw + (int64_t)w->position[e] * w->group + i, job->dy[r + i], job->x[c]);
-#else
-        if (w->group == 4) LEVEL(one_backward4)(job, first, end);
-        else if (w->group == 8) LEVEL(one_backward8)(job, first, end);
-        else LEVEL(one_backward16)(job, first, end);
-#endif
+    if (job->w->form != MESTK_FORM_BLOCK) {
+        LEVEL(one_forward_rows)(job, first, end);
         return;
     }
-    if (job->dx) memset(job->dx + first, 0, (size_t)(end - first) * sizeof(float));
-    if (w->row_start && job->dx) LEVEL(one_scatter)(job, first, end, 1);
-    else if (w->row_start) LEVEL(one_scatter)(job, first, end, 0);
-    else if (job->dx) LEVEL(one_dense)(job, first, end, 1);
-    else LEVEL(one_dense)(job, first, end, 0);
+#if LEVEL_SCALAR
+    mestk_linear_forward_reference(job, first, end);
+#else
+    if (job->w->group == 4) LEVEL(one_forward4)(job, first, end);
+    else if (job->w->group == 8) LEVEL(one_forward8)(job, first, end);
+    else LEVEL(one_forward16)(job, first, end);
+#endif
+}
+
+static void LEVEL(one_backward_x)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    if (job->w->form != MESTK_FORM_BLOCK) {
+        LEVEL(linear_backward_x_1)(job, first, end);
+        return;
+    }
+#if LEVEL_SCALAR
+    mestk_linear_backward_x_reference(job, first, end);
+#else
+    if (job->w->group == 4) LEVEL(one_backward_x4)(job, first, end);
+    else if (job->w->group == 8) LEVEL(one_backward_x8)(job, first, end);
+    else LEVEL(one_backward_x16)(job, first, end);
+#endif
+}
+
+static void LEVEL(one_backward_w)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    if (job->w->form != MESTK_FORM_BLOCK) {
+        for (int32_t r = first; r < end; r++) LEVEL(one_dw_row)(job, r);
+        return;
+    }
+#if LEVEL_SCALAR
+    mestk_linear_backward_w_reference(job, first, end);
+#else
+    if (job->w->group == 4) LEVEL(one_backward_w4)(job, first, end);
+    else if (job->w->group == 8) LEVEL(one_backward_w8)(job, first, end);
+    else LEVEL(one_backward_w16)(job, first, end);
+#endif
+}
+
+/* dx and dw of channels first .. end-1, dense and SINGLE; not for a dx that is added to: the old one comes last. */
+static void LEVEL(one_backward_both)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    memset(job->dx + first, 0, (size_t)(end - first) * sizeof(float));
+    if (job->w->row_start) LEVEL(one_scatter_rows)(job, first, end);
+    else LEVEL(one_dense)(job, first, end);
+}
+
+static void LEVEL(one_bias)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    for (int32_t r = first; r < end; r++) {
+        float sum = 0.0f + (0.0f + job->dy[r]);
+        job->db[r] = job->add ? job->db[r] + sum : sum;
+    }
 }
 
 #undef ONE_PARTS

@@ -77,35 +77,41 @@ static void G(one_forward)(const mestk_linear_job *job, int32_t first, int32_t e
     for (; q < last; q++) G(one_blocks_)(job, q, 1);
 }
 
-/* A channel: dw of its units, and a chain for each row of a block. */
-VEC_INLINE void G(one_channel_)(const mestk_linear_job *job, int32_t c, const int need_dx)
+/* A channel: a chain for each row of a block. */
+static void G(one_backward_x)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
-    G(one_rows) chain = {0};
-    part_ zero = 0;
-    float x = job->x[c];
-    ROLLED for (uint32_t e = w->channel_start[c]; e < w->channel_start[c + 1]; e++) {
-        int32_t row = w->key[e] * ONE_GROUP, n = w->rows - row;
-        int64_t j = (int64_t)w->position[e] * ONE_GROUP;
-        G(one_rows) dy = G(one_load_)(job->dy + row, n), dw = G(one_load_)(job->dw + j, ONE_GROUP);
-        UNROLL for (int h = 0; h < PARTS_; h++) {
-            if (need_dx)
-                chain.part[h] = __builtin_elementwise_fma(
-                    *(const part_ *)(w->value + j + h * WIDTH_), dy.part[h], chain.part[h]);
-            dw.part[h] += zero + __builtin_elementwise_fma(dy.part[h], (part_)(x), zero);
+    for (int32_t c = first; c < end; c++) {
+        G(one_rows) chain = {0};
+        ROLLED for (uint32_t e = w->channel_start[c]; e < w->channel_start[c + 1]; e++) {
+            int32_t row = w->key[e] * ONE_GROUP;
+            const float *value = w->value + (int64_t)w->position[e] * ONE_GROUP;
+            G(one_rows) dy = G(one_load_)(job->dy + row, w->rows - row);
+            UNROLL for (int h = 0; h < PARTS_; h++)
+                chain.part[h] = __builtin_elementwise_fma(*(const part_ *)(value + h * WIDTH_), dy.part[h], chain.part[h]);
         }
-        G(one_store_)(job->dw + j, dw, n);
+        float sum = G(one_add)(0.0f, chain.part);
+        job->dx[c] = job->accumulate ? job->dx[c] + sum : sum;
     }
-    if (!need_dx) return;
-    float sum = G(one_add)(0.0f, chain.part);
-    job->dx[c] = job->accumulate ? job->dx[c] + sum : sum;
 }
 
-static void G(one_backward)(const mestk_linear_job *job, int32_t first, int32_t end)
+/* Block by block: dw in the order in which it lies. */
+static void G(one_backward_w)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
-    for (int32_t c = first; c < end; c++) {
-        if (job->dx) G(one_channel_)(job, c, 1);
-        else G(one_channel_)(job, c, 0);
+    const mestk_weights *w = job->w;
+    part_ zero = 0;
+    for (int32_t row = first; row < end; row += ONE_GROUP) {
+        int32_t n = w->rows - row, q = row / ONE_GROUP;
+        G(one_rows) dy = G(one_load_)(job->dy + row, n);
+        ROLLED for (uint32_t j = w->row_start[q]; j < w->row_start[q + 1]; j++) {
+            float *dw = job->dw + (int64_t)j * ONE_GROUP, x = job->x[w->column[j]];
+            G(one_rows) sum;
+            UNROLL for (int h = 0; h < PARTS_; h++) {
+                sum.part[h] = zero + __builtin_elementwise_fma(dy.part[h], (part_)(x), zero);
+                if (job->add) sum.part[h] += *(const part_ *)(dw + h * WIDTH_);
+            }
+            G(one_store_)(dw, sum, n);
+        }
     }
 }
 

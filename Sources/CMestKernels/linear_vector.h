@@ -3,12 +3,8 @@
  * Fully connected layer of one lane count on one instruction set: see vector.h, and linear.h for the
  * order of roundings.  A chain of fma waits for itself: four or more independent ones, of lane blocks or
  * of rows, run beside each other.  dx and dw are computed together where registers allow it, else dw by rows and
- * dx by channels.
+ * dx by channels.  One lane: linear_one.h; of this file only dx that is added to, by channel.
  */
-
-#if LANES == 1
-#include "linear_one.h"
-#endif
 
 /* ---- chains of fma ---- */
 
@@ -82,6 +78,7 @@ VEC_INLINE void V(linear_rows)(const mestk_linear_job *job, int32_t r, int32_t b
                      job->y + b * y_block + (int64_t)r * LANES, y_block, 0, kind, rows, blocks);
 }
 
+#if LANES > 1
 /* ---- forward, blocks: their rows share every load of x ---- */
 
 /* `rows` of block q from its row i on, over `blocks` lane blocks. */
@@ -110,14 +107,6 @@ VEC_INLINE void V(block_rows)(const mestk_linear_job *job, int32_t q, int32_t i,
 static void V(linear_block_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     int32_t group = job->w->group;
-#if LANES == 1 && LEVEL_SCALAR
-    (void)group;
-    mestk_linear_forward_reference(job, first, end);
-#elif LANES == 1
-    if (group == 4) LEVEL(one_forward4)(job, first, end);
-    else if (group == 8) LEVEL(one_forward8)(job, first, end);
-    else LEVEL(one_forward16)(job, first, end);
-#else
     for (int32_t r = first; r < end; r += group) {
         int32_t q = r / group, n = mestk_min(group, end - r), i, b;
         /* As many accumulators as there are registers: rows x blocks. */
@@ -131,11 +120,10 @@ static void V(linear_block_forward)(const mestk_linear_job *job, int32_t first, 
             for (; i < n; i++) V(block_rows)(job, q, i, b, 1, 1);
         }
     }
-#endif
 }
 
 /* Dense: 4 rows and some lane blocks in a tile that fits the registers. */
-static __attribute__((unused)) void V(linear_dense_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
+static void V(linear_dense_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     enum { TILE = LEVEL_WIDTH == 16 ? 4 : PARTS == 1 ? 2 : 1 };
     int32_t b = 0, r, rest = end - (end - first) % 4;
@@ -147,7 +135,6 @@ static __attribute__((unused)) void V(linear_dense_forward)(const mestk_linear_j
         for (r = rest; r < end; r++) V(linear_rows)(job, r, b, DENSE, 1, 1);
 }
 
-
 static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     int32_t b = 0, r;
@@ -155,10 +142,6 @@ static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_
         V(linear_block_forward)(job, first, end);
         return;
     }
-#if LANES == 1
-    LEVEL(one_forward)(job, first, end);
-    (void)b, (void)r;
-#else
     if (!job->w->row_start) {
         V(linear_dense_forward)(job, first, end);
         return;
@@ -169,8 +152,8 @@ static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_
         for (r = first; r + 4 <= end; r += 4) V(linear_rows)(job, r, b, BY_ROW, 4, 1);
         for (; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 1);
     }
-#endif
 }
+#endif
 
 /* ---- backward, dx ---- */
 
@@ -216,6 +199,7 @@ static void V(linear_backward_x)(const mestk_linear_job *job, int32_t first, int
     }
 }
 
+#if LANES > 1
 /* ---- backward, dw: rows in order, a few dot products at a time: dw is then written side by side ---- */
 
 #if WIDTH >= 8 && PARTS == 1
@@ -237,12 +221,12 @@ VEC_INLINE void V(linear_add_dots)(vec dot[PARTS][DOTS], float *sum, const int s
     UNROLL for (int h = 0; h < PARTS; h++) vec_add_dots(dot[h], sum);
 }
 
-/* dw[0 .. count-1] += the products of line `one` with the lines of `many` that begin at at[0 .. step-1], or
+/* dw[0 .. count-1] (+)= the products of line `one` with the lines of `many` that begin at at[0 .. step-1], or
  * that follow each other when `at` is NULL. */
-VEC_INLINE void V(linear_dots)(int32_t blocks, const float *one, int64_t one_block, const float *many, int64_t many_block,
-                               const int64_t *at, float *dw, int32_t count, const int step)
+VEC_INLINE void V(linear_dots)(const mestk_linear_job *job, const float *one, int64_t one_block, const float *many,
+                               int64_t many_block, const int64_t *at, int64_t place, int32_t count, const int step)
 {
-    float sum[DOTS] = {0};
+    float sum[DOTS] = {0}, *dw = job->dw + place;
     vec dot[PARTS][DOTS];
     const float *line[DOTS];
     UNROLL for (int h = 0; h < PARTS; h++)
@@ -251,15 +235,15 @@ VEC_INLINE void V(linear_dots)(int32_t blocks, const float *one, int64_t one_blo
         line[k] = many + (at ? at[k] : k * LANES);
         if (at) SCALAR_ADDRESS(line[k]);
     }
-    ROLLED for (int64_t b = 0, i = 0; b < blocks; b++, i += many_block, one += one_block)
+    ROLLED for (int64_t b = 0, i = 0; b < job->blocks; b++, i += many_block, one += one_block)
         UNROLL for (int h = 0; h < PARTS; h++)
             UNROLL for (int k = 0; k < step; k++)
                 dot[h][k] = vec_fma(vec_load(one + h * WIDTH), vec_load(line[k] + i + h * WIDTH), dot[h][k]);
     V(linear_add_dots)(dot, sum, step);
     if (count == step) {
-        UNROLL for (int k = 0; k < step; k++) dw[k] += sum[k];
+        UNROLL for (int k = 0; k < step; k++) dw[k] = job->add ? dw[k] + sum[k] : sum[k];
     } else {
-        for (int32_t k = 0; k < count; k++) dw[k] += sum[k];
+        for (int32_t k = 0; k < count; k++) dw[k] = job->add ? dw[k] + sum[k] : sum[k];
     }
 }
 
@@ -272,24 +256,24 @@ static void V(linear_dw_row)(const mestk_linear_job *job, int32_t r, int64_t beg
     const uint16_t *column = w->column;
     for (; begin + DOTS <= end; begin += DOTS) {
         UNROLL for (int k = 0; k < DOTS; k++) at[k] = (int64_t)column[begin + k] * LANES;
-        V(linear_dots)(job->blocks, dy, y_block, job->x, x_block, at, job->dw + begin, DOTS, DOTS);
+        V(linear_dots)(job, dy, y_block, job->x, x_block, at, begin, DOTS, DOTS);
     }
     if (begin == end) return;
     UNROLL for (int k = 0; k < DOTS; k++) at[k] = (int64_t)column[mestk_min64(begin + k, end - 1)] * LANES;
-    V(linear_dots)(job->blocks, dy, y_block, job->x, x_block, at, job->dw + begin, (int32_t)(end - begin), DOTS);
+    V(linear_dots)(job, dy, y_block, job->x, x_block, at, begin, (int32_t)(end - begin), DOTS);
 }
 
 /* Line `one` with `count` lines that follow each other. */
-VEC_INLINE void V(linear_dw_run)(int32_t blocks, const float *one, int64_t one_block, const float *many, int64_t many_block,
-                                 float *dw, int32_t count)
+VEC_INLINE void V(linear_dw_run)(const mestk_linear_job *job, const float *one, int64_t one_block, const float *many,
+                                 int64_t many_block, int64_t place, int32_t count)
 {
     int32_t i = 0;
     ROLLED for (; i + DOTS <= count; i += DOTS)
-        V(linear_dots)(blocks, one, one_block, many + i * LANES, many_block, NULL, dw + i, DOTS, DOTS);
+        V(linear_dots)(job, one, one_block, many + i * LANES, many_block, NULL, place + i, DOTS, DOTS);
     ROLLED for (; DOTS > 4 && i + 4 <= count; i += 4)
-        V(linear_dots)(blocks, one, one_block, many + i * LANES, many_block, NULL, dw + i, 4, 4);
+        V(linear_dots)(job, one, one_block, many + i * LANES, many_block, NULL, place + i, 4, 4);
     ROLLED for (; i < count; i++)
-        V(linear_dots)(blocks, one, one_block, many + i * LANES, many_block, NULL, dw + i, 1, 1);
+        V(linear_dots)(job, one, one_block, many + i * LANES, many_block, NULL, place + i, 1, 1);
 }
 
 static void V(linear_backward_w)(const mestk_linear_job *job, int32_t first, int32_t end)
@@ -300,15 +284,34 @@ static void V(linear_backward_w)(const mestk_linear_job *job, int32_t first, int
     if (!w->row_start) {
         for (int32_t c = 0; c < w->channels; c += DOTS)
             for (int32_t r = first; r < end; r++)
-                V(linear_dw_run)(job->blocks, job->dy + (int64_t)r * LANES, y_block, job->x + (int64_t)c * LANES, x_block,
-                                 job->dw + (int64_t)r * w->channels + c, mestk_min(DOTS, w->channels - c));
+                V(linear_dw_run)(job, job->dy + (int64_t)r * LANES, y_block, job->x + (int64_t)c * LANES, x_block,
+                                 (int64_t)r * w->channels + c, mestk_min(DOTS, w->channels - c));
     } else if (w->form == MESTK_FORM_BLOCK) {
         for (int32_t r = first; r < end; r += group)
             for (int64_t j = w->row_start[r / group]; j < w->row_start[r / group + 1]; j++)
-                V(linear_dw_run)(job->blocks, job->x + (int64_t)w->column[j] * LANES, x_block, job->dy + (int64_t)r * LANES,
-                                 y_block, job->dw + j * group, mestk_min(group, w->rows - r));
+                V(linear_dw_run)(job, job->x + (int64_t)w->column[j] * LANES, x_block, job->dy + (int64_t)r * LANES,
+                                 y_block, j * group, mestk_min(group, w->rows - r));
     } else {
         for (int32_t r = first; r < end; r++) V(linear_dw_row)(job, r, w->row_start[r], w->row_start[r + 1]);
+    }
+}
+
+static void V(linear_bias)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    int64_t y_block = (int64_t)job->w->rows * LANES;
+    for (int32_t r = first; r < end; r += DOTS) {
+        int32_t n = mestk_min(DOTS, end - r);
+        float sum[DOTS] = {0};
+        vec line[PARTS][DOTS];
+        UNROLL for (int h = 0; h < PARTS; h++)
+            UNROLL for (int k = 0; k < DOTS; k++) line[h][k] = vec_zero();
+        for (int32_t b = 0; b < job->blocks; b++) {
+            const float *dy = job->dy + b * y_block + (int64_t)r * LANES;
+            UNROLL for (int h = 0; h < PARTS; h++)
+                UNROLL for (int k = 0; k < DOTS; k++) line[h][k] += vec_load(dy + (k < n ? k : 0) * LANES + h * WIDTH);
+        }
+        V(linear_add_dots)(line, sum, DOTS);
+        for (int32_t k = 0; k < n; k++) job->db[r + k] = job->add ? job->db[r + k] + sum[k] : sum[k];
     }
 }
 
@@ -362,7 +365,10 @@ VEC_INLINE void V(linear_entries)(const mestk_linear_job *job, V(some) s, const 
         }
     }
     V(linear_add_dots)(dot, sum, step);
-    UNROLL for (int k = 0; k < step; k++) job->dw[s.place[k]] += sum[k];
+    UNROLL for (int k = 0; k < step; k++) {
+        float *dw = job->dw + s.place[k];
+        *dw = job->add ? *dw + sum[k] : sum[k];
+    }
 }
 
 VEC_INLINE void V(linear_channel)(const mestk_linear_job *job, int32_t c, const int blocks)
@@ -398,7 +404,7 @@ VEC_INLINE void V(linear_channel)(const mestk_linear_job *job, int32_t c, const 
     }
 }
 
-static __attribute__((unused)) void V(linear_backward_both)(const mestk_linear_job *job, int32_t first, int32_t end)
+static void V(linear_backward_both)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     for (int32_t c = first; c < end; c++) {
         if (job->blocks == 1) V(linear_channel)(job, c, 1);
@@ -411,3 +417,4 @@ static __attribute__((unused)) void V(linear_backward_both)(const mestk_linear_j
 }
 #undef MOST_BLOCKS
 #undef DOTS
+#endif

@@ -43,11 +43,39 @@ VEC_INLINE vec V(operand_value)(const V(term) *t, int64_t at, const int32_t kind
     default: run(kind); break;                                                                                 \
     }
 
+/* Without constants of a channel a strip is one run of values, whatever its tiles.  Values at .. end-1 of
+ * evaluate and relu_backward, as many as fill vectors; returns where the rest begins. */
+static int64_t V(evaluate_run)(const mestk_strip_job *job, int64_t at, int64_t end)
+{
+    V(term) term = V(operand_term)(job->v, 0);
+    stored *y = job->y;
+#define RUN(kind) for (; at + WIDTH <= end; at += WIDTH) put_stored(y + at, V(operand_value)(&term, at, kind))
+    OPERAND_SWITCH(term.kind, RUN)
+#undef RUN
+    return at;
+}
+
+static int64_t V(relu_backward_run)(const mestk_strip_job *job, int64_t at, int64_t end)
+{
+    V(term) term = V(operand_term)(job->v, 0);
+    const stored *x = job->x;
+    stored *y = job->y;
+    for (; at + WIDTH <= end; at += WIDTH) {
+        vec v = vec_where(V(operand_value)(&term, at, term.kind) > vec_zero(), get_stored(x + at));
+        put_stored(y + at, job->accumulate ? get_stored(y + at) + v : v);
+    }
+    return at;
+}
+
 static void V(evaluate)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
     int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
-    int64_t at = (int64_t)strip * tx * s.channels * n;
+    int64_t at = (int64_t)strip * tx * s.channels * n, end = at + (int64_t)tx * s.channels * n;
+    if (mestk_is_run(job->v)) {
+        V_OF(evaluate_run, 1)(job, V(evaluate_run)(job, at, end), end);
+        return;
+    }
     for (int32_t t = 0; t < tx; t++) {
         for (int32_t c = 0; c < s.channels; c++, at += n) {
             V(term) term = V(operand_term)(job->v, c);
@@ -64,7 +92,11 @@ static void V(relu_backward)(const mestk_strip_job *job, int32_t strip)
 {
     mestk_shape s = job->s;
     int32_t tx = mestk_tiles_x(s), n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
-    int64_t at = (int64_t)strip * tx * s.channels * n;
+    int64_t at = (int64_t)strip * tx * s.channels * n, end = at + (int64_t)tx * s.channels * n;
+    if (mestk_is_run(job->v)) {
+        V_OF(relu_backward_run, 1)(job, V(relu_backward_run)(job, at, end), end);
+        return;
+    }
     for (int32_t t = 0; t < tx; t++) {
         for (int32_t c = 0; c < s.channels; c++, at += n) {
             V(term) term = V(operand_term)(job->v, c);

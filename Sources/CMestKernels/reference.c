@@ -40,5 +40,6 @@ const mestk_kernels mestk_reference_kernels = {
     .linear_forward = REFERENCES(linear_forward),
     .linear_backward_x = REFERENCES(linear_backward_x),
     .linear_backward_w = REFERENCES(linear_backward_w),
+    .linear_bias = REFERENCES(linear_bias),
     LEVEL_REST,
 };

@@ -17,5 +17,8 @@ struct mestk_strip_job {
     void (*run)(const mestk_strip_job *job, int32_t strip);
 };
 
+/* The same for every value: no constants of a channel. */
+MESTK_INLINE int32_t mestk_is_run(const mestk_operand *v) { return !v->a && !(v->r && v->c); }
+
 void mestk_run_strips(const mestk_context *k, const mestk_strip_job *job);
 #endif

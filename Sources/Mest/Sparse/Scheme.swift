@@ -230,7 +230,7 @@ struct LinearBackward: SchemeVisitor {
         mestk_linear_backward(
             model.kernels, model.blocks, model.lanes, &weights, model.input(node), model.floats(n.gradient),
             model.optional(model.nodes[int(n.from)].gradient), model.adds(n.accumulatesFrom), model.floats(n.weight.gradient),
-            model.optional(n.bias.gradient))
+            model.optional(n.bias.gradient), model.adds(model.state.pointee.gathered > 0))
     }
 }
 

@@ -70,7 +70,7 @@ extension Model {
 
     /// Forward, loss, backward: adds this micro-batch to the gradient.
     private func gather(_ batch: mest_batch, _ pass: Pass) throws(Status) -> (loss: Float, correct: UInt32) {
-        if state.pointee.gathered == 0 { zeroGradients() }
+        if state.pointee.gathered == 0 { zeroGradients(stored: false) }
         try forward(batch.x, pass)
         let result = loss(batch, pass, smoothing: config.label_smoothing)
         if !result.loss.isFinite { throw diverged("loss") }
@@ -100,12 +100,19 @@ extension Model {
 
     func dropGradients() {
         state.pointee.gathered = 0
-        zeroGradients()
+        zeroGradients(stored: true)
     }
 
-    private func zeroGradients() {
-        let start = state.pointee.plan.gradients
-        zero(start, to: Place(offset: start.offset &+ state.pointee.plan.bytes.gradients))
+    /// stored: also those that the first micro-batch stores instead of adding them.
+    private func zeroGradients(stored: Bool) {
+        for i in 0..<count where stored || nodes[i].kind != .linear {
+            zeroGradient(nodes[i].weight)
+            zeroGradient(nodes[i].bias)
+        }
+    }
+
+    private func zeroGradient(_ p: Parameter) {
+        if p.exists { zero(p.gradient, to: Place(offset: p.gradient.offset &+ p.capacity &* 4)) }
     }
 
     /// Runs the network on pass.count samples.

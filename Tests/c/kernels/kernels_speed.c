@@ -129,7 +129,7 @@ static void linear(int batch, double sparsity, const mestk_context *k)
     mestk_weights w = connections(1024, 1024, 1, sparsity, &n);
     float *x = values(size), *y = values(size), *dx = values(size), *dw = values(n);
     double forward = BEST(mestk_linear_forward(k, blocks, lanes, &w, NULL, x, y));
-    double backward = BEST(mestk_linear_backward(k, blocks, lanes, &w, x, y, dx, 0, dw, NULL));
+    double backward = BEST(mestk_linear_backward(k, blocks, lanes, &w, x, y, dx, 0, dw, NULL, 0));
     double flop = 2e-9 * (double)n * batch;
     printf("  %5.1f %5.1f", flop / forward, 2 * flop / backward);
     free(x), free(y), free(dx), free(dw);

@@ -66,11 +66,26 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
         int64_t sizes[5] = {ny, nx, nx, m.count, rows};
         float *unused = copy_of(old_dw, m.count);
         mestk_linear_forward(&way[i], blocks, lanes, &m.w, bias, x, got[0]);
-        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, got[1], 0, got[3], got[4]);
-        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, got[2], 1, unused, NULL);
+        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, got[1], 0, got[3], got[4], 1);
+        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, got[2], 1, unused, NULL, 1);
         check(same(got[3], unused, m.count), "linear dw twice", name);
-        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, unused, NULL);
+        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, unused, NULL, 1);
         free(unused);
+        /* Stored is added to nothing; what a last block lacks stays. */
+        float *stored = floats(m.count), *added = floats(m.count), *db_stored = floats(rows), *db_added = floats(rows);
+        for (int64_t j = 0; j < m.count; j++) {
+            int r, c, tap;
+            added[j] = 0;
+            if (!connection(&m.w, j, &r, &c, &tap)) stored[j] = 0;
+        }
+        for (int r = 0; r < rows; r++) db_added[r] = 0;
+        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, added, db_added, 1);
+        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, got[1], 0, stored, db_stored, 0);
+        check(same(stored, added, m.count), "linear dw stored", name);
+        check(same(db_stored, db_added, rows), "linear db stored", name);
+        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, stored, db_stored, 0);
+        check(same(stored, added, m.count), "linear dw stored, no dx", name);
+        free(stored), free(added), free(db_stored), free(db_added);
         if (i == 0) {
             check(near(y, y_size, got[0], ny), "linear y", name);
             check(near(dx, dx_size, got[1], nx), "linear dx", name);
