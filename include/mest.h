@@ -240,12 +240,14 @@ enum { /* mest_config.activations: how activations and their gradients are store
 };
 
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
+                    /* Less memory for more time, how much of both benchmarks/memory.py measures; the
+                       same bits.  mest_layer_plan.output tells which                           */
     MEST_RECOMPUTE_NONE  = 0,
-    MEST_RECOMPUTE_BLOCK = 1 /* those inside a residual block, or between two pools.  Blocks that hold
-                                less than a third of what the largest does keep theirs, and so does
-                                the last; networks without blocks and pools keep all.  Less memory
-                                for more time, how much of both benchmarks/memory.py measures; the
-                                same bits.  mest_layer_plan.output tells which                  */
+    MEST_RECOMPUTE_BLOCK = 1, /* those inside a residual block, or between two pools.  Blocks that
+                                 hold less than a third of what the largest does keep theirs, and so
+                                 does the last; networks without blocks and pools keep all       */
+    MEST_RECOMPUTE_ELEMENTWISE = 2 /* those of ReLU and ADD that are stored because several layers
+                                 read them, every other one: little memory for little time       */
 };
 
 enum { /* mest_config.optimizer_flags, bits */

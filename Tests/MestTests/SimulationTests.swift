@@ -80,7 +80,7 @@ func randomNetwork(_ random: inout SplitMix64) -> [mest_layer] {
 /// What a plan's choices depend on.
 func vary(_ config: inout mest_config, _ seed: UInt64) {
     config.density = 0.5
-    config.recompute = seed % 2 == 0 ? Int32(MEST_RECOMPUTE_BLOCK) : 0
+    config.recompute = Int32(seed % 3)  // MEST_RECOMPUTE_*
     config.activations = seed % 3 == 0 ? Int32(MEST_ACTIVATIONS_BF16) : 0
 }
 

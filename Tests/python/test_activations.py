@@ -281,21 +281,23 @@ def test_recompute(name, activations):
         {**BLOCKS, **SMALL}[name](),
         dict(batch=19, density=0.5, activations=activations),
     )
-    plans = [mest.plan(layers, recompute=recompute, **config) for recompute in (None, "block")]
-    kept, again = (plan.activation_bytes for plan in plans)
+    ways = (None, "elementwise", "block")
+    plans = [mest.plan(layers, recompute=recompute, **config) for recompute in ways]
+    kept, some, again = (plan.activation_bytes for plan in plans)
     assert again < 0.95 * kept if name in BLOCKS else again <= kept
-    assert plans[1].total_bytes <= plans[0].total_bytes
+    assert some <= kept
+    assert max(plan.total_bytes for plan in plans[1:]) <= plans[0].total_bytes
 
     graph = Graph(None, 19, True, layers, [part.shape for part in plans[0].layers])
     graph.batch = 19
     rng = np.random.default_rng(0)
     batches = [data_of(graph, rng, count, "cross_entropy") for count in (19, 3, 18)]
     plain = two_steps(graph, 1, batches, activations=activations)
-    for threads in (1, 2):
+    for threads, recompute in ((1, "block"), (2, "block"), (1, "elementwise"), (2, "elementwise")):
         seen = two_steps(
-            graph, 1, batches, threads=threads, recompute="block", activations=activations
+            graph, 1, batches, threads=threads, recompute=recompute, activations=activations
         )
-        assert seen == plain, f"{name}, {threads} threads"
+        assert seen == plain, f"{name}, {threads} threads, {recompute}"
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -303,9 +305,9 @@ def test_recompute_of_a_model_that_cannot_train(name):
     """There is no backward, so nothing changes."""
     plans = [
         mest.plan(BLOCKS[name](), batch=8, inference_only=True, recompute=recompute)
-        for recompute in (None, "block")
+        for recompute in (None, "block", "elementwise")
     ]
-    assert plans[0] == plans[1]
+    assert plans[0] == plans[1] == plans[2]
 
 
 def test_micro_batches():
@@ -313,7 +315,7 @@ def test_micro_batches():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 3, 12, 12)).astype(np.float32), rng.integers(0, 4, 40)
     seen = set()
-    for recompute in (None, "block"):
+    for recompute in (None, "block", "elementwise"):
         with mest.Model(layers(), batch=10, micro_batches=2, recompute=recompute, **BF16) as model:
             losses = [model.step(x[i : i + 10], y[i : i + 10]).loss for i in range(0, 40, 10)]
             seen.add((*losses, *(g.tobytes() for g in gradients(model).values())))
@@ -322,7 +324,7 @@ def test_micro_batches():
 
 # ------------------------------------------------------------------------------------------ memory ---
 
-KINDS = [(a, r) for a in ("float32", "bfloat16") for r in (None, "block")]
+KINDS = [(a, r) for a in ("float32", "bfloat16") for r in (None, "block", "elementwise")]
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -360,7 +362,7 @@ def test_the_plan_is_the_truth(name, activations, recompute):
 # ------------------------------------------------------------------------------------------- use ---
 
 
-@pytest.mark.parametrize("value", [2, -1, 2**31 - 1])
+@pytest.mark.parametrize("value", [3, -1, 2**31 - 1])
 @pytest.mark.parametrize("field", ["activations", "recompute"])
 def test_refused(field, value):
     layers = mest.mlp(4, [4], 2)
@@ -388,8 +390,8 @@ def test_training_reaches_the_same():
         with mest.Model(mest.resnet(8, 8, 10, (1, 8, 8)), **config) as model:
             model.fit(data.x_train, data.y_train, progress=False)
             found[activations, recompute] = model.evaluate(data.x_test, data.y_test).accuracy
-    assert found["float32", None] == found["float32", "block"]
-    assert found["bfloat16", None] == found["bfloat16", "block"]
+    for kind in ("float32", "bfloat16"):
+        assert found[kind, None] == found[kind, "block"] == found[kind, "elementwise"]
     assert (
         min(found.values()) > 0.96 and abs(found["float32", None] - found["bfloat16", None]) < 0.03
     ), found

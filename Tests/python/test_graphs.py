@@ -158,7 +158,7 @@ SEEDS, PARTS = 400, 20
 def test_against_the_reference(part):
     compared = sum(
         check_against_reference(
-            seed, recompute="block" if seed % 3 == 0 else None, threads=1 + seed % 2
+            seed, recompute=(None, "block", "elementwise")[seed % 3], threads=1 + seed % 2
         )
         for seed in range(part, SEEDS, PARTS)
     )
@@ -239,6 +239,7 @@ def check_bits(seed, **config):
         dict(simd="reference", threads=2),
         dict(simd="avx2", threads=3, recompute="block"),
         dict(simd="avx512", threads=2, recompute="block"),
+        dict(threads=2, recompute="elementwise"),
         dict(threads=3),
     ):
         seen = two_steps(graph, seed, batches, **other, **config)
@@ -268,7 +269,7 @@ def twin(graph, seed, model, **config):
 def test_steps_leave_nothing_behind(part, activations):
     """The second step of a model, after another batch and a prediction, is the first of its twin."""
     for seed in range(part, 100, 5):
-        config = dict(activations=activations, recompute="block" if seed % 2 else None)
+        config = dict(activations=activations, recompute=(None, "block", "elementwise")[seed % 3])
         graph, rng, counts = made(seed, dropout=False)
         with model_of(graph, seed, **config) as model:
             randomise(model, rng)
@@ -358,7 +359,7 @@ FOUND = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("recompute", [None, "block"], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("recompute", [None, "block", "elementwise"])
 @pytest.mark.parametrize("name", FOUND)
 def test_found(name, recompute):
     graph, rng = Graph(None, 7, True, FOUND[name]()), np.random.default_rng(7)
@@ -401,7 +402,7 @@ def test_nothing_is_read_that_was_not_written(part, activations):
     """Blocks full of zeros, of NaN and of large numbers give the same bits."""
     for seed in range(part, 100, 5):
         config = dict(
-            activations=activations, recompute="block" if seed % 2 else None, threads=1 + seed % 3
+            activations=activations, recompute=(None, "block", "elementwise")[seed // 3 % 3], threads=1 + seed % 3
         )
         graph, rng, counts = made(seed)
         batches = [data_of(graph, rng, count, "cross_entropy") for count in counts]

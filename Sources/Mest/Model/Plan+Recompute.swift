@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recomputation by blocks: a block's inner outputs are given up after its forward pass and computed again
-// when backward comes to it (Chen et al. 2016, "Training deep nets with sublinear memory cost").
+// Recomputation: outputs that are given up after their forward pass and computed again when backward comes to
+// them (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 //
-// A block lies between two stored outputs through which alone everything passes: the output of a residual
+// ELEMENTWISE: those of ReLU and addition, which reading what they are computed from gives back: every other
+// one of a chain of residual blocks, since the next is computed from it.
+//
+// BLOCK: all inside a block. It lies between two stored outputs through which alone everything passes: the output of a residual
 // block, of a pool. The last block that holds anything is kept, since backward begins there, and so are those
 // that hold less than a third of the largest: late blocks take as long to compute again and save little.
 
@@ -10,9 +13,72 @@ import CMest
 import CMestKernels
 
 extension Plan {
-    /// Marks, on the node whose backward needs a block first, what is to be computed again.
+    /// Marks, on the node whose backward needs it first, what is to be computed again.
     func chooseRecomputation() {
-        if !training || config.recompute != MEST_RECOMPUTE_BLOCK { return }
+        if !training { return }
+        switch int(config.recompute) {
+        case MEST_RECOMPUTE_BLOCK: chooseBlocks()
+        case MEST_RECOMPUTE_ELEMENTWISE: chooseElementwise()
+        default: break
+        }
+    }
+
+    // MARK: elementwise
+
+    private func chooseElementwise() {
+        for i in 1..<(count &- 1) where isElementwise(i) && nodes[i].trains && !readsRecomputed(i) {
+            let reader = firstReaderInBackward(i)
+            // Where backward begins nothing is gained.
+            if reader > 0 && bytesStored(after: reader) > outputBytes(i) {
+                nodes[i].recomputedAt = int32(reader)
+                // Of two with one reader the range holds both; what lies between is told by recomputedAt.
+                let first = nodes[reader].recomputes.1 > 0 ? nodes[reader].recomputes.0 : int32(i)
+                nodes[reader].recomputes = (first, int32(i &+ 1))
+            }
+        }
+    }
+
+    /// ReLU or a sum with a buffer that is its own alone.
+    private func isElementwise(_ i: Int) -> Bool {
+        if nodes[i].isVirtual || int(nodes[i].outputOwner) != i { return false }
+        if nodes[i].kind != .relu && nodes[i].kind != .add { return false }
+        for j in (i &+ 1)..<count where int(nodes[j].outputOwner) == i { return false }
+        return true
+    }
+
+    /// Is one of the stored outputs that it is computed from given up itself?
+    private func readsRecomputed(_ i: Int) -> Bool {
+        isRecomputed(int(nodes[i].from)) || isRecomputed(int(nodes[i].with))
+    }
+
+    private func isRecomputed(_ source: Int) -> Bool {
+        if source < 0 { return false }
+        return nodes[source].isVirtual ? readsRecomputed(source) : nodes[int(nodes[source].outputOwner)].recomputedAt >= 0
+    }
+
+    /// The node whose backward comes first among those that read the output; 0: none.
+    private func firstReaderInBackward(_ i: Int) -> Int {
+        var reader = layerTraits(nodes[i]).backwardReadsOutput ? i : 0
+        for j in (i &+ 1)..<count where int(nodes[j].from) == i || int(nodes[j].with) == i {
+            if !nodes[j].trains { continue }
+            if nodes[j].isVirtual { reader = max(reader, firstReaderInBackward(j)) }
+            if layerTraits(nodes[j]).backwardReadsInput { reader = max(reader, j) }
+            if nodes[j].kind == .batchNorm { reader = max(reader, int(nodes[j].summedBy)) }
+        }
+        return reader
+    }
+
+    private func bytesStored(after i: Int) -> Int64 {
+        var bytes: Int64 = 0
+        for j in (i &+ 1)..<count where int(nodes[j].outputOwner) == j && !nodes[j].isVirtual { bytes &+= outputBytes(j) }
+        return bytes
+    }
+
+    private func outputBytes(_ i: Int) -> Int64 { mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks)) }
+
+    // MARK: blocks
+
+    private func chooseBlocks() {
         var largest: Int64 = 0
         var last = 0
         forEachBlock { start, end in
@@ -40,7 +106,7 @@ extension Plan {
         var i = start &+ 1
         while i < end {
             if int(nodes[i].outputOwner) == i && !nodes[i].isVirtual && !liesIn(start, end, i) && isReadInBackward(i) {
-                bytes &+= mestk_bytes(nodes[i].shape(lanes: lanes, blocks: blocks))
+                bytes &+= outputBytes(i)
             }
             i &+= 1
         }

@@ -26,7 +26,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
     "activations": ("float32", "bfloat16"),
-    "recompute": (None, "block"),
+    "recompute": (None, "block", "elementwise"),
 }
 _SYNONYMS = {"none": None, "ems": "em&s", "2:4": "nm24"}
 
@@ -117,7 +117,8 @@ class Config:
                                half the memory, rounded; arithmetic and features stay float32
       recompute = None         None, "block": activations inside residual blocks, or between pools,
                                are computed again in backward: less memory, more time, the same
-                               bits
+                               bits; "elementwise": those of ReLU and additions alone, every other
+                               one: a little of both
 
     Loss
       loss = 'cross_entropy'   "cross_entropy" of the softmax, with class numbers; "mse", mean
