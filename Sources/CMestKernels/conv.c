@@ -134,7 +134,8 @@ int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads, int64_t
     int64_t columns = (int64_t)g->in.channels * g->kernel_h * g->kernel_w;
     int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
     return words16(columns) + words16((g->out.channels + 1) * (blocks + 1))
-           + (mestk_few_lanes(g->out) ? 0 : stream_floats(capacity)) + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
+           + (mestk_few_lanes(g->out) ? 0 : stream_floats(capacity)) + words16(threads)
+           + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
 }
 
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
@@ -143,11 +144,17 @@ int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_
     int64_t blocks = mestk_ceil_div(g->out.channels, backward_l1_block(g));
     int64_t segments = g->in.channels * (blocks * mestk_classes(g) + 1);
     return 3 * words16(capacity) + words16(segments) + 2 * words16(g->kernel_h * g->kernel_w)
-           + threads * (backward_slab(g).floats + backward_chains(g) + backward_lines(g))
+           + words16(threads) + threads * (backward_slab(g).floats + backward_chains(g) + backward_lines(g))
            + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
 }
 
 /* ---- forward ---- */
+
+static mestk_word *clean_words(float *at, int32_t count)
+{
+    memset(at, 0, (size_t)count * 4);
+    return (mestk_word *)at;
+}
 
 static void carve_forward(const mestk_context *k, mestk_conv_job *job, float *scratch)
 {
@@ -155,6 +162,7 @@ static void carve_forward(const mestk_context *k, mestk_conv_job *job, float *sc
     job->offset = (mestk_word *)scratch, scratch += words16((int64_t)w->channels * w->taps);
     job->segment = (mestk_word *)scratch, scratch += words16((int64_t)(w->rows + 1) * (job->blocks + 1));
     if (job->streamed) job->stream = (conv_entry *)scratch, scratch += stream_floats(mestk_weight_count(w));
+    job->packed = clean_words(scratch, k->threads), scratch += words16(k->threads);
     job->chains = scratch, scratch += k->threads * job->chain_floats;
     job->lines = scratch, scratch += k->threads * job->line_floats;
     job->slabs = scratch;
@@ -166,10 +174,16 @@ typedef struct conv_run {
     void (*backward)(const mestk_conv_job *, int32_t, int32_t, float *);
 } conv_run;
 
+/* Neighbouring strips have rows in common, so a worker takes some one after the other. */
+enum { RUNS_A_THREAD = 4 };
+
 static void forward_chunk(void *argument, uint32_t index, uint32_t worker)
 {
     const conv_run *run = argument;
-    run->forward(run->job, (int32_t)index, (int32_t)worker);
+    const mestk_conv_job *job = run->job;
+    int32_t task = (int32_t)((int64_t)job->tasks * index / job->groups);
+    int32_t end = (int32_t)((int64_t)job->tasks * (index + 1) / job->groups);
+    for (; task < end; task++) run->forward(job, task, (int32_t)worker);
 }
 
 void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w, const float *start,
@@ -190,7 +204,9 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
         carve_forward(k, &job, scratch);
         mestk_conv_index_forward(k, &job);
     }
-    mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
+    job.tasks = mestk_strips(g->out);
+    job.groups = mestk_min(job.tasks, RUNS_A_THREAD * k->threads);
+    mestk_run(k, (uint32_t)job.groups, forward_chunk, &run);
 }
 
 /* ---- backward ---- */
@@ -293,6 +309,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
         job.segment = (mestk_word *)at, at += words16((int64_t)w->channels * (job.blocks * job.classes + 1));
         job.tap_class = (mestk_word *)at, at += words16(w->taps);
         job.tap_line = (mestk_word *)at, at += words16(w->taps);
+        job.packed = clean_words(at, k->threads), at += words16(k->threads);
         job.chains = at, at += k->threads * job.chain_floats;
         job.lines = at, at += k->threads * job.line_floats;
         job.slabs = at;

@@ -165,7 +165,9 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
     float *slab = job->slabs + worker * s->floats, *lines = job->lines + worker * job->line_floats;
     int32_t sums = job->gradient->dx && job->gradient->normed[0];
     if (sums) memset(lines, 0, (size_t)in.channels * 3 * LANES * sizeof(float));
-    V(conv_pack)(s, block, top, -left, job->dy, slab);
+    int32_t follows = mestk_follows(job, task, worker, ty);
+    int32_t step = follows ? top - mestk_slab_origin(y0 - th, g->pad_h, sh, g->kernel_h) : 0;
+    V(conv_pack)(s, block, top, -left, job->dy, step, slab);
     mestk_clear_lanes(slab, s->channel * s->picture.channels, LANES, job->count - block * LANES);
     for (int32_t b = 0; b < sw; b++) {
         for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, b); x < width; x += 4 * sw) {

@@ -63,6 +63,7 @@ struct mestk_conv_job {
     /* Of each worker: what is unfinished between two blocks of channels (forward: a tile of y; backward: dx
      * of a unit), and a strip's sums as lines [channel][which][lane]. */
     float *chains, *lines;
+    mestk_word *packed; /* the strip that is in the slab, + 1 */
     int64_t chain_floats, line_floats;
     /* One and four lanes: chains are rows of y [channel][row][column][lane], or of dx and, behind them, of x,
      * like a slab.  rows: of a strip, 3 as 4; row_floats: of a class of pixels, whole vectors; chain_channel,
@@ -79,6 +80,14 @@ struct mestk_conv_job {
 
 /* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess. */
 enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_AHEAD = 2 /* backward */ };
+
+/* Does the worker's slab hold the strip before this one, of the same picture?  It holds this one from now on. */
+MESTK_INLINE int32_t mestk_follows(const mestk_conv_job *job, int32_t task, int32_t worker, int32_t strips)
+{
+    int32_t before = job->packed[worker];
+    job->packed[worker] = task + 1;
+    return task % strips > 0 && before == task;
+}
 
 /* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }

@@ -17,13 +17,14 @@ static void V(conv_pack_row)(const conv_slab *s, int32_t u0, int32_t u1, const V
     }
 }
 
-/* +0 in what lies around the picture: it has columns u = begin .. end - 1 of the slab. */
-static void V(conv_pack_border)(const conv_slab *s, int32_t top, int32_t begin, int32_t end, float *slab)
+/* +0 in what lies around the picture, below the rows that are kept: it has columns u = begin .. end - 1 of the slab. */
+static void V(conv_pack_border)(const conv_slab *s, int32_t top, int32_t kept, int32_t begin, int32_t end,
+                                float *slab)
 {
     int32_t columns = s->phases * s->columns;
     for (int32_t c = 0; c < s->picture.channels; c++) {
-        float *row = slab + c * s->channel;
-        for (int32_t r = 0; r < s->rows; r++, row += (int64_t)columns * LANES) {
+        float *row = slab + c * s->channel + kept * (int64_t)columns * LANES;
+        for (int32_t r = kept; r < s->rows; r++, row += (int64_t)columns * LANES) {
             int32_t inside = top + r >= 0 && top + r < s->picture.height;
             if (!inside || s->stride > 1) {
                 vec_zero_lines(row, columns);
@@ -33,6 +34,15 @@ static void V(conv_pack_border)(const conv_slab *s, int32_t top, int32_t begin, 
             }
         }
     }
+}
+
+/* Of the strip before: its last rows are the first ones of this strip, which begins `step` rows below. */
+static void V(conv_pack_keep)(const conv_slab *s, int32_t step, float *slab)
+{
+    int64_t row = (int64_t)s->phases * s->columns * LANES, from = step * row, end = s->rows * row;
+    for (int32_t c = 0; c < s->picture.channels; c++, slab += s->channel)
+        for (int64_t i = from; i < end; i += LANES)
+            UNROLL for (int h = 0; h < LANES; h += WIDTH) vec_store(slab + i - from + h, vec_load(slab + i + h));
 }
 
 /* What conv_pack goes through: rows r0 .. r1 of the slab, of one tile row of the picture. */
@@ -77,18 +87,21 @@ VEC_INLINE void V(conv_pack_tiles)(const V(pack) *k, const int32_t kind)
     }
 }
 
-/* Picture rows top .. top + rows - 1 of the operand into the slab, picture column x to u = x + shift. */
+/* Picture rows top .. top + rows - 1 of the operand into the slab, picture column x to u = x + shift.
+ * step: rows from the strip to which the slab belongs to this one, or 0 if that is another picture. */
 static void V(conv_pack)(const conv_slab *s, int32_t block, int32_t top, int32_t shift, const mestk_operand *from,
-                         float *slab)
+                         int32_t step, float *slab)
 {
+    int32_t kept = step > 0 && step < s->rows ? s->rows - step : 0;
+    if (kept) V(conv_pack_keep)(s, step, slab);
     mestk_shape p = s->picture;
     int32_t th = mestk_tile_h(p), width = s->stride * s->columns;
     int32_t kind = V(operand_term)(from, 0).kind;
     V(pack) k = {.s = s, .from = from, .slab = slab, .shift = shift, .begin = mestk_min(mestk_max(0, shift), width)};
     k.end = mestk_max(k.begin, mestk_min(p.width + shift, width));
-    V(conv_pack_border)(s, top, k.begin, k.end, slab);
+    V(conv_pack_border)(s, top, kept, k.begin, k.end, slab);
     int32_t last = mestk_min(s->rows, p.height - top);
-    for (k.r0 = mestk_max(0, -top); k.r0 < last; k.r0 = k.r1) {
+    for (k.r0 = mestk_max(kept, -top); k.r0 < last; k.r0 = k.r1) {
         k.r1 = mestk_min(last, k.r0 + th - (top + k.r0) % th);
         k.at = mestk_line(p, block, 0, top + k.r0, 0);
 #define RUN(kind) V(conv_pack_tiles)(&k, kind)
