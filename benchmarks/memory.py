@@ -51,6 +51,8 @@ VARIANTS = (
     Variant("PyTorch channels_last", "pytorch", layout="channels_last"),
     Variant("fp32", "mest", goal=1.8),
     Variant("bf16", "mest", "bfloat16", goal=3.5),
+    Variant("fp32, elementwise recomputed", "mest", recompute="elementwise"),
+    Variant("bf16, elementwise recomputed", "mest", "bfloat16", "elementwise"),
     Variant("fp32, blocks recomputed", "mest", recompute="block", goal=3.5, slower=1.3),
     Variant("bf16, blocks recomputed", "mest", "bfloat16", "block", goal=7.0, slower=1.3),
     Variant("fp32, 4 micro-batches", "mest", micro=4, goal=6.0, slower=1.0),
