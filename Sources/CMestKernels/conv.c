@@ -222,7 +222,7 @@ static void backward_chunk(void *argument, uint32_t group, uint32_t worker)
     for (; task < end; task++) run->backward(job, task, (int32_t)worker, partial);
 }
 
-enum { SUM_CHUNK = 4096 };
+enum { SUM_CHUNK = 4096, SUM_LINE = 64 };
 
 /* dw += the partial sums, in the order of the groups. */
 static void sum_chunk(void *argument, uint32_t index, uint32_t worker)
@@ -230,10 +230,15 @@ static void sum_chunk(void *argument, uint32_t index, uint32_t worker)
     const mestk_conv_job *job = argument;
     int64_t first = (int64_t)index * SUM_CHUNK, end = mestk_min64(first + SUM_CHUNK, job->connections);
     (void)worker;
-    for (int64_t e = first; e < end; e++) {
-        float sum = job->partials[e];
-        for (int32_t i = 1; i < job->groups; i++) sum += job->partials[i * job->partial_stride + e];
-        job->dw[job->by_entry ? job->position[e] : e] += sum;
+    for (int64_t e = first; e < end; e += SUM_LINE) {
+        int32_t n = (int32_t)mestk_min64(SUM_LINE, end - e);
+        float sum[SUM_LINE];
+        memcpy(sum, job->partials + e, (size_t)n * sizeof(float));
+        for (int32_t i = 1; i < job->groups; i++) {
+            const float *partial = job->partials + i * job->partial_stride + e;
+            for (int32_t l = 0; l < n; l++) sum[l] += partial[l];
+        }
+        for (int32_t l = 0; l < n; l++) job->dw[job->by_entry ? job->position[e + l] : e + l] += sum[l];
     }
 }
 

@@ -101,6 +101,8 @@ static void index_taps(mestk_conv_job *job)
     }
 }
 
+enum { VALUES_AHEAD = 24 }; /* each lies in another row, so in another cache line */
+
 /* A channel's entries, sorted by (block of output channels, class), keys ascending within.  They come by
  * key, so by block: class after class of a block is picked out. */
 static void index_channel(void *argument, uint32_t channel, uint32_t worker)
@@ -116,18 +118,18 @@ static void index_channel(void *argument, uint32_t channel, uint32_t worker)
     mestk_word *segment = job->segment + (int64_t)channel * (blocks * classes + 1);
     int32_t e = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
     int32_t first = e, end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
+    int32_t known = w->row_start ? (int32_t)w->channel_start[w->channels] : 0;
     (void)worker;
     *segment = e;
-    int32_t row = 0, row_key = 0; /* keys ascend: no divisions */
+    uint64_t per_tap = (uint64_t)UINT32_MAX / (uint32_t)taps + 1; /* key * per_tap >> 32 == key / taps for 16 bits of key */
     for (int32_t b = 0, from = e, to = e; b < blocks; b++, from = e) {
-        int32_t limit = mestk_min((b + 1) * job->block_channels, w->rows) * taps, block_row = row, block_key = row_key;
+        int32_t limit = mestk_min((b + 1) * job->block_channels, w->rows) * taps;
         for (int32_t class = 0; class < classes; class++) {
-            row = block_row, row_key = block_key;
             for (e = from; e < end; e++) {
                 int32_t key = w->row_start ? w->key[e] : e - first;
                 if (key >= limit) break;
-                for (; key >= row_key + taps; row_key += taps) row++;
-                int32_t tap = key - row_key;
+                if (e + VALUES_AHEAD < known) __builtin_prefetch(w->value + w->position[e + VALUES_AHEAD]);
+                int32_t row = (int32_t)((uint64_t)key * per_tap >> 32), tap = key - row * taps;
                 if (tap_class[tap] != class) continue;
                 int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;
                 offset[to] = (int32_t)(row * slab_channel + (int64_t)tap_line[tap] * L);
