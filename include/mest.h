@@ -441,7 +441,7 @@ enum { /* mest_layer_plan.output: where a layer's output is */
     MEST_OUTPUT_FUSED      = 2, /* nowhere: output_layer computes the values while it reads them;
                                    the first such layer, where there are several                 */
     MEST_OUTPUT_RECOMPUTED = 3  /* in memory of its own, given up in between: computed again before
-                                   the backward pass of output_layer                             */
+                                   the backward pass of output_layer, which may be this one      */
 };
 
 /* One layer of the plan. */

@@ -57,6 +57,7 @@ func withPlan(
                 switch Int(part.output) {
                 case MEST_OUTPUT_STORED: #expect(named == -1)
                 case MEST_OUTPUT_IN_PLACE: #expect(named >= 0 && named < i && plan.nodes[named].output.exists)
+                case MEST_OUTPUT_RECOMPUTED: #expect(named >= i && plan.nodes[named].trains)
                 default: #expect(named > i && !plan.nodes[named].isVirtual)
                 }
                 let own = Int(part.output) == MEST_OUTPUT_STORED || Int(part.output) == MEST_OUTPUT_RECOMPUTED
