@@ -26,7 +26,8 @@
  * Rules that hold for every function
  * ----------------------------------
  * Errors    A function that can fail returns a mest_status: 0, or a negative code of this header.
- *           mest_last_error() says what to change.  A call that failed left the model as it was.
+ *           mest_last_error() says what to change.  A call that failed left the model as it was,
+ *           but for what the function's own text says.
  *           Nothing in this library aborts, exits, prints or throws.
  * Memory    mest_plan() is arithmetic and tells every byte; mest_model_create() asks once for
  *           exactly that many bytes; no later call allocates.
@@ -246,8 +247,9 @@ enum { /* mest_config.recompute: activations that backward computes again instea
     MEST_RECOMPUTE_BLOCK = 1, /* those inside a residual block, or between two pools.  Blocks that
                                  hold less than a third of what the largest does keep theirs, and so
                                  does the last; networks without blocks and pools keep all       */
-    MEST_RECOMPUTE_ELEMENTWISE = 2 /* those of ReLU and ADD that are stored because several layers
-                                 read them, every other one: little memory for little time       */
+    MEST_RECOMPUTE_ELEMENTWISE = 2 /* those of ReLU and ADD that are stored, unless one that is
+                                 given up is needed to compute them, or backward begins there: of
+                                 residual blocks every other one.  Little time, less gain        */
 };
 
 enum { /* mest_config.optimizer_flags, bits */
@@ -424,7 +426,8 @@ typedef struct mest_plan_report {
     uint64_t dense_bytes;       /* weight + gradient + state bytes of the same network, dense    */
     uint64_t parameters;        /* of the dense network                                          */
     uint64_t active;            /* that exist at the target density                              */
-    uint64_t active_peak;       /* that exist at most (EMS grows above its target)               */
+    uint64_t active_peak;       /* there is room for (EMS grows above its target; a last block of
+                                   rows is stored whole)                                        */
     uint64_t macs;              /* multiply-adds of one sample forward at the target density     */
     uint64_t dense_macs;        /* ... of the dense network                                      */
     uint32_t layers;

@@ -165,7 +165,7 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
     float *slab = job->slabs + worker * s->floats, *lines = job->lines + worker * job->line_floats;
     int32_t sums = job->gradient->dx && job->gradient->normed[0];
     if (sums) memset(lines, 0, (size_t)in.channels * 3 * LANES * sizeof(float));
-    int32_t follows = mestk_follows(job, task, worker, ty);
+    int32_t follows = mestk_take_strip(job, task, worker, ty);
     int32_t step = follows ? top - mestk_slab_origin(y0 - th, g->pad_h, sh, g->kernel_h) : 0;
     V(conv_pack)(s, block, top, -left, job->dy, step, slab);
     mestk_clear_lanes(slab, s->channel * s->picture.channels, LANES, job->count - block * LANES);

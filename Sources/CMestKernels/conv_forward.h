@@ -209,7 +209,7 @@ static void V(conv_forward)(const mestk_conv_job *job, int32_t task, int32_t wor
     float *lines = job->lines + worker * job->line_floats;
     stored *y = (stored *)job->y + mestk_line(out, block, 0, y0, 0);
     if (job->sums) memset(lines, 0, (size_t)out.channels * 2 * LANES * sizeof(float));
-    int32_t step = mestk_follows(job, task, worker, ty) ? th * g->stride_h : 0;
+    int32_t step = mestk_take_strip(job, task, worker, ty) ? th * g->stride_h : 0;
     V(conv_pack)(s, block, y0 * g->stride_h - g->pad_h, g->pad_w, job->x, step, slab);
     /* One row high: tiles side by side fill the accumulators. */
     int32_t beside = th == 1 ? mestk_min(LEVEL_ROWS, tx) : 1;

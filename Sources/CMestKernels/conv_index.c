@@ -118,7 +118,7 @@ static void index_channel(void *argument, uint32_t channel, uint32_t worker)
     mestk_word *segment = job->segment + (int64_t)channel * (blocks * classes + 1);
     int32_t e = w->row_start ? (int32_t)w->channel_start[channel] : (int32_t)channel * w->rows * taps;
     int32_t first = e, end = w->row_start ? (int32_t)w->channel_start[channel + 1] : first + w->rows * taps;
-    int32_t known = w->row_start ? (int32_t)w->channel_start[w->channels] : 0;
+    int32_t all = w->row_start ? (int32_t)w->channel_start[w->channels] : 0;
     (void)worker;
     *segment = e;
     uint64_t per_tap = (uint64_t)UINT32_MAX / (uint32_t)taps + 1; /* key * per_tap >> 32 == key / taps for 16 bits of key */
@@ -128,7 +128,7 @@ static void index_channel(void *argument, uint32_t channel, uint32_t worker)
             for (e = from; e < end; e++) {
                 int32_t key = w->row_start ? w->key[e] : e - first;
                 if (key >= limit) break;
-                if (e + VALUES_AHEAD < known) __builtin_prefetch(w->value + w->position[e + VALUES_AHEAD]);
+                if (e + VALUES_AHEAD < all) __builtin_prefetch(w->value + w->position[e + VALUES_AHEAD]);
                 int32_t row = (int32_t)((uint64_t)key * per_tap >> 32), tap = key - row * taps;
                 if (tap_class[tap] != class) continue;
                 int64_t j = w->row_start ? w->position[e] : row * columns + (int64_t)channel * taps + tap;

@@ -81,8 +81,8 @@ struct mestk_conv_job {
 /* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess. */
 enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_AHEAD = 2 /* backward */ };
 
-/* Does the worker's slab hold the strip before this one, of the same picture?  It holds this one from now on. */
-MESTK_INLINE int32_t mestk_follows(const mestk_conv_job *job, int32_t task, int32_t worker, int32_t strips)
+/* Notes that the worker's slab holds this strip from now on.  Did it hold the one before, of the same picture? */
+MESTK_INLINE int32_t mestk_take_strip(const mestk_conv_job *job, int32_t task, int32_t worker, int32_t strips)
 {
     int32_t before = job->packed[worker];
     job->packed[worker] = task + 1;

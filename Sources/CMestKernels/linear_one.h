@@ -82,12 +82,14 @@ VEC_INLINE LEVEL(sixteen) LEVEL(one_first)(LEVEL(sixteen) v, int64_t n)
 }
 
 /* The chains of a row.  room: connections from `value` on, with those of later rows. */
-VEC_INLINE LEVEL(sixteen) LEVEL(one_row)(const float *value, const float *x, const uint16_t *column, int64_t count, int64_t room)
+VEC_INLINE LEVEL(sixteen) LEVEL(one_row)(const float *value, const float *x, const uint16_t *column, int64_t count,
+                                         int64_t room)
 {
     LEVEL(sixteen) chain = {0};
     int64_t j = 0;
     ROLLED for (; j + 16 <= count; j += 16)
-        LEVEL(one_fma)(&chain, LEVEL(one_load)(value + j), column ? LEVEL(one_gather)(x, column + j) : LEVEL(one_load)(x + j));
+        LEVEL(one_fma)(&chain, LEVEL(one_load)(value + j),
+                       column ? LEVEL(one_gather)(x, column + j) : LEVEL(one_load)(x + j));
     if (j == count) return chain;
     if (column && j + 16 <= room) {
         LEVEL(sixteen) v = LEVEL(one_load)(value + j), at = LEVEL(one_gather)(x, column + j);

@@ -10,6 +10,7 @@ struct LayerTraits {
     var inPlace = false               // forward may write its output over its input
     var inPlaceBackward = false       // backward may write the input's gradient over the output's
     var backwardReadsInput = false    // so the input must live until then
+    var storesFirstGradient = false   // the first micro-batch of an update overwrites the gradients
     var backwardReadsOutput = false
 }
 
@@ -27,7 +28,7 @@ protocol Layer {
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass)
 
-    /// Adds to the gradients of the layer's parameters and passes the gradient on to its inputs.
+    /// Adds to the gradients of the layer's parameters (or stores them: traits) and passes the gradient on to its inputs.
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass)
 }
 

@@ -5,7 +5,7 @@ import CMest
 import CMestKernels
 
 enum Linear: Layer {
-    static let traits = LayerTraits(backwardReadsInput: true)
+    static let traits = LayerTraits(backwardReadsInput: true, storesFirstGradient: true)
 
     static func describe(_ node: inout Node, _ layer: mest_layer, _ plan: Plan, _ message: Message) throws(Status) {
         let input = plan.nodes[int(node.from)]

@@ -2,12 +2,13 @@
 // Recomputation: outputs that are given up after their forward pass and computed again when backward comes to
 // them (Chen et al. 2016, "Training deep nets with sublinear memory cost").
 //
-// ELEMENTWISE: those of ReLU and addition, which reading what they are computed from gives back: every other
-// one of a chain of residual blocks, since the next is computed from it.
+// ELEMENTWISE: those of ReLU and addition that are stored, unless one that is given up is needed to compute
+// them: of a chain of residual blocks every other one.
 //
-// BLOCK: all inside a block. It lies between two stored outputs through which alone everything passes: the output of a residual
-// block, of a pool. The last block that holds anything is kept, since backward begins there, and so are those
-// that hold less than a third of the largest: late blocks take as long to compute again and save little.
+// BLOCK: all inside a block, which lies between two stored outputs through which alone everything passes: the
+// output of a residual block, of a pool. The last block that holds anything is kept, since backward begins
+// there, and so are those that hold less than a third of the largest: late blocks take as long to compute again
+// and save little.
 
 import CMest
 import CMestKernels
@@ -53,7 +54,8 @@ extension Plan {
 
     private func isRecomputed(_ source: Int) -> Bool {
         if source < 0 { return false }
-        return nodes[source].isVirtual ? readsRecomputed(source) : nodes[int(nodes[source].outputOwner)].recomputedAt >= 0
+        if nodes[source].isVirtual { return readsRecomputed(source) }
+        return nodes[int(nodes[source].outputOwner)].recomputedAt >= 0
     }
 
     /// The node whose backward comes first among those that read the output; 0: none.
@@ -70,7 +72,9 @@ extension Plan {
 
     private func bytesStored(after i: Int) -> Int64 {
         var bytes: Int64 = 0
-        for j in (i &+ 1)..<count where int(nodes[j].outputOwner) == j && !nodes[j].isVirtual { bytes &+= outputBytes(j) }
+        for j in (i &+ 1)..<count where int(nodes[j].outputOwner) == j && !nodes[j].isVirtual {
+            bytes &+= outputBytes(j)
+        }
         return bytes
     }
 
@@ -87,7 +91,9 @@ extension Plan {
             if bytes > 0 { last = end }
         }
         forEachBlock { start, end in
-            if end < last && innerBytes(after: start, before: end) &* 3 > largest { markBlock(after: start, before: end) }
+            if end < last && innerBytes(after: start, before: end) &* 3 > largest {
+                markBlock(after: start, before: end)
+            }
         }
     }
 

@@ -88,7 +88,7 @@ extension Model {
         return result
     }
 
-    /// Computes the inner outputs of a block again, as Plan+Recompute.swift chose them; statistics and
+    /// Computes what was given up again, as Plan+Recompute.swift chose them; statistics and
     /// constants are those of the first time.
     private func recompute(_ node: Node, _ pass: Pass) {
         var again = pass
@@ -105,7 +105,7 @@ extension Model {
 
     /// stored: also those that the first micro-batch stores instead of adding them.
     private func zeroGradients(stored: Bool) {
-        for i in 0..<count where stored || nodes[i].kind != .linear {
+        for i in 0..<count where stored || !layerTraits(nodes[i]).storesFirstGradient {
             zeroGradient(nodes[i].weight)
             zeroGradient(nodes[i].bias)
         }

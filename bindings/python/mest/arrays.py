@@ -50,7 +50,7 @@ def samples(
         layout = "" if array.flags.c_contiguous else "non-contiguous "
         warn_caller(
             f"{what} was copied ({converted.nbytes:,} bytes) from {layout}{array.dtype}: pass "
-            "C-contiguous float32 to work without copies (said once)",
+            "C-contiguous float32 to work without copies",
             CopyWarning,
         )
     return converted

@@ -117,8 +117,8 @@ class Config:
                                half the memory, rounded; arithmetic and features stay float32
       recompute = None         None, "block": activations inside residual blocks, or between pools,
                                are computed again in backward: less memory, more time, the same
-                               bits; "elementwise": those of ReLU and additions alone, every other
-                               one: a little of both
+                               bits; "elementwise": those of ReLU and additions alone, in residual
+                               networks every other one
 
     Loss
       loss = 'cross_entropy'   "cross_entropy" of the softmax, with class numbers; "mse", mean

@@ -103,7 +103,7 @@ class Plan:
     dense_bytes: int  # weights, gradients and state of the same network, dense
     parameters: int  # of the dense network
     active: int  # that exist at the target density
-    active_peak: int  # that exist at most
+    active_peak: int  # there is room for
     macs: int
     dense_macs: int
     inputs: int  # floats in one sample
@@ -134,7 +134,7 @@ class Plan:
     __repr__ = __str__
 
     def _growth(self) -> List[str]:
-        """Why bytes are more than `active` needs, where they are."""
+        """Why bytes are more than `active` needs, where they are: EM&S, or missing rows of a last block."""
         target, peak = (
             sum(getattr(layer, what) for layer in self.layers if layer.sparse)
             for what in ("active", "capacity")
@@ -142,8 +142,8 @@ class Plan:
         if peak <= target:
             return []
         return [
-            f"sparse connections: {target:,} at the target, at most {peak:,} while EM&S grows,",
-            "for which bytes are planned",
+            f"sparse connections: {target:,} at the target; bytes are planned for {peak:,}, since EM&S",
+            "grows above it and a last block of rows is stored whole",
         ]
 
     def _memory(self) -> List[str]:
@@ -189,6 +189,7 @@ def layer_table(layers: Sequence[LayerPlan], active: Optional[Sequence[int]] = N
         lines.append("fused into n: stored nowhere, layer n computes it while it reads it")
     if any(layer.output == "recomputed" for layer in layers):
         lines.append("*: given up after the forward pass, computed again in the backward pass")
+    lines.append("activations share memory by life-time: their sum is more than the plan needs")
     return lines
 
 
