@@ -3,6 +3,8 @@
 
 import argparse
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import pytest
 
 import mest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import bits  # noqa: E402
 import common  # noqa: E402
@@ -29,6 +32,17 @@ def row(library="mest", sparsity=0, samples=(1.0,), group="unstructured", batch=
     layout = "nchw" if library == "pytorch" else ""
     variant = Variant(library, 2, sparsity, **{"layout": layout, **fields})
     return Row("Net", batch, group, variant, list(samples), 1024, 2**20)
+
+
+C_PROGRAMS = [*sorted(ROOT.glob("benchmarks/c/*.c")), ROOT / "Tests/c/kernels/kernels_speed.c"]
+
+
+@pytest.mark.parametrize("source", C_PROGRAMS, ids=lambda path: path.name)
+def test_c_programs_fit_the_kernels(source):
+    """Otherwise built only where somebody measures."""
+    compiler = shutil.which("cc") or pytest.skip("no C compiler")
+    include = ROOT / "Sources/CMestKernels/include"
+    subprocess.run([compiler, "-std=gnu11", "-fsyntax-only", f"-I{include}", str(source)], check=True)
 
 
 # ------------------------------------------------------------------------------------- common ---

@@ -55,7 +55,7 @@ void products_forward(const products *p, const float *x, float *y)
 /* dx = W^T dy, and dw += dy x^T where W has connections: in one pass over them. */
 void products_backward(const products *p, const float *x, const float *dy, float *dx, float *dw)
 {
-    mestk_linear_backward(&p->context, p->blocks, p->lanes, &p->weights, x, dy, dx, 0, dw, NULL);
+    mestk_linear_backward(&p->context, p->blocks, p->lanes, &p->weights, x, dy, dx, 0, dw, NULL, 0);
 }
 
 void products_delete(products *p)
