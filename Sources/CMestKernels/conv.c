@@ -174,16 +174,10 @@ typedef struct conv_run {
     void (*backward)(const mestk_conv_job *, int32_t, int32_t, float *);
 } conv_run;
 
-/* Neighbouring strips have rows in common, so a worker takes some one after the other. */
-enum { RUNS_A_THREAD = 4 };
-
 static void forward_chunk(void *argument, uint32_t index, uint32_t worker)
 {
     const conv_run *run = argument;
-    const mestk_conv_job *job = run->job;
-    int32_t task = (int32_t)((int64_t)job->tasks * index / job->groups);
-    int32_t end = (int32_t)((int64_t)job->tasks * (index + 1) / job->groups);
-    for (; task < end; task++) run->forward(job, task, (int32_t)worker);
+    run->forward(run->job, (int32_t)index, (int32_t)worker);
 }
 
 void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk_weights *w, const float *start,
@@ -204,9 +198,7 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
         carve_forward(k, &job, scratch);
         mestk_conv_index_forward(k, &job);
     }
-    job.tasks = mestk_strips(g->out);
-    job.groups = mestk_min(job.tasks, RUNS_A_THREAD * k->threads);
-    mestk_run(k, (uint32_t)job.groups, forward_chunk, &run);
+    mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
 }
 
 /* ---- backward ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs the chunks of a kernel: a plain loop, OpenMP, or the caller's parallel_for.  It is not a
- * scheduler: which worker runs which chunk never changes a result, so they race for the next one.
+ * Runs the chunks of a kernel: a plain loop, OpenMP, or the caller's parallel_for.  Which worker runs which
+ * chunk never changes a result.
  *
  * No schedule(dynamic): code of a new clang asks LLVM 14's libomp for an entry it does not have.  No
  * <omp.h>: Swift's clang ships none.
@@ -22,16 +22,29 @@
 extern int omp_in_parallel(void);
 extern int omp_get_thread_num(void);
 
-static void run_openmp(int32_t threads, uint32_t count, mestk_body body, void *argument)
+enum { MOST_THREADS = 256 }; /* of mest_config */
+
+static uint32_t range_start(uint32_t count, uint32_t range, uint32_t ranges)
 {
-    uint32_t next = 0;
-#pragma omp parallel num_threads(threads)
+    return (uint32_t)((uint64_t)count * range / ranges);
+}
+
+/* Every worker has a range of neighbouring chunks, whose data are then in its caches from kernel to kernel; who
+ * is done takes from the others'. */
+static void run_openmp(uint32_t threads, uint32_t count, mestk_body body, void *argument)
+{
+    uint32_t next[MOST_THREADS];
+    for (uint32_t range = 0; range < threads; range++) next[range] = range_start(count, range, threads);
+#pragma omp parallel num_threads((int)threads)
     {
         uint32_t worker = (uint32_t)omp_get_thread_num();
-        for (;;) {
-            uint32_t i = __atomic_fetch_add(&next, 1u, __ATOMIC_RELAXED);
-            if (i >= count) break;
-            body(argument, i, worker);
+        for (uint32_t n = 0; n < threads; n++) {
+            uint32_t range = (worker + n) % threads, end = range_start(count, range + 1, threads);
+            for (;;) {
+                uint32_t i = __atomic_fetch_add(&next[range], 1u, __ATOMIC_RELAXED);
+                if (i >= end) break;
+                body(argument, i, worker);
+            }
         }
     }
 }
@@ -47,8 +60,8 @@ void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *ar
 #ifdef _OPENMP
         /* Inside somebody's region there are no threads to be had, only trouble with their ids. */
         if (!omp_in_parallel()) {
-            uint32_t threads = (uint32_t)k->threads;
-            run_openmp((int32_t)(threads < count ? threads : count), count, body, argument);
+            uint32_t threads = (uint32_t)mestk_min(k->threads, MOST_THREADS);
+            run_openmp(threads < count ? threads : count, count, body, argument);
             return;
         }
 #endif

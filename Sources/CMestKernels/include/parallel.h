@@ -23,8 +23,8 @@ typedef struct mestk_context {
 } mestk_context;
 
 /* Runs body(argument, i, worker) for every i < count: by parallel_for when given, else OpenMP when
- * built with it, threads > 1 and count > 1, else a plain loop.  Workers take the next chunk as they
- * become free. */
+ * built with it, threads > 1 and count > 1, else a plain loop.  A worker takes
+ * neighbouring chunks, in order, and at last what others have not come to. */
 void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *argument);
 
 /* Cores this process may use, at least 1. */
