@@ -22,8 +22,6 @@
 extern int omp_in_parallel(void);
 extern int omp_get_thread_num(void);
 
-enum { MOST_THREADS = 256 }; /* of mest_config */
-
 static uint32_t range_start(uint32_t count, uint32_t range, uint32_t ranges)
 {
     return (uint32_t)((uint64_t)count * range / ranges);
@@ -33,7 +31,7 @@ static uint32_t range_start(uint32_t count, uint32_t range, uint32_t ranges)
  * is done takes from the others'. */
 static void run_openmp(uint32_t threads, uint32_t count, mestk_body body, void *argument)
 {
-    uint32_t next[MOST_THREADS];
+    uint32_t next[MESTK_MOST_THREADS];
     for (uint32_t range = 0; range < threads; range++) next[range] = range_start(count, range, threads);
 #pragma omp parallel num_threads((int)threads)
     {
@@ -60,7 +58,7 @@ void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *ar
 #ifdef _OPENMP
         /* Inside somebody's region there are no threads to be had, only trouble with their ids. */
         if (!omp_in_parallel()) {
-            uint32_t threads = (uint32_t)mestk_min(k->threads, MOST_THREADS);
+            uint32_t threads = (uint32_t)k->threads;
             run_openmp(threads < count ? threads : count, count, body, argument);
             return;
         }

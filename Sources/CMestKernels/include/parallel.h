@@ -14,10 +14,12 @@ typedef void (*mestk_body)(void *argument, uint32_t index, uint32_t worker);
  * multiply-add without vectors (Cortex-M4F, RV32F); no public number, where it exists it is the best. */
 enum { MESTK_REFERENCE = 1, MESTK_AVX2 = 2, MESTK_AVX512 = 3, MESTK_NEON = 4, MESTK_FPU = 5 };
 
+enum { MESTK_MOST_THREADS = 256 };
+
 /* How one model computes: passed to every kernel. */
 typedef struct mestk_context {
     int32_t level;   /* MESTK_REFERENCE ... */
-    int32_t threads; /* workers 0 .. threads-1; > 0 */
+    int32_t threads; /* workers 0 .. threads-1; 1 to MESTK_MOST_THREADS */
     void (*parallel_for)(uint32_t count, mestk_body body, void *argument, void *user); /* or NULL */
     void *user;
 } mestk_context;

@@ -2,6 +2,7 @@
 // Settings: checks a mest_config and replaces every zero that means a default by the default.
 
 import CMest
+import CMestKernels
 
 /// The config with its defaults resolved.
 func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_config {
@@ -9,7 +10,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     let check = ConfigCheck(message: message)
     try check.range(config.batch, 1, 65536, "batch")
     try check.range(config.micro_batches, 0, 65536, "micro_batches")
-    try check.range(config.threads, 0, 256, "threads")
+    try check.range(config.threads, 0, uint32(MESTK_MOST_THREADS), "threads")
     try check.range(config.gradient_chunks, 0, 64, "gradient_chunks")
     try check.range(config.inference_only, 0, 1, "inference_only")
     try check.range(config.allow_empty_rows, 0, 1, "allow_empty_rows")

@@ -18,6 +18,7 @@
 #include "norm_cases.h"
 #include "operand_cases.h"
 #include "pool_cases.h"
+#include "run_cases.h"
 #include "value_cases.h"
 
 int main(int argc, char **argv)
@@ -26,6 +27,7 @@ int main(int argc, char **argv)
     list_ways();
     test_host();
     test_levels();
+    test_run();
     test_scalar();
     test_index();
     test_layout();
