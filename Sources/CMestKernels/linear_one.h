@@ -252,49 +252,33 @@ VEC_INLINE void LEVEL(one_dw_row)(const mestk_linear_job *job, int32_t r)
 
 /* ---- what the table has ---- */
 
+#if LEVEL_SCALAR
+#define ONE_BLOCKS(name, reference) reference(job, first, end)
+#else
+#define ONE_BLOCKS(name, reference)                                      \
+    do {                                                                 \
+        if (job->w->group == 4) LEVEL(name##4)(job, first, end);         \
+        else if (job->w->group == 8) LEVEL(name##8)(job, first, end);    \
+        else LEVEL(name##16)(job, first, end);                           \
+    } while (0)
+#endif
+
 static void LEVEL(one_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
-    if (job->w->form != MESTK_FORM_BLOCK) {
-        LEVEL(one_forward_rows)(job, first, end);
-        return;
-    }
-#if LEVEL_SCALAR
-    mestk_linear_forward_reference(job, first, end);
-#else
-    if (job->w->group == 4) LEVEL(one_forward4)(job, first, end);
-    else if (job->w->group == 8) LEVEL(one_forward8)(job, first, end);
-    else LEVEL(one_forward16)(job, first, end);
-#endif
+    if (job->w->form == MESTK_FORM_BLOCK) ONE_BLOCKS(one_forward, mestk_linear_forward_reference);
+    else LEVEL(one_forward_rows)(job, first, end);
 }
 
 static void LEVEL(one_backward_x)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
-    if (job->w->form != MESTK_FORM_BLOCK) {
-        LEVEL(linear_backward_x_1)(job, first, end);
-        return;
-    }
-#if LEVEL_SCALAR
-    mestk_linear_backward_x_reference(job, first, end);
-#else
-    if (job->w->group == 4) LEVEL(one_backward_x4)(job, first, end);
-    else if (job->w->group == 8) LEVEL(one_backward_x8)(job, first, end);
-    else LEVEL(one_backward_x16)(job, first, end);
-#endif
+    if (job->w->form == MESTK_FORM_BLOCK) ONE_BLOCKS(one_backward_x, mestk_linear_backward_x_reference);
+    else LEVEL(linear_backward_x_1)(job, first, end);
 }
 
 static void LEVEL(one_backward_w)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
-    if (job->w->form != MESTK_FORM_BLOCK) {
-        for (int32_t r = first; r < end; r++) LEVEL(one_dw_row)(job, r);
-        return;
-    }
-#if LEVEL_SCALAR
-    mestk_linear_backward_w_reference(job, first, end);
-#else
-    if (job->w->group == 4) LEVEL(one_backward_w4)(job, first, end);
-    else if (job->w->group == 8) LEVEL(one_backward_w8)(job, first, end);
-    else LEVEL(one_backward_w16)(job, first, end);
-#endif
+    if (job->w->form == MESTK_FORM_BLOCK) ONE_BLOCKS(one_backward_w, mestk_linear_backward_w_reference);
+    else for (int32_t r = first; r < end; r++) LEVEL(one_dw_row)(job, r);
 }
 
 /* dx and dw of channels first .. end-1, dense and SINGLE; not for a dx that is added to: the old one comes last. */
@@ -313,6 +297,7 @@ static void LEVEL(one_bias)(const mestk_linear_job *job, int32_t first, int32_t 
     }
 }
 
+#undef ONE_BLOCKS
 #undef ONE_PARTS
 #undef ONE_JOIN
 #undef ONE_JOIN2
