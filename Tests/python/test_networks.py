@@ -129,6 +129,16 @@ def test_recomputed_outputs_name_who_needs_them():
     assert "recomputed" not in {part.output for part in mest.plan(mest.resnet(8, 8, 10)).layers}
 
 
+def test_elementwise_recomputation_gives_up_every_other_block():
+    layers = mest.resnet(20, 16, 10)
+    kept, plan = (mest.plan(layers, batch=16, recompute=way) for way in (None, "elementwise"))
+    stored = [i for i, part in enumerate(kept.layers) if part.kind == "relu" and part.output == "stored"]
+    again = [i for i, part in enumerate(plan.layers) if part.output == "recomputed"]
+    assert set(again) < set(stored) and len(again) >= (len(stored) - 1) // 2
+    assert not any(a in again and b in again for a, b in zip(stored[1:], stored[2:]) if b - a == 7)
+    assert plan.activation_bytes < 0.87 * kept.activation_bytes
+
+
 @pytest.mark.parametrize("scheme", [None, "block4", "pattern", "nm24", "fan_in"])
 @pytest.mark.parametrize(
     "layers",
