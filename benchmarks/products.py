@@ -6,7 +6,7 @@
 A layer 1024 -> 1024 trains by three products: y = W x, dx = W^T dy, and dy x^T where W has connections.
 All libraries get the same numbers, are checked against numpy, and take turns in one process.
 
-MKL has compressed sparse rows of W and, for dx, of W^T: its product with a transposed matrix is 20 times
+MKL has compressed sparse rows of W and, for dx, of W^T: its product with a transposed matrix is far
 slower, and nothing here counts that a training step would have to keep both up to date.  The third product
 is torch.sparse.sampled_addmm.  SparseProp is its autograd function, which computes dx and dw at once.
 Ours are the kernels as the engine calls them, from a shared library that is compiled for this.
