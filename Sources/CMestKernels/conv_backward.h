@@ -13,9 +13,13 @@ typedef struct V(unit) {
     int64_t at[8];        /* values from there to the pixel; < 0: no such pixel */
     int32_t inside[8];    /* a pixel of the picture, not padding */
     int32_t section;      /* segment of a channel */
-    int32_t whole;        /* all pixels inside */
+    int32_t run;          /* all pixels inside, their lines one after the other */
     int32_t first, last;  /* block of output channels */
 } V(unit);
+
+VEC_INLINE int32_t V(conv_inside)(const V(unit) *u, int p, const int run) { return run || u->inside[p]; }
+
+VEC_INLINE int64_t V(conv_at)(const V(unit) *u, int p, const int run) { return run ? u->at[0] + p * LANES : u->at[p]; }
 
 /* `entries` of one channel on one unit, as many at a time as `step`. */
 VEC_INLINE void V(conv_entries)(const V(unit) *u, const mestk_word *offset, const float *weight, float *partial,
@@ -46,22 +50,23 @@ VEC_INLINE void V(conv_entries)(const V(unit) *u, const mestk_word *offset, cons
 
 /* Stores dx of one channel: the old one added, masked, summed. */
 VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, int64_t at, const vec *x, vec *chain,
-                                 float *lines, const int pixels)
+                                 float *lines, const int pixels, const int run)
 {
     const mestk_gradient *to = job->gradient;
     stored *dx = (stored *)to->dx + at;
+    if (to->accumulate)
+        UNROLL for (int p = 0; p < pixels; p++)
+            if (V(conv_inside)(u, p, run)) chain[p] += get_stored(dx + V(conv_at)(u, p, run));
+    if (to->masked) UNROLL for (int p = 0; p < pixels; p++) chain[p] = vec_where(x[p] > vec_zero(), chain[p]);
     UNROLL for (int p = 0; p < pixels; p++) {
-        int32_t inside = u->whole || u->inside[p];
-        if (to->accumulate && inside) chain[p] += get_stored(dx + u->at[p]);
-        if (to->masked) chain[p] = vec_where(x[p] > vec_zero(), chain[p]);
-        if (!inside) chain[p] = vec_zero();
-        if (u->whole || u->at[p] >= 0) put_stored(dx + u->at[p], chain[p]);
+        if (!V(conv_inside)(u, p, run)) chain[p] = vec_zero();
+        if (run || u->at[p] >= 0) put_stored(dx + V(conv_at)(u, p, run), chain[p]);
     }
     if (!to->normed[0]) return;
     vec sum = vec_load(lines);
     UNROLL for (int p = 0; p < pixels; p++) {
         chain[p] = round_stored(chain[p]);
-        if (u->whole || u->inside[p]) sum += chain[p];
+        if (V(conv_inside)(u, p, run)) sum += chain[p];
     }
     vec_store(lines, sum);
     for (int n = 0; n < 2; n++) {
@@ -69,28 +74,29 @@ VEC_INLINE void V(conv_store_dx)(const mestk_conv_job *job, const V(unit) *u, in
         const stored *normed = (const stored *)to->normed[n] + at;
         vec dot = vec_load(lines + (n + 1) * LANES);
         UNROLL for (int p = 0; p < pixels; p++)
-            if (u->whole || u->inside[p]) dot = vec_fma(chain[p], get_stored(normed + u->at[p]), dot);
+            if (V(conv_inside)(u, p, run)) dot = vec_fma(chain[p], get_stored(normed + V(conv_at)(u, p, run)), dot);
         vec_store(lines + (n + 1) * LANES, dot);
     }
 }
 
 /* What a channel to come reads. */
-VEC_INLINE void V(conv_prefetch)(const mestk_conv_job *job, const V(unit) *u, int64_t at, const int pixels)
+VEC_INLINE void V(conv_prefetch)(const mestk_conv_job *job, const V(unit) *u, int64_t at, const int pixels, const int run)
 {
     const mestk_gradient *to = job->gradient;
     const stored *x = (const stored *)job->x->x + at, *dx = to->dx ? (const stored *)to->dx + at : NULL;
     const stored *r = to->normed[0] ? (const stored *)to->normed[0] + at : NULL;
     UNROLL for (int p = 0; p < pixels; p++) {
         if ((p * LANES * (int)sizeof(stored)) % 64) continue;
-        __builtin_prefetch(x + u->at[p]);
-        if (u->last && to->normed[0]) __builtin_prefetch(r + u->at[p]);
-        if (u->last && to->dx) __builtin_prefetch(dx + u->at[p], 1);
+        int64_t line = V(conv_at)(u, p, run);
+        __builtin_prefetch(x + line, 0, ONCE);
+        if (u->last && to->normed[0]) __builtin_prefetch(r + line);
+        if (u->last && to->dx) __builtin_prefetch(dx + line, 1);
     }
 }
 
 /* One block of output channels and every input channel on one unit; at: of the lanes in work. */
 VEC_INLINE void V(conv_channels)(const mestk_conv_job *job, const V(unit) *u, int64_t at, float *partial,
-                                 const int rows, const int need_dx)
+                                 const int rows, const int need_dx, const int run)
 {
     const int pixels = rows * 4;
     int32_t sections = job->blocks * job->classes, channels = job->g->in.channels;
@@ -101,10 +107,10 @@ VEC_INLINE void V(conv_channels)(const mestk_conv_job *job, const V(unit) *u, in
         float *kept = u->chains + (int64_t)c * 8 * LANES;
         V(term) term = V(operand_term)(job->x, c);
         vec x[8], chain[8];
-        V(conv_prefetch)(job, u, at + CHANNELS_AHEAD * channel, pixels);
+        V(conv_prefetch)(job, u, at + CHANNELS_AHEAD * channel, pixels, run);
 #define RUN(kind)                                                                                               \
     UNROLL for (int p = 0; p < pixels; p++)                                                                     \
-        x[p] = u->whole || u->inside[p] ? V(operand_value)(&term, at + u->at[p], kind) : vec_zero()
+        x[p] = V(conv_inside)(u, p, run) ? V(operand_value)(&term, at + V(conv_at)(u, p, run), kind) : vec_zero()
         OPERAND_SWITCH(term.kind, RUN)
 #undef RUN
         UNROLL for (int p = 0; p < pixels; p++)
@@ -114,7 +120,7 @@ VEC_INLINE void V(conv_channels)(const mestk_conv_job *job, const V(unit) *u, in
         ROLLED for (; e < end; e++)
             V(conv_entries)(u, job->offset + e, job->weight + e, partial + e, x, chain, pixels, 1, need_dx);
         if (!need_dx) continue;
-        if (u->last) V(conv_store_dx)(job, u, at, x, chain, u->lines + (int64_t)c * 3 * LANES, pixels);
+        if (u->last) V(conv_store_dx)(job, u, at, x, chain, u->lines + (int64_t)c * 3 * LANES, pixels, run);
         else UNROLL for (int p = 0; p < pixels; p++) vec_store(kept + p * LANES, chain[p]);
     }
 }
@@ -128,10 +134,11 @@ static void V(conv_unit)(const mestk_conv_job *job, const V(unit) *unit, int32_t
         u.first = b == 0;
         u.last = b + 1 == job->blocks;
         for (int32_t h = 0; h < LANES; h += WIDTH, u.slab += WIDTH, u.chains += WIDTH, u.lines += WIDTH) {
-            if (rows == 2 && dx) V(conv_channels)(job, &u, u.base + h, partial, 2, 1);
-            else if (rows == 2) V(conv_channels)(job, &u, u.base + h, partial, 2, 0);
-            else if (dx) V(conv_channels)(job, &u, u.base + h, partial, 1, 1);
-            else V(conv_channels)(job, &u, u.base + h, partial, 1, 0);
+            if (rows == 2 && dx && u.run) V(conv_channels)(job, &u, u.base + h, partial, 2, 1, 1);
+            else if (rows == 2 && dx) V(conv_channels)(job, &u, u.base + h, partial, 2, 1, 0);
+            else if (rows == 2) V(conv_channels)(job, &u, u.base + h, partial, 2, 0, 0);
+            else if (dx) V(conv_channels)(job, &u, u.base + h, partial, 1, 1, 0);
+            else V(conv_channels)(job, &u, u.base + h, partial, 1, 0, 0);
         }
     }
 }
@@ -180,12 +187,12 @@ static void V(conv_backward)(const mestk_conv_job *job, int32_t task, int32_t wo
                     int32_t column = mestk_slab_origin(x, g->pad_w, sw, g->kernel_w) - left;
                     V(unit) u = {.slab = slab + ((int64_t)row * s->columns + column) * LANES,
                                  .chains = job->chains + worker * job->chain_floats, .lines = lines, .base = base,
-                                 .slab_row = (int64_t)s->columns * LANES, .whole = 1};
+                                 .slab_row = (int64_t)s->columns * LANES, .run = 1};
                     for (int32_t p = 0; p < rows * 4; p++) {
                         int32_t qy = y + p / 4 * sh, qx = x + p % 4 * sw;
                         u.at[p] = qx < width ? mestk_line(in, block, 0, qy, qx) - base : -1;
                         u.inside[p] = qy < in.height && qx < in.width;
-                        u.whole &= u.inside[p];
+                        u.run &= u.inside[p] && u.at[p] == u.at[0] + p * LANES;
                     }
                     V(conv_unit)(job, &u, mestk_class_of(g, a, b), rows, partial);
                 }

@@ -78,6 +78,9 @@ struct mestk_conv_job {
     int32_t by_entry;
 };
 
+/* Locality of prefetched data that is read once: it does not push the slab out of L2. */
+enum { ONCE = 0 };
+
 /* Prefetched, since the lines of channel after channel lie too far apart for the hardware to guess. */
 enum { TILES_AHEAD = 8 /* packing */, FILTERS_AHEAD = 2 /* forward */, CHANNELS_AHEAD = 2 /* backward */ };
 

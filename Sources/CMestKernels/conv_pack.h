@@ -71,8 +71,8 @@ VEC_INLINE void V(conv_pack_tiles)(const V(pack) *k, const int32_t kind)
                 int64_t line = at;
                 ROLLED for (int32_t r = k->r0; r < k->r1; r++, line += 4 * LANES, to += row_floats) {
                     UNROLL for (int i = 0; i < 4 * LANES; i += 64 / (int)sizeof(stored)) {
-                        __builtin_prefetch(term.x + line + TILES_AHEAD * tile + i);
-                        if (kind & V(SECOND)) __builtin_prefetch(term.r + line + TILES_AHEAD * tile + i);
+                        __builtin_prefetch(term.x + line + TILES_AHEAD * tile + i, 0, ONCE);
+                        if (kind & V(SECOND)) __builtin_prefetch(term.r + line + TILES_AHEAD * tile + i, 0, ONCE);
                     }
                     UNROLL for (int i = 0; i < 4 * LANES; i += WIDTH)
                         vec_store(to + i, V(operand_value)(&term, line + i, kind));
