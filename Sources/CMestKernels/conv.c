@@ -12,13 +12,6 @@ enum { FEW_FLOATS = 32 }; /* few lanes: of a row, what one pass goes through */
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
-static conv_slab finish(conv_slab s)
-{
-    s.channel = (int64_t)s.rows * s.phases * s.columns * s.picture.lanes;
-    s.floats = mestk_round16(s.channel * s.picture.channels);
-    return s;
-}
-
 /* Channels whose lines under one tile (or unit) fill L1_BYTES. */
 static int32_t channels_in_l1(int64_t lines, mestk_shape s)
 {
@@ -34,67 +27,17 @@ static int32_t block_for(int32_t l1_block, int64_t pass, const mestk_weights *w,
     return (int32_t)(n < l1_block ? l1_block : n < limit ? n : limit);
 }
 
-/* The vector path knows 1, 2, 4 rows. */
-static int32_t computed_rows(mestk_shape s) { return mestk_tile_h(s) == 3 ? 4 : mestk_tile_h(s); }
-
-/* Few lanes: floats of a row of so many columns, as whole vectors. */
-static int32_t row_floats(int32_t columns, int32_t lanes)
-{
-    int32_t n = columns * lanes, vector = n > 8 ? 16 : n > 4 ? 8 : 4;
-    return mestk_ceil_div(n, vector) * vector;
-}
-
-static int32_t forward_row_floats(const mestk_conv *g)
-{
-    return row_floats(mestk_tiles_x(g->out) * mestk_tile_w(g->out), g->out.lanes);
-}
-
-static conv_slab forward_slab(const mestk_conv *g)
-{
-    int32_t computed = computed_rows(g->out);
-    conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = mestk_min(g->stride_w, g->kernel_w),
-                   .row_stride = g->stride_h, .row_phases = mestk_min(g->stride_h, g->kernel_h)};
-    s.rows = (computed - 1) * g->stride_h + g->kernel_h;
-    s.columns = mestk_few_lanes(g->out) ? forward_row_floats(g) / g->out.lanes : mestk_tiles_x(g->out) * 4;
-    s.columns += (g->kernel_w - 1) / g->stride_w;
-    return finish(s);
-}
-
 static int32_t forward_l1_block(const mestk_conv *g)
 {
-    conv_slab s = forward_slab(g);
-    int32_t columns = mestk_few_lanes(g->out) ? mestk_min(forward_row_floats(g), FEW_FLOATS) / g->out.lanes : 4;
+    conv_slab s = mestk_forward_slab(g);
+    int32_t columns = mestk_few_lanes(g->out) ? mestk_min(mestk_forward_row_floats(g), FEW_FLOATS) / g->out.lanes : 4;
     return channels_in_l1((int64_t)s.rows * s.phases * (columns + (g->kernel_w - 1) / g->stride_w), g->in);
-}
-
-static int32_t backward_row_floats(const mestk_conv *g)
-{
-    return row_floats(mestk_class_columns(g->in, g->stride_w), g->in.lanes);
-}
-
-static conv_slab backward_slab(const mestk_conv *g)
-{
-    int32_t few = mestk_few_lanes(g->in), th = few ? computed_rows(g->in) : mestk_tile_h(g->in);
-    int32_t columns = few ? backward_row_floats(g) / g->in.lanes : mestk_class_fours(g->in, g->stride_w);
-    conv_slab s = {.picture = g->out, .stride = 1, .phases = 1, .row_stride = 1, .row_phases = 1};
-    s.rows = mestk_slab_rows(th, g->stride_h, g->kernel_h);
-    s.columns = mestk_slab_columns(columns, g->stride_w, g->kernel_w);
-    return finish(s);
-}
-
-/* Few lanes: the rows of x, and of dx, of a strip, a phase for each class. */
-static conv_slab inner_slab(const mestk_conv *g)
-{
-    conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = g->stride_w, .row_stride = 1, .row_phases = 1};
-    s.rows = computed_rows(g->in);
-    s.columns = backward_row_floats(g) / g->in.lanes + (g->stride_w > 1);
-    return finish(s);
 }
 
 static int32_t backward_l1_block(const mestk_conv *g)
 {
-    int32_t few = mestk_few_lanes(g->in), rows = few ? mestk_ceil_div(computed_rows(g->in), g->stride_h) : 2;
-    int32_t columns = few ? mestk_min(backward_row_floats(g), FEW_FLOATS) / g->in.lanes : 4;
+    int32_t few = mestk_few_lanes(g->in), rows = few ? mestk_ceil_div(mestk_computed_rows(g->in), g->stride_h) : 2;
+    int32_t columns = few ? mestk_min(mestk_backward_row_floats(g), FEW_FLOATS) / g->in.lanes : 4;
     int64_t lines = (int64_t)(rows + (g->kernel_h - 1) / g->stride_h) * (columns + (g->kernel_w - 1) / g->stride_w);
     return channels_in_l1(lines, g->out);
 }
@@ -102,12 +45,13 @@ static int32_t backward_l1_block(const mestk_conv *g)
 /* What a task has in the making: a tile of y, or dx of a unit; of few lanes a strip of y, or of dx and x. */
 static int64_t forward_chains(const mestk_conv *g)
 {
-    int64_t values = mestk_few_lanes(g->out) ? computed_rows(g->out) * forward_row_floats(g) : 16 * g->out.lanes;
+    int64_t values = 16 * g->out.lanes;
+    if (mestk_few_lanes(g->out)) values = mestk_computed_rows(g->out) * mestk_forward_row_floats(g);
     return mestk_round16(g->out.channels * values);
 }
 static int64_t backward_chains(const mestk_conv *g)
 {
-    if (mestk_few_lanes(g->in)) return 2 * inner_slab(g).floats;
+    if (mestk_few_lanes(g->in)) return 2 * mestk_inner_slab(g).floats;
     return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes);
 }
 
@@ -135,7 +79,7 @@ int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads, int64_t
     int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
     return words16(columns) + words16((g->out.channels + 1) * (blocks + 1))
            + (mestk_few_lanes(g->out) ? 0 : stream_floats(capacity)) + words16(threads)
-           + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
+           + threads * (mestk_forward_slab(g).floats + forward_chains(g) + forward_lines(g));
 }
 
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
@@ -144,7 +88,7 @@ int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_
     int64_t blocks = mestk_ceil_div(g->out.channels, backward_l1_block(g));
     int64_t segments = g->in.channels * (blocks * mestk_classes(g) + 1);
     return 3 * words16(capacity) + words16(segments) + 2 * words16(g->kernel_h * g->kernel_w)
-           + words16(threads) + threads * (backward_slab(g).floats + backward_chains(g) + backward_lines(g))
+           + words16(threads) + threads * (mestk_backward_slab(g).floats + backward_chains(g) + backward_lines(g))
            + backward_groups(g, gradient_chunks) * mestk_round16(capacity);
 }
 
@@ -184,12 +128,13 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
                         const mestk_operand *x, void *y, int32_t count, double *sums, float *scratch)
 {
     mestk_conv_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .sums = sums, .count = count,
-                          .slab = forward_slab(g), .chain_floats = forward_chains(g), .line_floats = forward_lines(g)};
+                          .slab = mestk_forward_slab(g), .chain_floats = forward_chains(g),
+                          .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
     int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
     job.streamed = w->row_start && !units && !mestk_few_lanes(g->out);
-    job.rows = computed_rows(g->out);
-    job.row_floats = forward_row_floats(g);
+    job.rows = mestk_computed_rows(g->out);
+    job.row_floats = mestk_forward_row_floats(g);
     job.chain_channel = (int64_t)job.rows * job.row_floats;
     job.slab_down = (int64_t)g->stride_h * job.slab.phases * job.slab.columns * g->in.lanes;
     job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
@@ -275,12 +220,12 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
                          float *scratch)
 {
     mestk_gradient plain = {.dx = dx->dx, .accumulate = dx->accumulate};
-    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .slab = backward_slab(g), .dw = dw};
+    mestk_conv_job job = {.g = g, .w = w, .x = x, .dy = dy, .count = count, .slab = mestk_backward_slab(g), .dw = dw};
     conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
     job.gradient = finishes_in_epilogue(g) ? dx : &plain;
-    job.inner = inner_slab(g);
-    job.rows = computed_rows(g->in);
-    job.row_floats = backward_row_floats(g);
+    job.inner = mestk_inner_slab(g);
+    job.rows = mestk_computed_rows(g->in);
+    job.row_floats = mestk_backward_row_floats(g);
     job.classes = mestk_classes(g);
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * g->stride_h * g->stride_w, w, w->rows);
     /* Whole blocks, so that keys ascend over the blocks of channels. */

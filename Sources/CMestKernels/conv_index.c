@@ -78,12 +78,11 @@ void mestk_conv_index_forward(const mestk_context *k, mestk_conv_job *job)
     const mestk_conv *g = job->g;
     const mestk_weights *w = job->w;
     const conv_slab *s = &job->slab;
-    for (int32_t c = 0, i = 0; c < w->channels; c++)
-        for (int32_t ky = 0; ky < g->kernel_h; ky++)
-            for (int32_t kx = 0; kx < g->kernel_w; kx++, i++) {
-                int64_t line = (int64_t)(ky * s->phases + kx % s->stride) * s->columns + kx / s->stride;
-                job->offset[i] = (int32_t)(c * s->channel + line * g->in.lanes);
-            }
+    for (int32_t ky = 0, i = 0; ky < g->kernel_h; ky++)
+        for (int32_t kx = 0; kx < g->kernel_w; kx++, i++)
+            job->offset[i] = ((ky * s->phases + kx % s->stride) * s->columns + kx / s->stride) * g->in.lanes;
+    for (int32_t i = w->taps; i < w->channels * w->taps; i++)
+        job->offset[i] = job->offset[i - w->taps] + (int32_t)s->channel;
     if (job->streamed) index_stream(k, job);
     else mestk_run(k, (uint32_t)mestk_ceil_div(w->row_start ? mestk_index_rows(w) : 1, INDEX_ROWS), index_rows, job);
 }

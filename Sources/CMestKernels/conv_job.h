@@ -3,29 +3,11 @@
  * One call of a convolution as its tasks see it.  Forward: a task is (lane block, tile row of y).
  * Backward: (lane block, tile row of x).
  *
- * The vector path copies the strip of picture that a task needs into the worker's slab, with zeros
- * where the picture ends, so that the inner loops have no conditions:
- *
- *     slab [channel][row][phase][column][lane]
- *
- * Forward (slab of x), stride s: picture column x lies at phase (x + pad) mod s, column (x + pad) / s.
- * So the pixels a tap meets at neighbouring outputs are neighbours whatever the stride.
- * Backward (slab of dy): one phase; the pixels of x are worked on class by class (slab.h).
+ * The vector path copies the strip of picture that a task needs into the worker's slab (slab.h).
  */
 #ifndef MESTK_CONV_JOB_H
 #define MESTK_CONV_JOB_H
 #include "slab.h"
-
-typedef struct conv_slab {
-    mestk_shape picture;
-    int32_t rows;    /* per channel */
-    int32_t columns; /* lines per phase */
-    int32_t stride;  /* column u = x + pad of the picture is at phase u mod stride, column u / stride */
-    int32_t phases;  /* that taps meet: fewer than stride when the kernel is narrower */
-    int32_t row_stride, row_phases; /* taps meet the rows r with r mod row_stride < row_phases */
-    int64_t channel; /* floats of a channel */
-    int64_t floats;  /* floats of one worker's slab: whole cache lines */
-} conv_slab;
 
 /* Of scratch, like mestk_word. */
 typedef struct __attribute__((may_alias)) conv_entry {
@@ -91,9 +73,6 @@ MESTK_INLINE int32_t mestk_take_strip(const mestk_conv_job *job, int32_t task, i
     job->packed[worker] = task + 1;
     return task % strips > 0 && before == task;
 }
-
-/* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
-MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
 /* Backward: number of a class of pixels, a and b (slab.h) that of rows and that of columns.  Those that no tap
  * meets, where the stride is larger than the kernel, are one class without entries, the last. */

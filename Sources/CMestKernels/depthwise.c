@@ -2,6 +2,38 @@
 /* Depthwise convolution, what all levels share: scratch, tasks and groups. */
 #include "depthwise_job.h"
 
+enum { L1_FLOATS = 6 << 10 }; /* of the work of one worker, if it can be */
+
+/* Few lanes: the work is of channels that stay in L1; `floats` of each. */
+static void take_channels(mestk_depthwise_job *job, int64_t floats)
+{
+    int64_t n = L1_FLOATS / floats;
+    job->together = (int32_t)(n < 1 ? 1 : mestk_min64(n, job->g->in.channels));
+    job->slab_floats = mestk_round16(job->together * job->slab.channel);
+    job->inner_floats = mestk_round16(job->together * job->inner.channel);
+}
+
+static void plan_few_forward(mestk_depthwise_job *job)
+{
+    const mestk_conv *g = job->g;
+    job->slab = mestk_forward_slab(g);
+    job->rows = mestk_computed_rows(g->out);
+    job->row_floats = mestk_forward_row_floats(g);
+    take_channels(job, job->slab.channel + job->rows * job->row_floats);
+    job->work_floats = job->slab_floats + mestk_round16((int64_t)job->together * job->rows * job->row_floats);
+}
+
+static void plan_few_backward(mestk_depthwise_job *job)
+{
+    const mestk_conv *g = job->g;
+    job->slab = mestk_backward_slab(g);
+    job->inner = mestk_inner_slab(g);
+    job->rows = mestk_computed_rows(g->in);
+    job->row_floats = mestk_backward_row_floats(g);
+    take_channels(job, job->slab.channel + 2 * job->inner.channel);
+    job->work_floats = job->slab_floats + 2 * job->inner_floats + (int64_t)g->kernel_h * g->kernel_w * 16;
+}
+
 static int64_t slab_floats(const mestk_depthwise_job *job)
 {
     return mestk_round16((int64_t)job->slab_rows * job->slab_columns * job->g->in.lanes);
@@ -12,6 +44,10 @@ static void plan_forward(mestk_depthwise_job *job)
     const mestk_conv *g = job->g;
     int32_t width = mestk_tiles_x(g->out) * 4;
     job->tasks = mestk_strips(g->out);
+    if (mestk_few_lanes(g->in)) {
+        plan_few_forward(job);
+        return;
+    }
     job->slab_rows = (mestk_tile_h(g->out) - 1) * g->stride_h + g->kernel_h;
     job->slab_columns = (width - 1) * g->stride_w + g->kernel_w;
     job->work_floats = slab_floats(job);
@@ -25,6 +61,10 @@ static void plan_backward(mestk_depthwise_job *job, int32_t gradient_chunks)
     job->tasks = mestk_strips(g->in);
     job->groups = mestk_max(1, mestk_min(gradient_chunks, job->tasks));
     job->partial_stride = mestk_round16((int64_t)g->in.channels * taps);
+    if (mestk_few_lanes(g->in)) {
+        plan_few_backward(job);
+        return;
+    }
     job->slab_rows = mestk_slab_rows(th, g->stride_h, g->kernel_h);
     job->slab_columns = mestk_slab_columns(mestk_class_fours(g->in, g->stride_w), g->stride_w, g->kernel_w);
     job->work_floats = slab_floats(job) + 2 * mestk_round16((int64_t)th * width * L) + mestk_round16((int64_t)taps * L);

@@ -12,10 +12,13 @@
  *   dw[c,t]   A strip is (lane block, tile row of x); strips are numbered block by block and cut into
  *             groups = min(gradient_chunks, strips) runs as equal as can be.  Within a strip the pixels that
  *             meet tap (ky, kx) are those rows and columns of x with (q + pad - k) divisible by the stride.
- *             Each lane is one chain of fma from +0, dy * x, over them: four columns, neighbours in that list,
- *             after the other, rows top to bottom within, left to right in a row; the last columns are filled
- *             up to four with pixels that are +0.  Each octet of lanes is reduced by the lane tree and added to
- *             the group's partial sum, octet 0 first.  Partials are added in group order, from the first; the
+ *             8 and 16 lanes: each lane is one chain of fma from +0, dy * x, over them: four columns, neighbours
+ *             in that list, after the other, rows top to bottom within, left to right in a row; the last columns
+ *             are filled up to four with pixels that are +0.
+ *             1 and 4 lanes: 16 values side by side in a row (16 such columns of one lane, four of four) are 16
+ *             chains: as many columns after the other, rows top to bottom within.
+ *             Each octet of lanes, or chains, is reduced by the lane tree and added to the group's partial sum,
+ *             octet 0 first.  Partials are added in group order, from the first; the
  *             sum is added to dw[c,t].
  *   db[c]     as in conv_reference.c.
  */
@@ -101,17 +104,21 @@ static void backward_tap(const mestk_depthwise_job *job, int32_t block, int32_t 
     int32_t sh = g->stride_h, sw = g->stride_w, width = mestk_tiles_x(g->in) * mestk_tile_w(g->in);
     int32_t end = mestk_min(y0 + mestk_tile_h(g->in), g->in.height);
     int32_t first_y = mestk_first_of_class(y0, g->pad_h, sh, tap / g->kernel_w % sh);
+    int32_t L = g->in.lanes, chains = mestk_sum_lanes(L), columns = L < 8 ? 16 / L : 4;
     float dot[16] = {0}, line[16], d[16];
-    for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, tap % g->kernel_w % sw); x < width; x += 4 * sw) {
+    for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, tap % g->kernel_w % sw); x < width; x += columns * sw) {
         for (int32_t y = first_y; y < end; y += sh) {
-            for (int32_t i = 0; i < 4; i++) {
+            for (int32_t i = 0; i < columns; i++) {
                 gradient_line(job, block, c, y, x + i * sw, tap, d);
                 input_line(job, block, c, y, x + i * sw, line);
-                for (int32_t l = 0; l < g->in.lanes; l++) dot[l] = mestk_fma_inline(d[l], line[l], dot[l]);
+                for (int32_t l = 0; l < L; l++) {
+                    float *chain = &dot[(i * L + l) % chains];
+                    *chain = mestk_fma_inline(d[l], line[l], *chain);
+                }
             }
         }
     }
-    mestk_add_line(partial, dot, g->in.lanes);
+    mestk_add_line(partial, dot, chains);
 }
 
 void mestk_depthwise_backward_reference(const mestk_depthwise_job *job, int32_t strip, int32_t worker, float *partial)

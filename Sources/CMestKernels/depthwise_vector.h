@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Depthwise convolution of one lane count, format and instruction set: see vector.h for the parameters,
+ * Depthwise convolution of 8 or 16 lanes, one format and instruction set: see vector.h for the parameters,
  * depthwise_job.h for the slab, depthwise_reference.c for the order of roundings, which is kept.  Four pixels
  * of a row side by side; kernels of 3 x 3 with stride 1 have their loops over taps unrolled.
  */
@@ -129,17 +129,12 @@ VEC_INLINE void V(depthwise_forward_channel)(const mestk_depthwise_job *job, V(d
     }
 }
 
-static int32_t V(depthwise_is_three)(const mestk_conv *g)
-{
-    return g->kernel_h == 3 && g->kernel_w == 3 && g->stride_h == 1 && g->stride_w == 1;
-}
-
 static void V(depthwise_forward)(const mestk_depthwise_job *job, int32_t strip, int32_t worker)
 {
     const mestk_conv *g = job->g;
     mestk_shape s = g->out;
     int32_t th = mestk_tile_h(s), ty = mestk_tiles_y(s), block = strip / ty, y0 = strip % ty * th;
-    int32_t taps = g->kernel_h * g->kernel_w, three = V(depthwise_is_three)(g);
+    int32_t taps = g->kernel_h * g->kernel_w, three = mestk_depthwise_is_three(g);
     V(depthwise_slab) slab = {.lines = job->work + worker * job->work_floats, .rows = job->slab_rows,
                               .columns = job->slab_columns, .top = y0 * g->stride_h - g->pad_h, .shift = g->pad_w};
     vec_zero_lines(slab.lines, (int64_t)slab.rows * slab.columns);
@@ -160,13 +155,8 @@ static void V(depthwise_forward)(const mestk_depthwise_job *job, int32_t strip, 
             squares[h] = a.squares;
         }
         if (!job->sums) continue;
-#if LANES < 8
-        if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, job->count, job->y, job->y, job->sums);
-        else V(strip_sums)(s, strip, c, job->count, job->y, job->y, job->sums);
-#else
         V(reduce_samples)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
                           job->sums + ((int64_t)strip * s.channels + c) * 2);
-#endif
     }
 }
 
@@ -323,7 +313,7 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
     const mestk_gradient *to = job->gradient;
     mestk_shape s = g->in;
     int32_t th = mestk_tile_h(s), ty = mestk_tiles_y(s), width = mestk_tiles_x(s) * mestk_tile_w(s);
-    int32_t taps = g->kernel_h * g->kernel_w, three = V(depthwise_is_three)(g);
+    int32_t taps = g->kernel_h * g->kernel_w, three = mestk_depthwise_is_three(g);
     int32_t block = strip / ty, y0 = strip % ty * th, lanes = job->count - block * LANES;
     V(depthwise_slab) dy = {.lines = job->work + worker * job->work_floats, .rows = job->slab_rows,
                             .columns = job->slab_columns};
@@ -354,14 +344,9 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
             for (int n = 0; n < 2; n++) dot[n][h] = a.dot[n];
         }
         for (int n = 0; n < 2 && to->dx && to->normed[n]; n++) {
-#if LANES < 8
-            if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
-            else V(strip_sums)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
-#else
             vec copy[PARTS];
             for (int h = 0; h < PARTS; h++) copy[h] = sum[h];
             V(reduce_sums)(copy, dot[n], to->sums[n] + ((int64_t)strip * s.channels + c) * 2);
-#endif
         }
     }
 }

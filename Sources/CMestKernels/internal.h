@@ -168,6 +168,8 @@ typedef struct mestk_kernels {
     void (*norm_backward[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*pool_forward[2][4])(const mestk_pool_job *job, int32_t strip);
     void (*pool_backward[2][4])(const mestk_pool_job *job, int32_t plane);
+    void (*global_pool_forward[2][4])(const mestk_pool_job *job, int32_t chunk);
+    void (*global_pool_backward[2][4])(const mestk_pool_job *job, int32_t chunk);
     void (*relu_backward[2][4])(const mestk_strip_job *job, int32_t strip);
     void (*sgd)(int64_t n, mestk_sgd h, const float *g, float *w, float *m);
     void (*gradient_average)(int64_t n, float beta, const float *g, float *a);

@@ -6,17 +6,21 @@
 #include "pool_vector.h"
 #if LEVEL_VECTOR_LANES && LANES >= 4 && LANES <= LEVEL_WIDTH && !STORED_BF16
 #include "conv_rows.h"
+#include "depthwise_rows.h"
 #endif
 #if LEVEL_VECTOR_LANES && LANES == 16
+#include "few_pack.h"
+#include "few_store.h"
 #include "conv_few.h"
+#include "depthwise_few.h"
 #endif
 #if LANES <= LEVEL_VECTOR_LANES
 #if LANES >= 8
 #include "conv_pack.h"
 #include "conv_forward.h"
 #include "conv_backward.h"
-#endif
 #include "depthwise_vector.h"
+#endif
 #if !STORED_BF16
 #include "linear_vector.h"
 #endif

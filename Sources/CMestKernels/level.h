@@ -21,9 +21,15 @@ static void LEVEL(strip_sums_16_bf16)(mestk_shape s, int32_t strip, int32_t c, i
                                       const uint16_t *other, double *sums);
 
 #if LEVEL_VECTOR_LANES
+/* By the widest vectors that rows are made of (conv.c). */
 static void LEVEL(rows_forward)(const mestk_conv_job *job, const float *slab, float *chains);
 static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top, int32_t left, const float *slab,
                                  const float *x, float *dx, float *partial);
+static void LEVEL(depthwise_rows_forward)(const mestk_depthwise_job *job, int32_t c0, int32_t c1, const float *slab,
+                                          float *chains);
+static void LEVEL(depthwise_rows_backward)(const mestk_depthwise_job *job, int32_t c0, int32_t c1, int32_t y0, int32_t top,
+                                           int32_t left, const float *slab, const float *x, float *dx, float *dots,
+                                           float *partial);
 #endif
 
 #define LANES 1
@@ -52,7 +58,6 @@ static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t 
 #include "lanes.h"
 
 #if LEVEL_VECTOR_LANES
-/* By the widest vectors that rows are made of (conv.c). */
 #if LEVEL_WIDTH >= 16
 #define LEVEL_16 16
 #else
@@ -66,18 +71,31 @@ static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t 
 #define LEVEL_ROWS_OF2(name, width) name##_##width
 #define LEVEL_ROWS_OF1(name, width) LEVEL_ROWS_OF2(name, width)
 #define LEVEL_ROWS_OF(name, width) LEVEL_ROWS_OF1(LEVEL(name), width)
+#define LEVEL_ROWS_CALL(name, ...)                                                          \
+    do {                                                                                    \
+        if (job->row_floats % 16 == 0) LEVEL_ROWS_OF(name, LEVEL_16)(__VA_ARGS__);          \
+        else if (job->row_floats % 8 == 0) LEVEL_ROWS_OF(name, LEVEL_8)(__VA_ARGS__);       \
+        else LEVEL_ROWS_OF(name, 4)(__VA_ARGS__);                                           \
+    } while (0)
 static void LEVEL(rows_forward)(const mestk_conv_job *job, const float *slab, float *chains)
 {
-    if (job->row_floats % 16 == 0) LEVEL_ROWS_OF(rows_forward, LEVEL_16)(job, slab, chains);
-    else if (job->row_floats % 8 == 0) LEVEL_ROWS_OF(rows_forward, LEVEL_8)(job, slab, chains);
-    else LEVEL_ROWS_OF(rows_forward, 4)(job, slab, chains);
+    LEVEL_ROWS_CALL(rows_forward, job, slab, chains);
 }
 static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top, int32_t left, const float *slab,
                                  const float *x, float *dx, float *partial)
 {
-    if (job->row_floats % 16 == 0) LEVEL_ROWS_OF(rows_backward, LEVEL_16)(job, y0, top, left, slab, x, dx, partial);
-    else if (job->row_floats % 8 == 0) LEVEL_ROWS_OF(rows_backward, LEVEL_8)(job, y0, top, left, slab, x, dx, partial);
-    else LEVEL_ROWS_OF(rows_backward, 4)(job, y0, top, left, slab, x, dx, partial);
+    LEVEL_ROWS_CALL(rows_backward, job, y0, top, left, slab, x, dx, partial);
+}
+static void LEVEL(depthwise_rows_forward)(const mestk_depthwise_job *job, int32_t c0, int32_t c1, const float *slab,
+                                          float *chains)
+{
+    LEVEL_ROWS_CALL(depthwise_rows_forward, job, c0, c1, slab, chains);
+}
+static void LEVEL(depthwise_rows_backward)(const mestk_depthwise_job *job, int32_t c0, int32_t c1, int32_t y0, int32_t top,
+                                           int32_t left, const float *slab, const float *x, float *dx, float *dots,
+                                           float *partial)
+{
+    LEVEL_ROWS_CALL(depthwise_rows_backward, job, c0, c1, y0, top, left, slab, x, dx, dots, partial);
 }
 #endif
 
@@ -86,46 +104,45 @@ static void LEVEL(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t 
     {LEVEL_LANES(name), {LEVEL(name##_1_bf16), LEVEL(name##_4_bf16), LEVEL(name##_8_bf16), LEVEL(name##_16_bf16)}}
 #define LEVEL_REFERENCES(name) mestk_##name##_reference, mestk_##name##_reference, mestk_##name##_reference
 #if LEVEL_VECTOR_LANES == 16
-#define LEVEL_PRODUCT(name) LEVEL_LANES(name)
-#define LEVEL_PRODUCTS(name) LEVEL_FORMATS(name)
 #define LEVEL_LINEAR(name) \
     {LEVEL(one_##name), LEVEL(linear_##name##_4), LEVEL(linear_##name##_8), LEVEL(linear_##name##_16)}
 #define LEVEL_BOTH                                                                                            \
     {LEVEL(one_backward_both), LEVEL(linear_backward_both_4), LEVEL(linear_backward_both_8),                       \
      LEVEL(linear_backward_both_16)}
 #else
-#define LEVEL_PRODUCT(name) {LEVEL(name##_1), LEVEL_REFERENCES(name)}
 #define LEVEL_LINEAR(name) {LEVEL(one_##name), LEVEL_REFERENCES(linear_##name)}
 #define LEVEL_BOTH {LEVEL(one_backward_both)}
-#define LEVEL_PRODUCTS(name) {LEVEL_PRODUCT(name), {LEVEL(name##_1_bf16), LEVEL_REFERENCES(name)}}
 #endif
 
 #define LEVEL_REST                                                                                            \
     .evaluate = LEVEL_FORMATS(evaluate), .finish_gradient = LEVEL_FORMATS(finish_gradient),                   \
     .norm_moments = LEVEL_FORMATS(norm_moments), .norm_backward = LEVEL_FORMATS(norm_backward),               \
     .pool_forward = LEVEL_FORMATS(pool_forward), .pool_backward = LEVEL_FORMATS(pool_backward),               \
+    .global_pool_forward = LEVEL_FORMATS(global_pool_forward),                                                \
+    .global_pool_backward = LEVEL_FORMATS(global_pool_backward),                                              \
     .relu_backward = LEVEL_FORMATS(relu_backward),                                                            \
     .sgd = LEVEL(sgd), .gradient_average = LEVEL(gradient_average),                                           \
     .sum_of_squares = LEVEL(sum_of_squares), .sum_of_magnitudes = LEVEL(sum_of_magnitudes)
 
-#define LEVEL_FEW(name) LEVEL(few_##name##_16), LEVEL(few_##name##_16)
-#define LEVEL_FEW_BF16(name) LEVEL(few_##name##_16_bf16), LEVEL(few_##name##_16_bf16)
+/* Of few lanes, and of more. */
+#define LEVEL_FEW(name) LEVEL(name##_16), LEVEL(name##_16)
+#define LEVEL_FEW_BF16(name) LEVEL(name##_16_bf16), LEVEL(name##_16_bf16)
 #if LEVEL_VECTOR_LANES == 16
-#define LEVEL_CONVS(name)                                                \
-    {{LEVEL_FEW(name), LEVEL(conv_##name##_8), LEVEL(conv_##name##_16)}, \
-     {LEVEL_FEW_BF16(name), LEVEL(conv_##name##_8_bf16), LEVEL(conv_##name##_16_bf16)}}
+#define LEVEL_CONVS(few, name)                           \
+    {{LEVEL_FEW(few), LEVEL(name##_8), LEVEL(name##_16)}, \
+     {LEVEL_FEW_BF16(few), LEVEL(name##_8_bf16), LEVEL(name##_16_bf16)}}
 #else
-#define LEVEL_CONVS(name)                                                             \
-    {{LEVEL_FEW(name), mestk_conv_##name##_reference, mestk_conv_##name##_reference}, \
-     {LEVEL_FEW_BF16(name), mestk_conv_##name##_reference, mestk_conv_##name##_reference}}
+#define LEVEL_CONVS(few, name)                                            \
+    {{LEVEL_FEW(few), mestk_##name##_reference, mestk_##name##_reference}, \
+     {LEVEL_FEW_BF16(few), mestk_##name##_reference, mestk_##name##_reference}}
 #endif
 
 #if LEVEL_VECTOR_LANES
 const mestk_kernels LEVEL(kernels) = {
-    .conv_forward = LEVEL_CONVS(forward),
-    .conv_backward = LEVEL_CONVS(backward),
-    .depthwise_forward = LEVEL_PRODUCTS(depthwise_forward),
-    .depthwise_backward = LEVEL_PRODUCTS(depthwise_backward),
+    .conv_forward = LEVEL_CONVS(few_forward, conv_forward),
+    .conv_backward = LEVEL_CONVS(few_backward, conv_backward),
+    .depthwise_forward = LEVEL_CONVS(few_depthwise_forward, depthwise_forward),
+    .depthwise_backward = LEVEL_CONVS(few_depthwise_backward, depthwise_backward),
     .linear_forward = LEVEL_LINEAR(forward),
     .linear_backward_x = LEVEL_LINEAR(backward_x),
     .linear_backward_w = LEVEL_LINEAR(backward_w),

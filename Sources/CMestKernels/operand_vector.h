@@ -120,13 +120,12 @@ typedef struct V(valid) {
 
 static void V(find_valid)(mestk_shape s, int32_t rows, int32_t columns, int32_t lanes, V(valid) *valid)
 {
-    int32_t tw = mestk_tile_w(s), n = mestk_tile_h(s) * tw * s.lanes;
-    valid->all = rows >= mestk_tile_h(s) && columns >= tw && lanes >= s.lanes;
+    int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), *value = valid->value;
+    valid->all = rows >= th && columns >= tw && lanes >= s.lanes;
     if (valid->all) return;
-    for (int32_t i = 0; i < n; i++) {
-        int32_t p = i / s.lanes;
-        valid->value[i] = p / tw < rows && p % tw < columns && i % s.lanes < lanes ? -1 : 0;
-    }
+    for (int32_t r = 0; r < th; r++)
+        for (int32_t c = 0; c < tw; c++)
+            for (int32_t l = 0; l < s.lanes; l++) *value++ = r < rows && c < columns && l < lanes ? -1 : 0;
 }
 
 /* Of a strip: [0] its tiles, [1] the last of them. */

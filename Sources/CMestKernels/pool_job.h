@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One call of a pool over windows as its chunks see it. */
+/* One call of a pool as its chunks see it. */
 #ifndef MESTK_POOL_JOB_H
 #define MESTK_POOL_JOB_H
 #include "internal.h"
 
 struct mestk_pool_job {
-    const mestk_conv *g;
+    const mestk_conv *g; /* windows */
+    mestk_shape s;       /* global: of x */
     const void *x, *dy;
     void *y, *dx;
     int32_t accumulate, maximum;
     void (*run)(const mestk_pool_job *job, int32_t index);
 };
+
+enum { MESTK_POOL_CHANNELS = 16 }; /* global: of a chunk */
 
 /* The part of a window that lies in the picture. */
 typedef struct pool_window {

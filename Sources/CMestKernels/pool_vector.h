@@ -96,3 +96,80 @@ static void V(pool_backward)(const mestk_pool_job *job, int32_t plane)
     }
 }
 #undef POOL_FACTOR
+
+/* ---- global average ---- */
+
+/* Which values are pixels, in all strips but the last and in the last: see find_valid_of_strip. */
+typedef struct V(pool_valid) {
+    V(valid) strip[2][2];
+} V(pool_valid);
+
+VEC_INLINE void V(pool_find_valid)(mestk_shape s, V(pool_valid) *valid)
+{
+    V(find_valid_of_strip)(s, 0, INT32_MAX, valid->strip[0]);
+    V(find_valid_of_strip)(s, mestk_tiles_y(s) - 1, INT32_MAX, valid->strip[1]);
+}
+
+VEC_INLINE const V(valid) *V(pool_valid_of)(mestk_shape s, const V(pool_valid) *valid, int32_t ty, int32_t tx)
+{
+    return &valid->strip[ty + 1 == mestk_tiles_y(s)][tx + 1 == mestk_tiles_x(s)];
+}
+
+static void V(global_pool_forward)(const mestk_pool_job *job, int32_t chunk)
+{
+    mestk_shape s = job->s;
+    int32_t n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes, ty = mestk_tiles_y(s), tx = mestk_tiles_x(s);
+    int32_t chunks = mestk_ceil_div(s.channels, MESTK_POOL_CHANNELS), block = chunk / chunks;
+    int32_t c = chunk % chunks * MESTK_POOL_CHANNELS, end = mestk_min(c + MESTK_POOL_CHANNELS, s.channels);
+    float factor = 1.0f / (float)(s.height * s.width);
+    V(pool_valid) valid;
+    V(pool_find_valid)(s, &valid);
+    for (; c < end; c++) {
+        vec sum[CHAINS];
+        float line[16], *y = (float *)job->y + ((int64_t)block * s.channels + c) * s.lanes;
+        V(zero_chains)(sum);
+        for (int32_t t = 0; t < ty * tx; t++) {
+            const stored *x = (const stored *)job->x + (((int64_t)block * ty * tx + t) * s.channels + c) * n;
+            const V(valid) *which = V(pool_valid_of)(s, &valid, t / tx, t % tx);
+            vec tile[CHAINS];
+            V(zero_chains)(tile);
+            for (int32_t i = 0; i < n; i += LANES)
+                UNROLL for (int h = 0; h < PARTS; h++)
+                    tile[CHAIN(i, h)] += V(keep_valid)(which, i + h * WIDTH, get_stored(x + i + h * WIDTH));
+            UNROLL for (int h = 0; h < CHAINS; h++) sum[h] += tile[h];
+        }
+        UNROLL for (int h = 0; h < CHAINS; h++) vec_store(line + h * WIDTH, sum[h]);
+        for (int32_t l = 0; l < s.lanes; l++) {
+            float total = line[l], of_four[4] = {line[l], line[(l + 4) % 16], line[(l + 8) % 16], line[(l + 12) % 16]};
+            if (s.lanes == 1) total = 0.0f, mestk_add_line(&total, line, 16);
+            else if (s.lanes == 4) total = mestk_sum4(of_four);
+            y[l] = total * factor;
+        }
+    }
+}
+
+static void V(global_pool_backward)(const mestk_pool_job *job, int32_t chunk)
+{
+    mestk_shape s = job->s;
+    int32_t n = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes, ty = mestk_tiles_y(s), tx = mestk_tiles_x(s);
+    int32_t chunks = mestk_ceil_div(s.channels, MESTK_POOL_CHANNELS), block = chunk / chunks;
+    int32_t c = chunk % chunks * MESTK_POOL_CHANNELS, end = mestk_min(c + MESTK_POOL_CHANNELS, s.channels);
+    float factor = 1.0f / (float)(s.height * s.width);
+    V(pool_valid) valid;
+    V(pool_find_valid)(s, &valid);
+    for (; c < end; c++) {
+        const float *dy = (const float *)job->dy + ((int64_t)block * s.channels + c) * s.lanes;
+        float line[16];
+        for (int32_t i = 0; i < LANES; i++) line[i] = dy[i % s.lanes] * factor;
+        for (int32_t t = 0; t < ty * tx; t++) {
+            stored *dx = (stored *)job->dx + (((int64_t)block * ty * tx + t) * s.channels + c) * n;
+            const V(valid) *which = V(pool_valid_of)(s, &valid, t / tx, t % tx);
+            for (int32_t i = 0; i < n; i += LANES)
+                UNROLL for (int h = 0; h < PARTS; h++) {
+                    vec v = vec_load(line + h * WIDTH);
+                    if (job->accumulate) v = get_stored(dx + i + h * WIDTH) + v;
+                    put_stored(dx + i + h * WIDTH, V(keep_valid)(which, i + h * WIDTH, v));
+                }
+        }
+    }
+}

@@ -1,6 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the slabs of convolutions (conv_job.h) and depthwise convolutions (depthwise_job.h) have in common.
+ * Slabs: the rows of a picture that a strip of convolution meets, copied into a worker's scratch with zeros
+ * where the picture ends, so that the inner loops have no conditions:
+ *
+ *     slab [channel][row][phase][column][lane]
+ *
+ * Forward (slab of x), stride s: picture column x lies at phase (x + pad) mod s, column (x + pad) / s.
+ * So the pixels a tap meets at neighbouring outputs are neighbours whatever the stride.
  *
  * Backward a slab holds rows of dy.  Input pixel q and tap t meet at output (q + pad - t) / s when that is
  * whole.  With q + pad = s*n + a and t = s*m + a, a the class of both, it is n - m.  So the pixels of one
@@ -9,6 +15,30 @@
 #ifndef MESTK_SLAB_H
 #define MESTK_SLAB_H
 #include "internal.h"
+
+typedef struct conv_slab {
+    mestk_shape picture;
+    int32_t rows;    /* per channel */
+    int32_t columns; /* lines per phase */
+    int32_t stride;  /* column u = x + pad of the picture is at phase u mod stride, column u / stride */
+    int32_t phases;  /* that taps meet: fewer than stride when the kernel is narrower */
+    int32_t row_stride, row_phases; /* taps meet the rows r with r mod row_stride < row_phases */
+    int64_t channel; /* floats of a channel */
+    int64_t floats;  /* floats of all of them: whole cache lines */
+} conv_slab;
+
+/* Of x and of dy; for few lanes also of the rows of x, and of dx, of a strip, a phase for each class. */
+conv_slab mestk_forward_slab(const mestk_conv *g);
+conv_slab mestk_backward_slab(const mestk_conv *g);
+conv_slab mestk_inner_slab(const mestk_conv *g);
+
+/* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
+MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
+
+/* Few lanes: rows of a strip that are computed, 1, 2 or 4; floats of one, whole vectors: of y; of a class of x. */
+int32_t mestk_computed_rows(mestk_shape s);
+int32_t mestk_forward_row_floats(const mestk_conv *g);
+int32_t mestk_backward_row_floats(const mestk_conv *g);
 
 /* Smallest pixel q >= from of a class: (q + pad) mod stride == class. */
 MESTK_INLINE int32_t mestk_first_of_class(int32_t from, int32_t pad, int32_t stride, int32_t class)
