@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -40,6 +39,40 @@ class Memory:
     peak: int = 0  # most bytes held at once
 
 
+class _During:
+    """Without on_progress no Python runs during a call, and Python itself raises Ctrl-C after it.
+    With it, Python runs signal handlers when the callback starts, before any `try` in it, and
+    ctypes swallows what is raised there: so for the time of the call Ctrl-C only sets a flag,
+    which stops the call at its next report of progress.
+    """
+
+    __slots__ = ("_environment", "_ours")
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._ours = False
+
+    def __enter__(self) -> None:
+        self._ours = (
+            self._environment.on_progress is not None
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._ours:
+            signal.signal(signal.SIGINT, self._environment._interrupt)
+
+    def __exit__(self, *_exception: Any) -> None:
+        environment = self._environment
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        failure, environment._failure = environment._failure, None
+        interrupted, environment._interrupted = environment._interrupted, False
+        if interrupted:
+            raise KeyboardInterrupt
+        if failure is not None:
+            raise failure
+
+
 class Environment:
     """One model's mest_env.  Knows nothing of the model, so that a forgotten model can be freed.
 
@@ -63,33 +96,9 @@ class Environment:
         if on_progress is not None:
             self.struct.progress = _abi.progress_function(self._progress)
 
-    @contextmanager
-    def during(self) -> Iterator[None]:
-        """Around one call of the library: raises what a callback raised, and Ctrl-C.
-
-        Without on_progress no Python runs during a call, and Python itself raises Ctrl-C after it.
-        With it, Python runs signal handlers when the callback starts, before any `try` in it, and
-        ctypes swallows what is raised there: so for the time of the call Ctrl-C only sets a flag,
-        which stops the call at its next report of progress.
-        """
-        ours = (
-            self.on_progress is not None
-            and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
-        if ours:
-            signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            yield
-        finally:
-            if ours:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            failure, self._failure = self._failure, None
-            interrupted, self._interrupted = self._interrupted, False
-            if interrupted:
-                raise KeyboardInterrupt
-            if failure is not None:
-                raise failure
+    def during(self) -> _During:
+        """Around one call of the library: raises what a callback raised, and Ctrl-C."""
+        return _During(self)
 
     def _interrupt(self, _signal: int, _frame: Any) -> None:
         self._interrupted = True

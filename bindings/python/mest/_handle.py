@@ -7,13 +7,35 @@ import ctypes
 import os
 import threading
 import weakref
-from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 from . import _abi
 from ._environment import Environment, Memory
 from ._lib import library
 from .errors import StateError, error_of
+
+
+class _Busy:
+    """A class, since a generator's context takes several times as long to come and go."""
+
+    __slots__ = ("_model",)
+
+    def __init__(self, model: Handle) -> None:
+        self._model = model
+
+    def __enter__(self) -> int:
+        model = self._model
+        if not model._lock.acquire(blocking=False):
+            raise StateError("the model is in use by another call; one model, one thread at a time")
+        if model._handle is not None and model._process == os.getpid():
+            return model._handle
+        model._lock.release()
+        if model._handle is None:
+            raise StateError("the model is closed")
+        raise StateError("the model was made before fork(); make one in this process")
+
+    def __exit__(self, *_exception: Any) -> None:
+        self._model._lock.release()
 
 
 class Handle:
@@ -49,18 +71,9 @@ class Handle:
     def closed(self) -> bool:
         return self._handle is None
 
-    @contextmanager
-    def _busy(self) -> Iterator[int]:
-        if not self._lock.acquire(blocking=False):
-            raise StateError("the model is in use by another call; one model, one thread at a time")
-        try:
-            if self._handle is None:
-                raise StateError("the model is closed")
-            if self._process != os.getpid():
-                raise StateError("the model was made before fork(); make one in this process")
-            yield self._handle
-        finally:
-            self._lock.release()
+    def _busy(self) -> _Busy:
+        """`with model._busy() as handle`: nobody else calls meanwhile."""
+        return _Busy(self)
 
     def _call(self, function: Callable[..., int], *arguments: Any) -> None:
         """Calls the library; raises what a callback raised, or the status as an exception."""

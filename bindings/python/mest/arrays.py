@@ -20,6 +20,7 @@ class CopyWarning(UserWarning):
     """An array was converted and copied; pass C-contiguous float32 to avoid it."""
 
 
+_FLOAT = np.dtype(np.float32)
 _CHUNK = 2**16  # numbers looked at in one go, where a whole array is: no big temporaries
 
 
@@ -59,6 +60,8 @@ def samples(
 def floats(values: ArrayLike, what: str) -> NDArray[np.float32]:
     """Contiguous, aligned, native float32; the same object when it already is."""
     array = np.asarray(values)
+    if array.dtype == _FLOAT and array.flags.c_contiguous and array.flags.aligned:
+        return array
     if array.dtype.kind not in "fiub":
         raise MestArgumentError(f"{what} has dtype {array.dtype}, numbers are wanted")
     return np.require(array, np.float32, ["C", "A"])
