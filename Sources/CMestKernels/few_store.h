@@ -21,13 +21,6 @@ VEC_INLINE void V(few_tile)(const V(few_rows) *k, const float *rows, int32_t t, 
     }
 }
 
-VEC_INLINE void V(few_line)(const V(few_rows) *k, const float *rows, const float *value, int32_t t, int32_t i, vec *line)
-{
-    int32_t lanes = k->s.lanes;
-    if (k->stride == 1) V(few_load)(rows + i * k->pitch + (int64_t)(t * 4 + k->shift) * lanes, k->pitch, lanes, line);
-    else UNROLL for (int h = 0; h < PARTS; h++) line[h] = vec_load(value + i * 16 + h * WIDTH);
-}
-
 VEC_INLINE int32_t V(few_values)(const V(few_rows) *k) { return mestk_tile_h(k->s) * mestk_tile_w(k->s) * k->s.lanes; }
 
 /* The value in memory with which tile t of channel c begins. */
@@ -38,22 +31,23 @@ VEC_INLINE int64_t V(few_at)(const V(few_rows) *k, int32_t t, int32_t c)
 
 /* ---- y: stored, summed ---- */
 
-static void V(few_store_lines_y)(const V(few_rows) *k, const float *chains, void *to, int32_t count, double *sums)
+VEC_INLINE void V(few_store_lines_y)(V(few_rows) k, const float *chains, stored *y, int32_t count, double *sums,
+                                     const int32_t lanes)
 {
-    mestk_shape s = k->s;
-    int32_t n = V(few_values)(k), tx = mestk_tiles_x(s);
+    int32_t tx = mestk_tiles_x(k.s), lines = V(few_values)(&k) / 16;
+    int64_t step = (int64_t)k.s.channels * lines * 16;
     V(valid) valid[2];
-    if (sums) V(find_valid_of_strip)(s, k->strip, count, valid);
-    for (int32_t c = k->c0; c < k->c1; c++, chains += k->channel) {
+    if (sums) V(find_valid_of_strip)(k.s, k.strip, count, valid);
+    for (int32_t c = k.c0; c < k.c1; c++, chains += k.channel) {
+        stored *to = y + V(few_at)(&k, 0, c);
         vec sum[PARTS], squares[PARTS];
         V(zero_chains)(sum), V(zero_chains)(squares);
-        for (int32_t t = 0; t < tx; t++) {
-            stored *y = (stored *)to + V(few_at)(k, t, c);
-            for (int32_t i = 0; i < n / 16; i++) {
+        for (int32_t t = 0; t < tx; t++, to += step) {
+            for (int32_t i = 0; i < (lanes == 1 ? 1 : lines); i++) {
                 vec line[PARTS];
-                V(few_line)(k, chains, NULL, t, i, line);
+                V(few_load)(chains + i * k.pitch + t * 4 * lanes, k.pitch, lanes, line);
                 UNROLL for (int h = 0; h < PARTS; h++) {
-                    put_stored(y + i * 16 + h * WIDTH, line[h]);
+                    put_stored(to + i * 16 + h * WIDTH, line[h]);
                     if (!sums) continue;
                     vec v = V(keep_valid)(valid + (t + 1 == tx), i * 16 + h * WIDTH, round_stored(line[h]));
                     sum[h] += v;
@@ -61,7 +55,7 @@ static void V(few_store_lines_y)(const V(few_rows) *k, const float *chains, void
                 }
             }
         }
-        if (sums) V(reduce_sums)(sum, squares, sums + ((int64_t)k->strip * s.channels + c) * 2);
+        if (sums) V(reduce_sums)(sum, squares, sums + ((int64_t)k.strip * k.s.channels + c) * 2);
     }
 }
 
@@ -83,49 +77,55 @@ static void V(few_store_small_y)(const V(few_rows) *k, const float *chains, void
 
 static void V(few_store_y)(const V(few_rows) *k, const float *chains, void *y, int32_t count, double *sums)
 {
-    if (V(few_in_lines)(k->s)) V(few_store_lines_y)(k, chains, y, count, sums);
-    else V(few_store_small_y)(k, chains, y, count, sums);
+    if (!V(few_in_lines)(k->s)) V(few_store_small_y)(k, chains, y, count, sums);
+    else if (k->s.lanes == 4) V(few_store_lines_y)(*k, chains, y, count, sums, 4);
+    else if (sums) V(few_store_lines_y)(*k, chains, y, count, sums, 1);
+    else V(few_store_lines_y)(*k, chains, y, count, NULL, 1);
 }
 
 /* ---- dx: the old one added, masked by x, stored, summed ---- */
 
-static void V(few_store_lines_dx)(const V(few_rows) *k, const float *chains, const float *x, const mestk_gradient *to)
+VEC_INLINE void V(few_store_lines_dx)(V(few_rows) k, const float *chains, const float *x, mestk_gradient to,
+                                      const int32_t lanes, const int32_t runs)
 {
-    mestk_shape s = k->s;
-    int32_t n = V(few_values)(k), tx = mestk_tiles_x(s);
+    mestk_shape s = k.s;
+    int32_t tx = mestk_tiles_x(s), lines = lanes == 1 ? 1 : V(few_values)(&k) / 16;
     V(valid) valid[2];
-    V(find_valid_of_strip)(s, k->strip, INT32_MAX, valid);
-    for (int32_t c = k->c0; c < k->c1; c++, chains += k->channel, x += k->channel) {
+    V(find_valid_of_strip)(s, k.strip, INT32_MAX, valid);
+    for (int32_t c = k.c0; c < k.c1; c++, chains += k.channel, x += k.channel) {
+        int64_t at = V(few_at)(&k, 0, c);
         vec sum[PARTS], dot[2][PARTS];
         V(zero_chains)(sum), V(zero_chains)(dot[0]), V(zero_chains)(dot[1]);
-        for (int32_t t = 0; t < tx; t++) {
-            int64_t at = V(few_at)(k, t, c);
-            stored *dx = (stored *)to->dx + at;
-            float value[V(FEW_VALUES)], x_value[V(FEW_VALUES)];
-            if (k->stride > 1) V(few_tile)(k, chains, t, value);
-            if (k->stride > 1 && to->masked) V(few_tile)(k, x, t, x_value);
-            for (int32_t i = 0; i < n / 16; i++) {
+        for (int32_t t = 0; t < tx; t++, at += (int64_t)s.channels * lines * 16) {
+            const V(valid) *which = valid + (t + 1 == tx);
+            float value[V(FEW_VALUES)], x_value[V(FEW_VALUES)] = {0};
+            if (!runs) V(few_tile)(&k, chains, t, value);
+            if (!runs && to.masked) V(few_tile)(&k, x, t, x_value);
+            for (int32_t i = 0; i < lines; i++) {
                 vec line[PARTS], mask[PARTS];
-                V(few_line)(k, chains, value, t, i, line);
-                if (to->masked) V(few_line)(k, x, x_value, t, i, mask);
+                int64_t first = i * k.pitch + (t * 4 + k.shift) * lanes;
+                if (runs) V(few_load)(chains + first, k.pitch, lanes, line);
+                else UNROLL for (int h = 0; h < PARTS; h++) line[h] = vec_load(value + i * 16 + h * WIDTH);
+                if (runs && to.masked) V(few_load)(x + first, k.pitch, lanes, mask);
+                else UNROLL for (int h = 0; h < PARTS; h++) mask[h] = vec_load(x_value + i * 16 + h * WIDTH);
                 UNROLL for (int h = 0; h < PARTS; h++) {
                     int32_t j = i * 16 + h * WIDTH;
-                    vec v = to->accumulate ? get_stored(dx + j) + line[h] : line[h];
-                    if (to->masked) v = vec_where(mask[h] > vec_zero(), v);
-                    v = V(keep_valid)(valid + (t + 1 == tx), j, v);
-                    put_stored(dx + j, v);
+                    stored *dx = (stored *)to.dx + at + j;
+                    vec v = to.accumulate ? get_stored(dx) + line[h] : line[h];
+                    if (to.masked) v = vec_where(mask[h] > vec_zero(), v);
+                    v = V(keep_valid)(which, j, v);
+                    put_stored(dx, v);
                     v = round_stored(v);
                     sum[h] += v;
                     UNROLL for (int b = 0; b < 2; b++)
-                        if (to->normed[b])
-                            dot[b][h] = vec_fma(v, get_stored((const stored *)to->normed[b] + at + j), dot[b][h]);
+                        if (to.normed[b]) dot[b][h] = vec_fma(v, get_stored((const stored *)to.normed[b] + at + j), dot[b][h]);
                 }
             }
         }
-        for (int b = 0; b < 2 && to->normed[b]; b++) {
+        for (int b = 0; b < 2 && to.normed[b]; b++) {
             vec copy[PARTS];
             for (int h = 0; h < PARTS; h++) copy[h] = sum[h];
-            V(reduce_sums)(copy, dot[b], to->sums[b] + ((int64_t)k->strip * s.channels + c) * 2);
+            V(reduce_sums)(copy, dot[b], to.sums[b] + ((int64_t)k.strip * s.channels + c) * 2);
         }
     }
 }
@@ -158,6 +158,8 @@ static void V(few_store_small_dx)(const V(few_rows) *k, const float *chains, con
 
 static void V(few_store_dx)(const V(few_rows) *k, const float *chains, const float *x, const mestk_gradient *to)
 {
-    if (V(few_in_lines)(k->s)) V(few_store_lines_dx)(k, chains, x, to);
-    else V(few_store_small_dx)(k, chains, x, to);
+    if (!V(few_in_lines)(k->s)) V(few_store_small_dx)(k, chains, x, to);
+    else if (k->s.lanes == 4) V(few_store_lines_dx)(*k, chains, x, *to, 4, k->stride == 1);
+    else if (k->stride == 1) V(few_store_lines_dx)(*k, chains, x, *to, 1, 1);
+    else V(few_store_lines_dx)(*k, chains, x, *to, 1, 0);
 }
