@@ -8,7 +8,8 @@
  * of blocks and patterns, which load less per connection. */
 enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, UNIT_PASS = 64, BACKWARD_PASS = 36 };
 
-enum { FEW_FLOATS = 32 }; /* few lanes: of a row, what one pass goes through */
+/* Few lanes: of a row, what one pass goes through; of a pointwise convolution. */
+enum { FEW_FLOATS = 32, FLAT_FLOATS = 128 };
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
@@ -27,10 +28,38 @@ static int32_t block_for(int32_t l1_block, int64_t pass, const mestk_weights *w,
     return (int32_t)(n < l1_block ? l1_block : n < limit ? n : limit);
 }
 
+static int32_t tile_values(mestk_shape s) { return mestk_tile_h(s) * mestk_tile_w(s) * s.lanes; }
+
+/* Few lanes: a pointwise convolution has no neighbours, so its slab may be as the picture is: the tiles of so many
+ * strips are one row, of all the values a pass takes.  0: it is not pointwise, or its tiles are no whole lines. */
+static int32_t flat_strips(const mestk_conv *g)
+{
+    int32_t pointwise = g->kernel_h == 1 && g->kernel_w == 1 && g->stride_h == 1 && g->stride_w == 1;
+    if (!pointwise || g->pad_h || g->pad_w || !mestk_in_lines(g->in)) return 0;
+    return mestk_max(1, FLAT_FLOATS / (mestk_tiles_x(g->in) * tile_values(g->in)));
+}
+
+static int32_t forward_rows(const mestk_conv *g) { return flat_strips(g) ? 1 : mestk_computed_rows(g->out); }
+
+static int32_t forward_row_floats(const mestk_conv *g)
+{
+    int32_t strips = flat_strips(g);
+    return strips ? strips * mestk_tiles_x(g->out) * tile_values(g->out) : mestk_forward_row_floats(g);
+}
+
+static conv_slab forward_slab(const mestk_conv *g)
+{
+    int32_t floats = forward_row_floats(g);
+    if (!flat_strips(g)) return mestk_forward_slab(g);
+    return (conv_slab){.picture = g->in, .rows = 1, .columns = floats / g->in.lanes, .stride = 1, .phases = 1,
+                       .row_stride = 1, .row_phases = 1, .channel = floats, .floats = (int64_t)floats * g->in.channels};
+}
+
 static int32_t forward_l1_block(const mestk_conv *g)
 {
-    conv_slab s = mestk_forward_slab(g);
-    int32_t columns = mestk_few_lanes(g->out) ? mestk_min(mestk_forward_row_floats(g), FEW_FLOATS) / g->out.lanes : 4;
+    conv_slab s = forward_slab(g);
+    int32_t pass = mestk_min(forward_row_floats(g), flat_strips(g) ? FLAT_FLOATS : FEW_FLOATS);
+    int32_t columns = mestk_few_lanes(g->out) ? pass / g->out.lanes : 4;
     return channels_in_l1((int64_t)s.rows * s.phases * (columns + (g->kernel_w - 1) / g->stride_w), g->in);
 }
 
@@ -46,7 +75,7 @@ static int32_t backward_l1_block(const mestk_conv *g)
 static int64_t forward_chains(const mestk_conv *g)
 {
     int64_t values = 16 * g->out.lanes;
-    if (mestk_few_lanes(g->out)) values = mestk_computed_rows(g->out) * mestk_forward_row_floats(g);
+    if (mestk_few_lanes(g->out)) values = forward_rows(g) * forward_row_floats(g);
     return mestk_round16(g->out.channels * values);
 }
 static int64_t backward_chains(const mestk_conv *g)
@@ -79,7 +108,7 @@ int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads, int64_t
     int64_t blocks = mestk_ceil_div(g->in.channels, forward_l1_block(g));
     return words16(columns) + words16((g->out.channels + 1) * (blocks + 1))
            + (mestk_few_lanes(g->out) ? 0 : stream_floats(capacity)) + words16(threads)
-           + threads * (mestk_forward_slab(g).floats + forward_chains(g) + forward_lines(g));
+           + threads * (forward_slab(g).floats + forward_chains(g) + forward_lines(g));
 }
 
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
@@ -128,13 +157,16 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
                         const mestk_operand *x, void *y, int32_t count, double *sums, float *scratch)
 {
     mestk_conv_job job = {.g = g, .w = w, .start = start, .x = x, .y = y, .sums = sums, .count = count,
-                          .slab = mestk_forward_slab(g), .chain_floats = forward_chains(g),
+                          .slab = forward_slab(g), .chain_floats = forward_chains(g),
                           .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
     int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
     job.streamed = w->row_start && !units && !mestk_few_lanes(g->out);
-    job.rows = mestk_computed_rows(g->out);
-    job.row_floats = mestk_forward_row_floats(g);
+    job.rows = forward_rows(g);
+    job.row_floats = forward_row_floats(g);
+    /* By the function, not the level, as in backward. */
+    job.flat_strips = run.forward == mestk_conv_forward_reference ? 0 : flat_strips(g);
+    job.tasks = mestk_ceil_div(mestk_strips(g->out), mestk_max(1, job.flat_strips));
     job.chain_channel = (int64_t)job.rows * job.row_floats;
     job.slab_down = (int64_t)g->stride_h * job.slab.phases * job.slab.columns * g->in.lanes;
     job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
@@ -143,7 +175,7 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
         carve_forward(k, &job, scratch);
         mestk_conv_index_forward(k, &job);
     }
-    mestk_run(k, (uint32_t)mestk_strips(g->out), forward_chunk, &run);
+    mestk_run(k, (uint32_t)job.tasks, forward_chunk, &run);
 }
 
 /* ---- backward ---- */

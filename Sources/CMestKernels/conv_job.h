@@ -52,6 +52,7 @@ struct mestk_conv_job {
      * slab_down: floats from channel to channel of y, and of the slab from row to row of y. */
     conv_slab inner;
     int32_t rows, row_floats;
+    int32_t flat_strips; /* forward, of a pointwise one: strips of a task, whose tiles are one row; 0: it has a strip */
     int64_t chain_channel, slab_down;
 
     int32_t tasks, groups;

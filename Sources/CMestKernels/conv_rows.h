@@ -46,26 +46,27 @@ VEC_INLINE void V(rows_filters)(const mestk_conv_job *job, const float *slab, fl
 
 /* Filters o .. o + n - 1, which have the same connections. */
 VEC_INLINE void V(rows_shared)(const mestk_conv_job *job, const float *slab, float *chains, int32_t o, int32_t n, int32_t b,
-                               conv_list w, const int rows, const int dense)
+                               conv_list w, const int rows, const int columns, const int dense)
 {
     const int together = LEVEL_SCALAR ? 1 : LEVEL_ROWS;
     int32_t i = 0;
     for (; i + together <= n; i += together, w.value += together * w.filter)
-        V(rows_filters)(job, slab, chains, o + i, b, w, rows, 1, together, dense);
-    for (; i < n; i++, w.value += w.filter) V(rows_filters)(job, slab, chains, o + i, b, w, rows, 1, 1, dense);
+        V(rows_filters)(job, slab, chains, o + i, b, w, rows, columns, together, dense);
+    for (; i < n; i++, w.value += w.filter) V(rows_filters)(job, slab, chains, o + i, b, w, rows, columns, 1, dense);
 }
 
 /* Dense layers and blocks. */
-VEC_INLINE void V(rows_of_shared)(const mestk_conv_job *job, const float *slab, float *chains, int32_t b, const int rows)
+VEC_INLINE void V(rows_of_shared)(const mestk_conv_job *job, const float *slab, float *chains, int32_t b, const int rows,
+                                  const int columns)
 {
     const mestk_weights *w = job->w;
     if (!w->row_start) {
-        V(rows_shared)(job, slab, chains, 0, w->rows, b, mestk_conv_dense_list(job, 0, b), rows, 1);
+        V(rows_shared)(job, slab, chains, 0, w->rows, b, mestk_conv_dense_list(job, 0, b), rows, columns, 1);
         return;
     }
     for (int32_t o = 0, r = 0; o < w->rows; o += w->group, r++)
         V(rows_shared)(job, slab, chains, o, mestk_min(w->group, w->rows - o), b, mestk_conv_list(job, r, b, w->group),
-                       rows, 0);
+                       rows, columns, 0);
 }
 
 /* One filter of patterns, tap by tap. */
@@ -100,23 +101,44 @@ VEC_INLINE void V(rows_of_single)(const mestk_conv_job *job, const float *slab, 
     }
 }
 
+/* Vectors of a row that a pass takes, of `left`: as many sums as fit the registers. */
+VEC_INLINE int32_t V(rows_columns)(int32_t rows, int32_t shared, int32_t left)
+{
+    int32_t most = shared ? (rows == 1 ? 4 : 1) : 8 / rows, columns = 1;
+    while (2 * columns <= mestk_min(most, left)) columns *= 2;
+    return columns;
+}
+
 /* y of a strip but for its epilogue. */
 static void V(rows_forward)(const mestk_conv_job *job, const float *slab, float *chains)
 {
-    int32_t rows = job->rows, shared = !job->w->row_start || job->w->form == MESTK_FORM_BLOCK;
-    int32_t wide = shared ? LANES : (rows == 4 ? 2 : 4) * LANES, n;
-#define ROWS(rows, columns)                                                                       \
-    do {                                                                                          \
-        if (shared) V(rows_of_shared)(job, slab + x, chains + x, b, rows);                        \
-        else if (n > LANES) V(rows_of_single)(job, slab + x, chains + x, b, rows, columns);       \
-        else V(rows_of_single)(job, slab + x, chains + x, b, rows, 1);                            \
-    } while (0)
+    int32_t rows = job->rows, shared = !job->w->row_start || job->w->form == MESTK_FORM_BLOCK, n;
+#define ROWS(rows, columns, run)                                        \
+    case rows * 16 + columns: run(job, slab + x, chains + x, b, rows, columns); break;
     for (int32_t b = 0; b < job->blocks; b++) {
-        for (int32_t x = 0; x < job->row_floats; x += n) {
-            n = x + wide <= job->row_floats ? wide : LANES;
-            if (rows == 4) ROWS(4, 2);
-            else if (rows == 2) ROWS(2, 4);
-            else ROWS(1, 4);
+        for (int32_t x = 0; x < job->row_floats; x += n * LANES) {
+            n = V(rows_columns)(rows, shared, (job->row_floats - x) / LANES);
+            if (shared) {
+                switch (rows * 16 + n) {
+                    ROWS(4, 1, V(rows_of_shared))
+                    ROWS(2, 1, V(rows_of_shared))
+                    ROWS(1, 4, V(rows_of_shared))
+                    ROWS(1, 2, V(rows_of_shared))
+                    ROWS(1, 1, V(rows_of_shared))
+                }
+            } else {
+                switch (rows * 16 + n) {
+                    ROWS(4, 2, V(rows_of_single))
+                    ROWS(4, 1, V(rows_of_single))
+                    ROWS(2, 4, V(rows_of_single))
+                    ROWS(2, 2, V(rows_of_single))
+                    ROWS(2, 1, V(rows_of_single))
+                    ROWS(1, 8, V(rows_of_single))
+                    ROWS(1, 4, V(rows_of_single))
+                    ROWS(1, 2, V(rows_of_single))
+                    ROWS(1, 1, V(rows_of_single))
+                }
+            }
         }
     }
 #undef ROWS

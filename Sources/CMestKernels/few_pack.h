@@ -12,8 +12,6 @@ enum { V(FEW_VALUES) = 64 }; /* of a tile, at most */
 
 typedef float V(four) __attribute__((ext_vector_type(4), aligned(4)));
 
-VEC_INLINE int32_t V(few_in_lines)(mestk_shape s) { return mestk_tile_w(s) == 4 && (mestk_tile_h(s) == 4 || s.lanes == 4); }
-
 /* ---- a line of one lane <-> its four rows ---- */
 
 VEC_INLINE void V(few_join)(const V(four) *row, vec *line)
@@ -165,7 +163,7 @@ VEC_INLINE void V(few_pack_tiles)(const conv_slab *s, const mestk_operand *from,
                                   int32_t r1, int32_t shift, int32_t c0, int32_t c1, float *slab, const int32_t kind)
 {
     mestk_shape p = s->picture;
-    int32_t tiles = mestk_tiles_x(p), runs = s->stride == 1 && shift >= 0 && V(few_in_lines)(p);
+    int32_t tiles = mestk_tiles_x(p), runs = s->stride == 1 && shift >= 0 && mestk_in_lines(p);
     V(few_column) k = {.n = mestk_tile_h(p) * mestk_tile_w(p) * p.lanes, .channel = s->channel};
     V(few_column_rows)(&k, s, first, r0, r1);
     for (int32_t t = 0; t < tiles; t++) {
@@ -174,6 +172,28 @@ VEC_INLINE void V(few_pack_tiles)(const conv_slab *s, const mestk_operand *from,
         else if (p.lanes == 4) V(few_pack_runs)(k, *from, c0, c1, at, slab + (t * 4 + shift) * 4, 4, kind);
         else V(few_pack_runs)(k, *from, c0, c1, at, slab + t * 4 + shift, 1, kind);
         at += (int64_t)p.channels * k.n;
+    }
+}
+
+/* Without neighbours: a strip's tiles as they are in memory, +0 around the picture. */
+static void V(few_pack_flat)(const conv_slab *s, int32_t strip, mestk_operand from, float *slab)
+{
+    mestk_shape p = s->picture;
+    int32_t tx = mestk_tiles_x(p), n = mestk_tile_h(p) * 4 * p.lanes, kind = V(operand_term)(&from, 0).kind;
+    int64_t at = (int64_t)strip * tx * p.channels * n;
+    V(valid) valid[2];
+    V(find_valid_of_strip)(p, strip, INT32_MAX, valid);
+    for (int32_t t = 0; t < tx; t++, slab += n) {
+        const V(valid) *which = valid + (t + 1 == tx);
+        float *to = slab;
+#define RUN(kind)                                                                                              \
+    for (int32_t c = 0; c < p.channels; c++, at += n, to += s->channel) {                                      \
+        V(term) term = V(operand_term)(&from, c);                                                              \
+        for (int32_t i = 0; i < n; i += WIDTH)                                                                 \
+            vec_store(to + i, V(keep_valid)(which, i, V(operand_value)(&term, at + i, kind)));                 \
+    }
+        OPERAND_SWITCH(kind, RUN)
+#undef RUN
     }
 }
 

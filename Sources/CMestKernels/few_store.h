@@ -5,7 +5,7 @@
 typedef struct V(few_rows) {
     mestk_shape s;
     int32_t strip, c0, c1;   /* channels c0 .. c1 - 1 */
-    int64_t channel, pitch;  /* floats from channel to channel, from row to row */
+    int64_t channel, pitch;  /* floats from channel to channel, from row to row; 0: tiles lie as in memory */
     int32_t stride, columns; /* column u = x + shift of the picture is at phase u mod stride (conv_slab) */
     int32_t shift;
 } V(few_rows);
@@ -34,7 +34,7 @@ VEC_INLINE int64_t V(few_at)(const V(few_rows) *k, int32_t t, int32_t c)
 VEC_INLINE void V(few_store_lines_y)(V(few_rows) k, const float *chains, stored *y, int32_t count, double *sums,
                                      const int32_t lanes)
 {
-    int32_t tx = mestk_tiles_x(k.s), lines = V(few_values)(&k) / 16;
+    int32_t tx = mestk_tiles_x(k.s), flat = k.pitch == 0, lines = V(few_values)(&k) / 16;
     int64_t step = (int64_t)k.s.channels * lines * 16;
     V(valid) valid[2];
     if (sums) V(find_valid_of_strip)(k.s, k.strip, count, valid);
@@ -45,7 +45,9 @@ VEC_INLINE void V(few_store_lines_y)(V(few_rows) k, const float *chains, stored 
         for (int32_t t = 0; t < tx; t++, to += step) {
             for (int32_t i = 0; i < (lanes == 1 ? 1 : lines); i++) {
                 vec line[PARTS];
-                V(few_load)(chains + i * k.pitch + t * 4 * lanes, k.pitch, lanes, line);
+                const float *from = chains + (t * lines + i) * 16;
+                if (flat) UNROLL for (int h = 0; h < PARTS; h++) line[h] = vec_load(from + h * WIDTH);
+                else V(few_load)(chains + i * k.pitch + t * 4 * lanes, k.pitch, lanes, line);
                 UNROLL for (int h = 0; h < PARTS; h++) {
                     put_stored(to + i * 16 + h * WIDTH, line[h]);
                     if (!sums) continue;
@@ -77,7 +79,7 @@ static void V(few_store_small_y)(const V(few_rows) *k, const float *chains, void
 
 static void V(few_store_y)(const V(few_rows) *k, const float *chains, void *y, int32_t count, double *sums)
 {
-    if (!V(few_in_lines)(k->s)) V(few_store_small_y)(k, chains, y, count, sums);
+    if (!mestk_in_lines(k->s)) V(few_store_small_y)(k, chains, y, count, sums);
     else if (k->s.lanes == 4) V(few_store_lines_y)(*k, chains, y, count, sums, 4);
     else if (sums) V(few_store_lines_y)(*k, chains, y, count, sums, 1);
     else V(few_store_lines_y)(*k, chains, y, count, NULL, 1);
@@ -118,7 +120,8 @@ VEC_INLINE void V(few_store_lines_dx)(V(few_rows) k, const float *chains, const 
                     v = round_stored(v);
                     sum[h] += v;
                     UNROLL for (int b = 0; b < 2; b++)
-                        if (to.normed[b]) dot[b][h] = vec_fma(v, get_stored((const stored *)to.normed[b] + at + j), dot[b][h]);
+                        if (to.normed[b])
+                            dot[b][h] = vec_fma(v, get_stored((const stored *)to.normed[b] + at + j), dot[b][h]);
                 }
             }
         }
@@ -158,7 +161,7 @@ static void V(few_store_small_dx)(const V(few_rows) *k, const float *chains, con
 
 static void V(few_store_dx)(const V(few_rows) *k, const float *chains, const float *x, const mestk_gradient *to)
 {
-    if (!V(few_in_lines)(k->s)) V(few_store_small_dx)(k, chains, x, to);
+    if (!mestk_in_lines(k->s)) V(few_store_small_dx)(k, chains, x, to);
     else if (k->s.lanes == 4) V(few_store_lines_dx)(*k, chains, x, *to, 4, k->stride == 1);
     else if (k->stride == 1) V(few_store_lines_dx)(*k, chains, x, *to, 1, 1);
     else V(few_store_lines_dx)(*k, chains, x, *to, 1, 0);

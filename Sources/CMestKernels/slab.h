@@ -35,6 +35,12 @@ conv_slab mestk_inner_slab(const mestk_conv *g);
 /* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
+/* Few lanes: are the tiles whole lines of 16 values, a row of them or four? */
+MESTK_INLINE int32_t mestk_in_lines(mestk_shape s)
+{
+    return mestk_few_lanes(s) && mestk_tile_w(s) == 4 && (mestk_tile_h(s) == 4 || s.lanes == 4);
+}
+
 /* Few lanes: rows of a strip that are computed, 1, 2 or 4; floats of one, whole vectors: of y; of a class of x. */
 int32_t mestk_computed_rows(mestk_shape s);
 int32_t mestk_forward_row_floats(const mestk_conv *g);
