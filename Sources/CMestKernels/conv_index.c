@@ -34,6 +34,13 @@ static void index_rows(void *argument, uint32_t chunk, uint32_t worker)
     }
 }
 
+static void index_all_rows(const mestk_context *k, mestk_conv_job *job)
+{
+    int32_t rows = job->w->row_start ? mestk_index_rows(job->w) : 1;
+    int64_t looks = (int64_t)rows * (job->blocks + 1) * 8; /* of a search */
+    mestk_run_light(k, (uint32_t)mestk_ceil_div(rows, INDEX_ROWS), looks, index_rows, job);
+}
+
 /* Passes of equal counts, not of equal channels: a filter's loop has as many turns in each of them, which the
  * processor learns to predict. */
 static int32_t row_pass(const mestk_conv_job *job, int32_t r)
@@ -84,7 +91,7 @@ void mestk_conv_index_forward(const mestk_context *k, mestk_conv_job *job)
     for (int32_t i = w->taps; i < w->channels * w->taps; i++)
         job->offset[i] = job->offset[i - w->taps] + (int32_t)s->channel;
     if (job->streamed) index_stream(k, job);
-    else mestk_run(k, (uint32_t)mestk_ceil_div(w->row_start ? mestk_index_rows(w) : 1, INDEX_ROWS), index_rows, job);
+    else index_all_rows(k, job);
 }
 
 /* ---- backward ---- */
@@ -179,5 +186,5 @@ void mestk_conv_index_backward(const mestk_context *k, mestk_conv_job *job)
     const mestk_weights *w = job->w;
     int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
     index_taps(job);
-    mestk_run(k, (uint32_t)w->channels, units ? index_units : index_channel, job);
+    mestk_run_light(k, (uint32_t)w->channels, job->connections * 4, units ? index_units : index_channel, job);
 }

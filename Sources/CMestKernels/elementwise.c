@@ -85,7 +85,7 @@ static void flatten_strip(void *argument, uint32_t index, uint32_t worker)
 void mestk_flatten_forward(const mestk_context *k, mestk_shape s, const void *x, float *y)
 {
     strip a = {.s = s, .in = x, .out = y};
-    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), flatten_strip, &a);
+    mestk_run_light(k, (uint32_t)mestk_strips(s), mestk_values(s), flatten_strip, &a);
 }
 
 static void unflatten_strip(void *argument, uint32_t index, uint32_t worker)
@@ -115,5 +115,5 @@ static void unflatten_strip(void *argument, uint32_t index, uint32_t worker)
 void mestk_flatten_backward(const mestk_context *k, mestk_shape s, const float *dy, void *dx, int32_t accumulate)
 {
     strip a = {.s = s, .in = dy, .out = dx, .accumulate = accumulate};
-    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), unflatten_strip, &a);
+    mestk_run_light(k, (uint32_t)mestk_strips(s), mestk_values(s), unflatten_strip, &a);
 }

@@ -78,13 +78,13 @@ static void scatter_strip(void *argument, uint32_t index, uint32_t worker)
 void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t count, void *out)
 {
     move m = {s, x, out, count};
-    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), gather_strip, &m);
+    mestk_run_light(k, (uint32_t)mestk_strips(s), mestk_values(s), gather_strip, &m);
 }
 
 void mestk_scatter(const mestk_context *k, mestk_shape s, const void *in, int32_t count, float *out)
 {
     move m = {s, in, out, count};
-    mestk_run(k, (uint32_t)(s.blocks * mestk_tiles_y(s)), scatter_strip, &m);
+    mestk_run_light(k, (uint32_t)mestk_strips(s), mestk_values(s), scatter_strip, &m);
 }
 
 static int not_finite(const float *x)

@@ -11,7 +11,7 @@ static void chunk(void *argument, uint32_t strip, uint32_t worker)
 
 void mestk_run_strips(const mestk_context *k, const mestk_strip_job *job)
 {
-    mestk_run(k, (uint32_t)mestk_strips(job->s), chunk, (void *)(uintptr_t)job);
+    mestk_run_light(k, (uint32_t)mestk_strips(job->s), mestk_values(job->s), chunk, (void *)(uintptr_t)job);
 }
 
 /* Runs take the widest vectors. */

@@ -67,6 +67,12 @@ void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *ar
     for (uint32_t i = 0; i < count; i++) body(argument, i, 0);
 }
 
+void mestk_run_light(const mestk_context *k, uint32_t count, int64_t values, mestk_body body, void *argument)
+{
+    mestk_context alone = {.level = k->level, .threads = 1};
+    mestk_run(values < MESTK_LIGHT ? &alone : k, count, body, argument);
+}
+
 int32_t mestk_cores(void)
 {
 #if __STDC_HOSTED__ && defined(__linux__)

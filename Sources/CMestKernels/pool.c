@@ -59,7 +59,8 @@ static void run_global(const mestk_context *k, mestk_pool_job job,
 {
     mestk_shape s = job.s;
     job.run = kernel[s.format][mestk_tile_index(s)];
-    mestk_run(k, (uint32_t)(s.blocks * mestk_ceil_div(s.channels, MESTK_POOL_CHANNELS)), chunk, &job);
+    int32_t chunks = s.blocks * mestk_ceil_div(s.channels, MESTK_POOL_CHANNELS);
+    mestk_run_light(k, (uint32_t)chunks, mestk_values(s), chunk, &job);
 }
 
 void mestk_global_pool_forward(const mestk_context *k, mestk_shape s, const void *x, float *y)

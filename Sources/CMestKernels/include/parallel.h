@@ -29,6 +29,11 @@ typedef struct mestk_context {
  * neighbouring chunks, in order, and at last what others have not come to. */
 void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *argument);
 
+/* The same for chunks that go through `values` values in all and do little with each: when these are so few that
+ * waking a thread takes longer, a plain loop. */
+enum { MESTK_LIGHT = 16384 };
+void mestk_run_light(const mestk_context *k, uint32_t count, int64_t values, mestk_body body, void *argument);
+
 /* Cores this process may use, at least 1. */
 int32_t mestk_cores(void);
 

@@ -32,6 +32,13 @@ static void record_chunk(void *argument, uint32_t index, uint32_t worker)
     __atomic_fetch_add(&r->runs[index], 1, __ATOMIC_RELAXED);
 }
 
+/* A parallel_for that counts how often it is called. */
+static void count_call(uint32_t count, mestk_body body, void *argument, void *calls)
+{
+    ++*(char *)calls;
+    for (uint32_t i = 0; i < count; i++) body(argument, i, 0);
+}
+
 static void test_run(void)
 {
     static const uint32_t counts[] = {1, 2, 3, 7, MOST_CHUNKS};
@@ -46,6 +53,13 @@ static void test_run(void)
             snprintf(where, sizeof where, "%u chunks, %d threads", counts[i], threads);
             check(once, "run", where);
         }
+    }
+    for (int light = 0; light < 2; light++) {
+        mestk_context k = {MESTK_REFERENCE, 2, count_call, &where};
+        run_record r = {.threads = 2};
+        where[0] = 0;
+        mestk_run_light(&k, 7, MESTK_LIGHT - light, record_chunk, &r);
+        check(chunks_run(&r) == 7 && where[0] == !light, "run light", light ? "a plain loop" : "the caller's threads");
     }
 #ifdef _OPENMP
     mestk_context k = {MESTK_REFERENCE, 2, NULL, NULL};
