@@ -299,6 +299,14 @@ enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */
     MEST_GRADIENT_MOMENTUM = 2  /* (1 - momentum) * |momentum buffer|                            */
 };
 
+enum { /* mest_config.forgetting_flags, bits */
+    MEST_FORGETTING_MARGIN = 1, /* of samples forgotten as often those with the larger mean margin
+                                   leave first.  Margin: output of the label minus the largest of the
+                                   others, in training; 6 bytes a sample, 4 a sample of the batch    */
+    MEST_FORGETTING_ORDER  = 2  /* room for an order of an earlier run, mest_model_order_set(): 4
+                                   bytes a sample                                                */
+};
+
 enum { /* mest_selection.rule and mest_config.remove_rule: which samples leave the training set */
     MEST_REMOVE_NONE     = 0,
     MEST_REMOVE_COUNT    = 1, /* all that were forgotten at most remove_count times              */
@@ -385,6 +393,9 @@ typedef struct mest_config {
     uint32_t remove_number;
     float    remove_fraction;   /* in [0, 1)                                                     */
     uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
+    float    remove_class_cap;  /* most that may leave of one class, a share of its samples in the
+                                   training set, in (0, 1); 0: no cap.  2 bytes a sample, 8 a class  */
+    uint32_t forgetting_flags;  /* MEST_FORGETTING_*                                             */
 
     /* Activations */
     int32_t  activations;       /* MEST_ACTIVATIONS_*                                            */
@@ -696,6 +707,9 @@ typedef struct mest_forgetting_report {
     uint32_t phase;          /* 1 or 2                                                           */
     uint64_t events;         /* forgettings since counting began: in phase 2, in phase 2         */
     uint64_t events_epoch;   /* in the current epoch                                             */
+    uint64_t presentations;  /* samples given to mest_model_step(), each as often as it was given    */
+    uint64_t presentations_saved; /* samples that were not in their epoch's training set, added up
+                                over the epochs that have begun                                  */
     uint32_t histogram[MEST_FORGETTING_BINS]; /* learned samples by count; last bin: that or more */
 } mest_forgetting_report;
 
@@ -717,13 +731,33 @@ typedef struct mest_selection {
 
 /*
  * Which samples a rule would keep, ids ascending; changes nothing.  Samples are ordered by
- * (forgettings, seeded hash of the id); never learned come last and so stay longest.
+ * (forgettings, mean margin falling with MEST_FORGETTING_MARGIN, seeded hash of the id); never learned
+ * come last and so stay longest.  With config.remove_class_cap a sample stays whose class has given its
+ * share already, and so does one whose class is not known, since it was not presented yet.
  * out_ids: `capacity` ids, or NULL to get only the number.  Errors: STATE, ARGUMENT.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_select(const mest_model *model,
                                                       const mest_selection *selection,
                                                       uint32_t *out_ids, uint64_t capacity,
                                                       uint64_t *out_count);
+
+/*
+ * The ids of the training set in the order in which rules take them: who would leave first comes first.
+ * What to keep of a run for the next one.  out_ids: `capacity` ids, or NULL to get only the number.
+ * O(samples log samples), no memory but the caller's.  Errors: STATE (config.samples is 0), ARGUMENT.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_order(const mest_model *model, uint32_t *out_ids,
+                                                     uint64_t capacity, uint64_t *out_count);
+
+/*
+ * An order to go by instead of this run's counts, as mest_model_order() of an earlier run gave it, or of
+ * the caller's own making: `count` different ids below config.samples, the first to leave first.  Samples
+ * that are not named leave last.  count 0: this run's counts again.  Counting goes on; rule COUNT, which
+ * asks for counts, is an error as long as there is an order, and so it is for config.remove_rule.
+ * Errors: STATE (no MEST_FORGETTING_ORDER), ARGUMENT (an id twice or too large; the order is as before).
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_order_set(mest_model *model, const uint32_t *ids,
+                                                         uint64_t count);
 
 /* -------------------------------------------------------------------------------- use it --- */
 

@@ -16,6 +16,14 @@ static int32_t first_largest(mestk_outputs o, const float *y)
     return best;
 }
 
+static float margin_of(mestk_outputs o, const float *y, int32_t label)
+{
+    int32_t other = -1;
+    for (int32_t i = 0; i < o.outputs; i++)
+        if (i != label && (other < 0 || y[(int64_t)i * o.lanes] > y[(int64_t)other * o.lanes])) other = i;
+    return other < 0 ? 0.0f : y[(int64_t)label * o.lanes] - y[(int64_t)other * o.lanes];
+}
+
 static double sum_of_exponentials(mestk_outputs o, const float *y, float largest)
 {
     double sum = 0.0;
@@ -30,7 +38,7 @@ static void zero_padding_lanes(mestk_outputs o, float *dy)
 }
 
 double mestk_cross_entropy(mestk_outputs o, const float *y, const int32_t *label, float smoothing,
-                           float scale, float *loss, uint8_t *correct, float *dy)
+                           float scale, float *loss, uint8_t *correct, float *margin, float *dy)
 {
     double total = 0.0, s = o.outputs > 1 ? (double)smoothing : 0.0;
     double elsewhere = o.outputs > 1 ? s / (o.outputs - 1) : 0.0, factor = (double)scale / o.count;
@@ -50,6 +58,7 @@ double mestk_cross_entropy(mestk_outputs o, const float *y, const int32_t *label
         loss[i] = (float)one;
         total += (double)loss[i];
         if (correct) correct[i] = best == label[i];
+        if (margin) margin[i] = margin_of(o, out, label[i]);
     }
     return total;
 }

@@ -190,7 +190,9 @@ static int set_up(scene *s)
     set_back(s);
     mest_layer *l = s->layers;
     mest_config *c = &s->config;
+    c->forgetting_flags = MEST_FORGETTING_ORDER;
     int made = mest_model_create(c, l, s->count, &s->env, &s->model) == MEST_OK;
+    c->forgetting_flags = 0;
     c->inference_only = 1;
     made &= mest_model_create(c, l, s->count, &s->env, &s->inference) == MEST_OK;
     c->inference_only = 0;

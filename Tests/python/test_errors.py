@@ -257,6 +257,9 @@ def test_every_config_field_arrives():
         remove_number=18,
         remove_fraction=0.5,
         keep_lowest=19,
+        remove_class_cap=0.75,
+        margins=True,
+        given_order=True,
     )
     struct = mest.Config(**settings).to_struct()
     assert set(settings) == set(vars(mest.Config()))
@@ -306,6 +309,7 @@ _RANGES = [
     ("importance_beta", (0.001, 0.999), (0, 1), dict(importance_gradient="ema", **_MOVES)),
     ("phase1_epochs", (1, 7), (8, None), {**_LEAVE, "remove_rule": "count"}),
     ("remove_number", (1, 2**32 - 1), (0, -1), {**_LEAVE, "remove_rule": "number"}),
+    ("remove_class_cap", (1e-6, 0.999), (0, 1), {**_LEAVE, "remove_rule": "count"}),
     ("remove_fraction", (1e-3, 0.999), (0, 1), {**_LEAVE, "remove_rule": "fraction"}),
 ]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import mest
+import reference as mest_reference
 from mest import Input, Linear
 
 
@@ -123,3 +124,152 @@ def test_counts_and_epochs_in_phase_2(given, later):
     assert (model.forgetting().events, model.forgetting().events_epoch) == (40, 40)
     assert model.begin_epoch().steps == later
     assert (model.forgetting().events, model.forgetting().events_epoch) == (40, 0)
+
+
+# ------------------------------------------------------------------- order, margins, cap, savings ---
+
+
+def remembering(samples=60, classes=3, seed=0, **config):
+    """A model of one linear layer that is presented random answers, and what was presented:
+    x (t, samples, classes) are its outputs, y (samples,) the labels."""
+    rng = np.random.default_rng(seed)
+    model = mest.Model(
+        [Input(classes), Linear(classes, bias=False)],
+        batch=samples, samples=samples, learning_rate=0.0, weight_decay=0.0, seed=seed, **config,
+    )  # fmt: skip
+    model.set_tensor(1, "weight", np.eye(classes, dtype=np.float32))
+    x = rng.normal(size=(rng.integers(1, 6), samples, classes)).astype(np.float32)
+    y = rng.integers(0, classes, samples)
+    for part in x:
+        model.step(part, y, np.arange(samples))
+    return model, x, y
+
+
+def counts_and_margins(x, y):
+    right = np.take_along_axis(x, y[None, :, None], 2)[..., 0]
+    others = np.where(np.arange(x.shape[2]) == y[:, None], -np.inf, x).max(2)
+    counts = mest_reference.forgetting(x.argmax(2) == y)
+    return counts.astype(int), (right - others).mean(0)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_order_is_by_count_then_margin(seed):
+    model, x, y = remembering(seed=seed, margins=True)
+    counts, margins = counts_and_margins(x, y)
+    order = model.order()
+    assert sorted(order) == list(range(60)), f"seed {seed}"
+    for a, b in zip(order, order[1:]):  # 16 significant bits of the margin are looked at
+        assert (counts[a], -margins[a]) <= (counts[b], -margins[b] + 1e-4), f"seed {seed}"
+    for number in (0, 1, 17, 59, 60):
+        kept = model.select("number", remove_number=number)
+        assert kept.tolist() == sorted(order[number:]), f"seed {seed}"
+    assert model.forgetting().presentations == 60 * len(x)
+
+
+def test_equals_leave_in_an_order_of_the_seed():
+    orders = []
+    for seed in range(4):
+        model = mest.Model([Input(2), Linear(2)], batch=8, samples=500, seed=seed)
+        assert sorted(model.order()) == list(range(500))
+        orders.append(model.order().tolist())
+    assert len({tuple(order) for order in orders}) == 4 and sorted(orders[0]) not in orders
+    again = mest.Model([Input(2), Linear(2)], batch=8, samples=500, seed=0)
+    assert again.order().tolist() == orders[0]
+
+
+def greedy(order, y, n, cap, first=0):
+    """Who leaves, one by one: reference for the cap."""
+    room = {c: int(np.floor(cap * np.sum(y == c) + 1e-9)) for c in set(y)}
+    gone = []
+    for i in order[first:]:
+        if len(gone) < n and room[y[i]] > 0:
+            room[y[i]] -= 1
+            gone.append(i)
+    return gone
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_class_gives_more_than_its_share(seed):
+    rng = np.random.default_rng(seed)
+    cap = float(np.float32(rng.choice([0.1, 0.25, 0.5, 0.9])))
+    model, x, y = remembering(seed=seed, margins=bool(seed % 2), remove_class_cap=cap)
+    order, counts = model.order(), counts_and_margins(x, y)[0]
+    keep = int(rng.integers(0, 60))
+    for n in (0, 1, 7, 30, 60):
+        gone = greedy(order, y, n, cap, keep)
+        kept = model.select("number", remove_number=n, keep_lowest=keep)
+        assert kept.tolist() == sorted(set(range(60)) - set(gone)), f"seed {seed} n {n}"
+    few = [i for i in greedy(order, y, 60, cap) if counts[i] <= 1]
+    kept = model.select("count", remove_count=1)
+    assert kept.tolist() == sorted(set(range(60)) - set(few)), f"seed {seed}"
+
+
+def test_a_sample_of_unknown_class_stays():
+    model = mest.Model([Input(3), Linear(3)], batch=8, samples=20, remove_class_cap=0.5)
+    model.step(np.ones((8, 3), np.float32), np.zeros(8, int), np.arange(8))
+    kept = model.select("number", remove_number=20)
+    assert len(kept) == 16 and set(range(8, 20)) <= set(kept)
+
+
+def test_an_order_of_an_earlier_run():
+    first, _, _ = remembering(seed=3, margins=True)
+    order = first.order()
+    second, _, _ = remembering(seed=4, given_order=True)
+    own = second.order()
+    second.set_order(order)
+    assert second.order().tolist() == order.tolist()
+    assert second.select("number", remove_number=20).tolist() == sorted(order[20:])
+    with pytest.raises(mest.MestError, match="COUNT"):
+        second.select("count", remove_count=1)
+    second.set_order(order[:5])  # who is not named leaves last
+    assert second.order()[:5].tolist() == order[:5].tolist()
+    for wrong in ([1, 2, 1], [60], np.array([3, 60], np.uint32)):
+        with pytest.raises(ValueError):
+            second.set_order(wrong)
+        assert second.order()[:5].tolist() == order[:5].tolist()
+    second.set_order(None)
+    assert second.order().tolist() == own.tolist()
+    with pytest.raises(mest.StateError, match="ORDER"):
+        first.set_order(order)
+
+
+def test_two_phases_by_a_given_order():
+    """Nothing needs to be counted; rule "count" is refused."""
+    settings = dict(batch=8, samples=40, epochs=6, phase1_epochs=2, given_order=True)
+    layers = [Input(4), Linear(3)]
+    model = mest.Model(layers, remove_rule="number", remove_number=15, **settings)
+    order = np.random.default_rng(0).permutation(40)
+    model.set_order(order)
+    samples = [model.begin_epoch().samples for _ in range(6)]
+    assert samples == [40, 40, 25, 25, 25, 25]
+    assert model.select().tolist() == sorted(order[15:])
+    assert model.forgetting().presentations_saved == 4 * 15
+    counted = mest.Model(layers, remove_rule="count", **settings)
+    with pytest.raises(mest.MestError, match="COUNT"):
+        counted.set_order(order)
+
+
+def test_savings():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)
+    model = two_phase(remove_rule="number", remove_number=10)
+    history = model.fit(x, y, progress=False)
+    saved, report = history.savings(), model.forgetting()
+    assert (saved.samples, saved.presentations) == (10, 30)
+    assert (report.presentations, report.presentations_saved) == (3 * 40 + 3 * 30, 30)
+    late = history.column("seconds")[3:].sum()
+    assert saved.seconds == pytest.approx(late / 3)
+    assert "30 presentations" in str(saved)
+    assert mest.History().savings().presentations == 0
+
+
+def test_memory_of_margins_cap_and_order():
+    """What the header says: 6, 2 and 4 bytes a sample, 8 a class."""
+    layers = [Input(4), Linear(4)]
+    plain = mest.plan(layers, samples=6400).forgetting_bytes
+    for extra, more in (
+        (dict(margins=True), 6 * 6400),
+        (dict(given_order=True), 4 * 6400),
+        (dict(remove_class_cap=0.5), 2 * 6400 + 64),
+    ):
+        assert mest.plan(layers, samples=6400, **extra).forgetting_bytes == plain + more

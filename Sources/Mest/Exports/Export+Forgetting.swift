@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// mest_model_forgetting, mest_model_select.
+// mest_model_forgetting, mest_model_select, mest_model_order, mest_model_order_set.
 
 import CMest
 import CMestKernels
@@ -40,6 +40,10 @@ public func mest_model_select(
             throw model.message.start("selection.remove_fraction is ").real(rule.remove_fraction).text("; use 0 to below 1")
                 .as(.argument)
         }
+        if rule.rule == MEST_REMOVE_COUNT && model.state.pointee.orderGiven {
+            throw model.message.start("selection.rule is COUNT, and the order that was set has no counts; use NUMBER or FRACTION")
+                .as(.argument)
+        }
         let chosen = Selection(model, forgetting, rule)
         var kept = 0
         for i in 0..<forgetting.samples where chosen.keeps(i) { kept &+= 1 }
@@ -55,6 +59,45 @@ public func mest_model_select(
             }
         }
         out_count.pointee = uint64(kept)
+    }
+}
+
+@c @implementation
+public func mest_model_order(
+    _ model: OpaquePointer?, _ out_ids: UnsafeMutablePointer<UInt32>?, _ capacity: UInt64,
+    _ out_count: UnsafeMutablePointer<UInt64>?
+) -> Int32 {
+    call(model) { (model) throws(Status) in
+        let forgetting = try counting(model)
+        guard let out_count else { throw null("out_count", model.message) }
+        let training = forgetting.training
+        if let out_ids {
+            if capacity < uint64(training) {
+                throw model.message.start("capacity is ").natural(capacity).text(", the training set has ")
+                    .integer(training).text(" samples").as(.argument)
+            }
+            var n = 0
+            for i in 0..<forgetting.samples where forgetting.inTraining(i) {
+                out_ids[n] = uint32(i)
+                n &+= 1
+            }
+            let order = SampleOrder(model, forgetting)
+            sort(out_ids, n) { order[int($0)] }
+        }
+        out_count.pointee = uint64(training)
+    }
+}
+
+@c @implementation
+public func mest_model_order_set(_ model: OpaquePointer?, _ ids: UnsafePointer<UInt32>?, _ count: UInt64) -> Int32 {
+    call(model) { (model) throws(Status) in
+        let forgetting = try counting(model)
+        if count > 0 && ids == nil { throw null("ids", model.message) }
+        if count > uint64(forgetting.samples) {
+            throw model.message.start("count is ").natural(count).text("; there are ").integer(forgetting.samples)
+                .text(" samples").as(.argument)
+        }
+        try model.give(order: ids, int(int64(count)), to: forgetting)
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forgetting (Toneva et al. 2019, used by MEST section 4): a sample is forgotten when it is answered
 // correctly at one presentation and wrongly at the next. Per sample one byte (count, at most 254) and
-// three or four bits, inside the planned block.
+// three or four bits, inside the planned block; more where the config asks for margins, a cap or an order.
 
 import CMest
 import CMestKernels
@@ -12,10 +12,15 @@ struct ForgettingPlaces {
     var learned = Place.none    // bit: correct at least once
     var seen = Place.none       // bit: presented at least once
     var removed = Place.none    // bit: left the training set; only for two phases
+    var marginSum = Place.none  // float a sample
+    var marginCount = Place.none // u16 a sample
+    var label = Place.none      // u16 a sample; only with a cap
+    var cut = Place.none        // u64 a class; only with a cap
+    var rank = Place.none       // u32 a sample, in a given order
 
     init() {}
 
-    init(_ cursor: inout Cursor, _ config: mest_config) {
+    init(_ cursor: inout Cursor, _ config: mest_config, classes: Int32) {
         let samples = int64(config.samples)
         let bits = (samples &+ 7) / 8
         count = cursor.take(samples)
@@ -23,7 +28,16 @@ struct ForgettingPlaces {
         learned = cursor.take(bits)
         seen = cursor.take(bits)
         removed = cursor.take(bits, if: config.phase1_epochs > 0)
+        marginSum = cursor.take(samples &* 4, if: config.tracksMargin)
+        marginCount = cursor.take(samples &* 2, if: config.tracksMargin)
+        label = cursor.take(samples &* 2, if: config.remove_class_cap > 0)
+        cut = cursor.take(int64(classes) &* 8, if: config.remove_class_cap > 0)
+        rank = cursor.take(samples &* 4, if: config.forgetting_flags & UInt32(MEST_FORGETTING_ORDER) != 0)
     }
+}
+
+extension mest_config {
+    var tracksMargin: Bool { forgetting_flags & UInt32(MEST_FORGETTING_MARGIN) != 0 }
 }
 
 /// One bit a sample.
@@ -38,8 +52,31 @@ struct Bits {
     }
 }
 
+/// Sums of margins, in the order of presentation.
+struct Margins {
+    let sum: UnsafeMutablePointer<Float>
+    let count: UnsafeMutablePointer<UInt16>  // stays at the largest, and so does the sum
+
+    func add(_ margin: Float, to i: Int) {
+        if count[i] == .max { return }
+        sum[i] += margin
+        count[i] &+= 1
+    }
+
+    func mean(_ i: Int) -> Float? { count[i] == 0 ? nil : sum[i] / Float(int(count[i])) }
+}
+
+/// Classes of the samples, as far as they were presented, and what Selection notes of each class.
+struct Classes {
+    static let unknown = UInt16.max
+    let label: UnsafeMutablePointer<UInt16>
+    let cut: UnsafeMutablePointer<UInt64>
+    let count: Int
+}
+
 struct Forgetting {
     static let most: UInt8 = 254
+    static let never = UInt8(MEST_NEVER_LEARNED)
 
     let samples: Int
     let count: UnsafeMutablePointer<UInt8>
@@ -47,6 +84,9 @@ struct Forgetting {
     let learned: Bits
     let seen: Bits
     let removed: Bits?
+    let margins: Margins?
+    let classes: Classes?
+    let ranks: UnsafeMutablePointer<UInt32>?
 
     init?(_ model: Model) {
         let places = model.state.pointee.plan.counts
@@ -57,6 +97,19 @@ struct Forgetting {
         learned = Bits(bytes: model.at(places.learned, UInt8.self))
         seen = Bits(bytes: model.at(places.seen, UInt8.self))
         removed = places.removed.exists ? Bits(bytes: model.at(places.removed, UInt8.self)) : nil
+        margins = places.marginSum.exists
+            ? Margins(sum: model.floats(places.marginSum), count: model.at(places.marginCount, UInt16.self)) : nil
+        classes = places.label.exists
+            ? Classes(
+                label: model.at(places.label, UInt16.self), cut: model.at(places.cut, UInt64.self),
+                count: int(model.state.pointee.plan.last.pointee.channels)) : nil
+        ranks = places.rank.exists ? model.at(places.rank, UInt32.self) : nil
+    }
+
+    /// Once, in a new model, whose block is zero.
+    func begin() {
+        guard let classes else { return }
+        for i in 0..<samples { classes.label[i] = Classes.unknown }
     }
 
     /// One answer of one sample. Returns whether it was forgotten: correct before, wrong now.
@@ -71,7 +124,7 @@ struct Forgetting {
 
     /// What the API tells of a sample: 255 when seen and never correct.
     func reported(_ i: Int) -> UInt8 {
-        seen[i] && !learned[i] ? UInt8(MEST_NEVER_LEARNED) : count[i]
+        seen[i] && !learned[i] ? Forgetting.never : count[i]
     }
 
     func inTraining(_ i: Int) -> Bool { !(removed?[i] ?? false) }
@@ -83,9 +136,13 @@ struct Forgetting {
         return n
     }
 
-    /// Forgets all answers, keeps who has left.
+    /// Forgets all answers, keeps who has left and what class a sample has.
     func clear() {
-        for i in 0..<samples { count[i] = 0 }
+        for i in 0..<samples {
+            count[i] = 0
+            margins?.sum[i] = 0
+            margins?.count[i] = 0
+        }
         for i in 0..<((samples &+ 7) / 8) {
             previous.bytes[i] = 0
             learned.bytes[i] = 0
@@ -116,6 +173,8 @@ extension Model {
         report.phase = state.pointee.phase
         report.events = state.pointee.forgotten
         report.events_epoch = state.pointee.forgottenInEpoch
+        report.presentations = state.pointee.presentations
+        report.presentations_saved = state.pointee.presentationsSaved
         return report
     }
 }

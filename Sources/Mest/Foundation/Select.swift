@@ -31,14 +31,14 @@ func select(rank: Int, of n: Int, bits: Int, key: (Int) -> UInt64) -> (key: UInt
     return (prefix, rank &- wanted)
 }
 
-/// Sorts in place, ascending: heapsort, no recursion, no storage.
-func sort(_ a: UnsafeMutablePointer<UInt32>, _ n: Int) {
+/// Sorts in place by key, ascending; keys differ: heapsort, no recursion, no storage.
+func sort(_ a: UnsafeMutablePointer<UInt32>, _ n: Int, by key: (UInt32) -> UInt64 = { uint64($0) }) {
     func sift(_ start: Int, _ end: Int) {
         var root = start
         while 2 &* root &+ 1 < end {
             var child = 2 &* root &+ 1
-            if child &+ 1 < end && a[child] < a[child &+ 1] { child &+= 1 }
-            if a[root] >= a[child] { return }
+            if child &+ 1 < end && key(a[child]) < key(a[child &+ 1]) { child &+= 1 }
+            if key(a[root]) >= key(a[child]) { return }
             (a[root], a[child]) = (a[child], a[root])
             root = child
         }

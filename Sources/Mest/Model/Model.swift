@@ -31,6 +31,9 @@ struct ModelState {
     var trainingSamples: UInt32 = 0  // in the training set
     var forgotten: UInt64 = 0
     var forgottenInEpoch: UInt64 = 0
+    var presentations: UInt64 = 0       // samples of training steps
+    var presentationsSaved: UInt64 = 0  // those of the epochs that began without the samples that had left
+    var orderGiven = false
 
     /// Lane blocks of the samples of this pass: what a short batch does not fill is not computed.
     var blocks: Int32
@@ -181,6 +184,7 @@ extension Model {
                 floats(n.runningVariance)[c] = 1
             }
         }
+        Forgetting(self)?.begin()
     }
 
     /// Zeroes the block from one place up to another.

@@ -49,6 +49,7 @@ struct Plan {
     var gradients = Place.none  // start of the part, to zero it at once
     var sampleLoss = Place.none
     var sampleCorrect = Place.none
+    var sampleMargin = Place.none
     var counts = ForgettingPlaces()
     var workspace = Place.none
     var tensorCount = 0         // of the workspace; they lie behind the nodes while planning
@@ -96,12 +97,20 @@ extension Plan {
         try plan.describe(layers, message)
         plan.distributeDensity()
         try plan.checkDensities(layers, message)
+        try plan.checkClasses(message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
         plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)
         return plan
+    }
+
+    /// A class is kept in 16 bits, of which the largest number means unknown.
+    private func checkClasses(_ message: Message) throws(Status) {
+        if config.remove_class_cap > 0 && last.pointee.channels > 65535 {
+            throw message.start("remove_class_cap: at most 65535 classes, not ").integer(last.pointee.channels).as(.unsupported)
+        }
     }
 
     /// L = 16 for batches above 8; below, the smallest of 1, 4, 8 that holds the batch. By the
@@ -202,12 +211,13 @@ extension Plan {
         bytes.state = cursor.offset &- start
 
         start = cursor.offset
-        if training && config.samples > 0 { counts = ForgettingPlaces(&cursor, config) }
+        if training && config.samples > 0 { counts = ForgettingPlaces(&cursor, config, classes: last.pointee.channels) }
         bytes.forgetting = cursor.offset &- start
 
         start = cursor.offset
         sampleLoss = cursor.take(int64(config.batch) &* 4)
         sampleCorrect = cursor.take(int64(config.batch))
+        sampleMargin = cursor.take(int64(config.batch) &* 4, if: counts.marginSum.exists)
         for i in 0..<count {
             let statistics = int64(nodes[i].statistics) &* 4
             nodes[i].batchMean = cursor.take(statistics, if: statistics > 0 && training)

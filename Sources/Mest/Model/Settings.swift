@@ -37,6 +37,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.recompute, MEST_RECOMPUTE_ELEMENTWISE, "recompute", "MEST_RECOMPUTE_*")
     try check.bits(config.optimizer_flags, 7, "optimizer_flags", "MEST_SGD_* and MEST_NO_DECAY_*")
     try check.bits(config.schedule_flags, 1, "schedule_flags", "MEST_SCHEDULE_BY_UPDATE")
+    try check.bits(config.forgetting_flags, 3, "forgetting_flags", "MEST_FORGETTING_MARGIN, _ORDER")
     try check.bits(config.scheme_flags, 1, "scheme_flags", "MEST_PATTERNS_*")
     try check.bits(config.mutation_flags, 7, "mutation_flags", "MEST_MUTATION_EXCLUDE_DROPPED, _ROUND_COMPAT, _NORMALISED")
 
@@ -52,6 +53,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.share(config.mutation_rate, "mutation_rate")
     try check.share(config.mutation_extra, "mutation_extra")
     try check.share(config.remove_fraction, "remove_fraction")
+    try check.share(config.remove_class_cap, "remove_class_cap")
     try check.density(config.density, "density")
 
     if config.micro_batches == 0 { config.micro_batches = 1 }
@@ -107,6 +109,15 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
 }
 
 private func resolveRemoval(_ config: mest_config, _ message: Message) throws(Status) {
+    let counts = config.samples > 0 && config.loss == MEST_LOSS_CROSS_ENTROPY
+    if config.forgetting_flags != 0 && !counts {
+        throw message.start("forgetting_flags: set samples, the size of the training set, and loss CROSS_ENTROPY")
+            .as(.argument)
+    }
+    if config.remove_class_cap > 0 && !counts {
+        throw message.start("remove_class_cap: set samples, the size of the training set, and loss CROSS_ENTROPY")
+            .as(.argument)
+    }
     if config.phase1_epochs == 0 {
         if config.remove_rule == MEST_REMOVE_NONE { return }
         throw message.start("remove_rule: set phase1_epochs, the epoch at whose start samples leave").as(.argument)

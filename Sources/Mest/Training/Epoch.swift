@@ -32,6 +32,7 @@ extension Model {
         if config.phase1_epochs > 0 && epoch == config.phase1_epochs && removeSamples() {
             report.events |= UInt32(MEST_EVENT_REMOVED)
         }
+        if config.samples > 0 { s.pointee.presentationsSaved &+= uint64(config.samples &- s.pointee.trainingSamples) }
         s.pointee.events |= report.events
 
         report.epoch = epoch
@@ -71,7 +72,7 @@ extension Model {
         var learned = false
         for i in 0..<forgetting.samples {
             if selection.keeps(i) { left &+= 1 }
-            learned = learned || forgetting.learned[i]
+            learned = learned || forgetting.learned[i] || state.pointee.orderGiven
         }
         if left == 0 || left == config.samples || !learned {
             log(MEST_LOG_WARNING) {

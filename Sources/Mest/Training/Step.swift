@@ -31,6 +31,7 @@ extension Model {
         if let update { apply(update) }
         for i in 0..<count where nodes[i].kind == .batchNorm { BatchNorm.commit(self, nodes + i, pass) }
         observe(batch)
+        s.pointee.presentations &+= uint64(batch.count)
         s.pointee.passes &+= 1
         s.pointee.lastLoss = result.loss
 
@@ -145,7 +146,8 @@ extension Model {
         let correct = at(plan.sampleCorrect, UInt8.self)
         let sum: Double
         if config.loss == MEST_LOSS_CROSS_ENTROPY {
-            sum = mestk_cross_entropy(outputs, y, batch.labels, smoothing, scale, sampleLoss, correct, dy)
+            sum = mestk_cross_entropy(
+                outputs, y, batch.labels, smoothing, scale, sampleLoss, correct, optional(plan.sampleMargin), dy)
         } else {
             sum = mestk_mean_squared_error(outputs, y, batch.targets, scale, sampleLoss, dy)
             for i in 0..<int(pass.count) { correct[i] = 0 }
@@ -163,10 +165,17 @@ extension Model {
     /// The answers of a training pass to the forgetting counts.
     private func observe(_ batch: mest_batch) {
         guard let ids = batch.ids, let forgetting = Forgetting(self) else { return }
-        let correct = at(state.pointee.plan.sampleCorrect, UInt8.self)
-        for i in 0..<int(batch.count) where forgetting.observe(int(ids[i]), correct: correct[i] != 0) {
-            state.pointee.forgotten &+= 1
-            state.pointee.forgottenInEpoch &+= 1
+        let plan = state.pointee.plan
+        let correct = at(plan.sampleCorrect, UInt8.self)
+        let margin = optional(plan.sampleMargin)
+        for i in 0..<int(batch.count) {
+            let id = int(ids[i])
+            if forgetting.observe(id, correct: correct[i] != 0) {
+                state.pointee.forgotten &+= 1
+                state.pointee.forgottenInEpoch &+= 1
+            }
+            if let margin { forgetting.margins?.add(margin[i], to: id) }
+            if let labels = batch.labels { forgetting.classes?.label[id] = UInt16(truncatingIfNeeded: labels[i]) }
         }
     }
 }

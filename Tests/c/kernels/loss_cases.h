@@ -13,21 +13,24 @@ static void test_loss(int lanes, int count, int outputs, float smoothing)
     float *y = random_tensor(s, count, 0), *dy = floats(mestk_values(s)), *loss = floats(count), *target = random_floats((int64_t)count * outputs);
     float *probability = floats((int64_t)count * outputs);
     for (int64_t i = 0; i < mestk_values(s); i++) y[i] *= 5;
+    float *margin = floats(count);
     int32_t *label = get(count * 4);
     uint8_t *correct = get(count);
     for (int i = 0; i < count; i++) label[i] = below(outputs);
     float *py = plain_floats(s, y, count);
-    double total = mestk_cross_entropy(o, y, label, smoothing, 0.5f, loss, correct, dy), want_total = 0;
+    double total = mestk_cross_entropy(o, y, label, smoothing, 0.5f, loss, correct, margin, dy), want_total = 0;
     mestk_softmax(o, y, probability);
     float *pdy = plain_floats(s, dy, count);
-    int ok = padding_is_zero(s, count, dy), ok_soft = 1, ok_correct = 1;
+    int ok = padding_is_zero(s, count, dy), ok_soft = 1, ok_correct = 1, ok_margin = 1;
     for (int i = 0; i < count; i++) {
         const float *v = py + i * outputs;
         double sum = 0, one = 0;
         int best = 0;
+        float other = -INFINITY;
         for (int k = 0; k < outputs; k++) {
             sum += exp(v[k]);
             if (v[k] > v[best]) best = k;
+            if (k != label[i] && v[k] > other) other = v[k];
         }
         for (int k = 0; k < outputs; k++) {
             double on = outputs == 1 ? 1 : k == label[i] ? 1 - smoothing : smoothing / (outputs - 1);
@@ -38,13 +41,15 @@ static void test_loss(int lanes, int count, int outputs, float smoothing)
         }
         ok &= fabs(loss[i] - one) < 1e-5;
         ok_correct &= correct[i] == (best == label[i]);
+        ok_margin &= margin[i] == (outputs == 1 ? 0 : v[label[i]] - other);
         want_total += one;
     }
     check(ok && fabs(total - want_total) < 1e-5 * count, "cross-entropy", name);
     mark(loss, count), mark(pdy, (int64_t)count * outputs), mark(probability, (int64_t)count * outputs);
     check(ok_soft, "softmax", name);
     check(ok_correct, "correct", name);
-    check(mestk_cross_entropy(o, y, label, smoothing, 0.5f, loss, NULL, NULL) == total, "cross-entropy alone", name);
+    check(ok_margin, "margin", name);
+    check(mestk_cross_entropy(o, y, label, smoothing, 0.5f, loss, NULL, NULL, NULL) == total, "cross-entropy alone", name);
     total = mestk_mean_squared_error(o, y, target, 0.5f, loss, dy);
     free(pdy);
     pdy = plain_floats(s, dy, count);
@@ -60,7 +65,7 @@ static void test_loss(int lanes, int count, int outputs, float smoothing)
         want_total += one;
     }
     check(ok && fabs(total - want_total) < 1e-4 * count, "mean squared error", name);
-    free(y), free(dy), free(loss), free(target), free(probability), free(label), free(correct), free(py), free(pdy);
+    free(y), free(dy), free(loss), free(target), free(probability), free(label), free(margin), free(correct), free(py), free(pdy);
 }
 
 static float float_of(uint32_t bits)

@@ -66,7 +66,7 @@ from .reports import (
     Progress,
     StepReport,
 )
-from .training import EpochRecord, History
+from .training import EpochRecord, History, Savings
 
 __version__ = "0.1.0"
 
@@ -96,6 +96,6 @@ __all__ = [
     "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool", "History", "Input",
     "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory",
     "MestArgumentError", "MestError", "MestMemoryError", "Model", "MutationReport", "Plan",
-    "Progress", "ReLU", "ShapeError", "StateError", "StepReport", "TENSORS", "UnsupportedError",
-    "VersionError", "ds_cnn", "errors", "mlp", "plan", "resnet", "show_versions", "vgg",
+    "Progress", "ReLU", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", 
+    "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan", "resnet", "show_versions", "vgg",
 ]  # fmt: skip

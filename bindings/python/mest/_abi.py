@@ -31,6 +31,7 @@ MEST_SCHEME_DEFAULT, MEST_SCHEME_UNSTRUCTURED = 0, 1
 MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16 = 2, 3, 4
 MEST_SCHEME_PATTERN, MEST_SCHEME_NM24, MEST_SCHEME_FAN_IN = 5, 6, 7
 MEST_PATTERNS_CODE8 = 1
+MEST_FORGETTING_MARGIN, MEST_FORGETTING_ORDER = 1, 2
 MEST_ACTIVATIONS_F32 = 0
 MEST_ACTIVATIONS_BF16 = 1
 MEST_RECOMPUTE_NONE = 0
@@ -137,6 +138,8 @@ class mest_config(Struct):
         *_fields(u32, "remove_count remove_number"),
         ("remove_fraction", f32),
         ("keep_lowest", u32),
+        ("remove_class_cap", f32),
+        ("forgetting_flags", u32),
         ("activations", i32),
         ("recompute", i32),
         ("scheme", i32),
@@ -246,7 +249,7 @@ class mest_forgetting_report(Struct):
         *_fields(
             u32, "struct_size samples seen learned never_learned unforgettable training phase"
         ),
-        *_fields(u64, "events events_epoch"),
+        *_fields(u64, "events events_epoch presentations presentations_saved"),
         ("histogram", u32 * MEST_FORGETTING_BINS),
     ]
 
@@ -301,6 +304,8 @@ PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
         [model, POINTER(mest_mutation_report), POINTER(mest_mutation_layer), u32],
     ),
     "mest_model_forgetting": (i32, [model, POINTER(mest_forgetting_report), address, u64]),
+    "mest_model_order": (i32, [model, address, u64, POINTER(u64)]),
+    "mest_model_order_set": (i32, [model, address, u64]),
     "mest_model_select": (i32, [model, POINTER(mest_selection), address, u64, POINTER(u64)]),
     "mest_model_predict": (i32, [model, address, u64, u32, address, u64]),
     "mest_model_evaluate": (i32, [model, POINTER(mest_batch), POINTER(mest_evaluation)]),

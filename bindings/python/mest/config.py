@@ -44,6 +44,10 @@ _FLAGS: Dict[str, Tuple[Tuple[str, bool, int], ...]] = {
         ("round_compat", True, _abi.MEST_MUTATION_ROUND_COMPAT),
         ("normalised", True, _abi.MEST_MUTATION_NORMALISED),
     ),
+    "forgetting_flags": (
+        ("margins", True, _abi.MEST_FORGETTING_MARGIN),
+        ("given_order", True, _abi.MEST_FORGETTING_ORDER),
+    ),
 }
 
 _KINDS: Dict[str, Any] = {name: kind for name, kind, *_ in _abi.mest_config._fields_}
@@ -51,7 +55,7 @@ _KINDS: Dict[str, Any] = {name: kind for name, kind, *_ in _abi.mest_config._fie
 # Where the library reads 0 as "the default", a 0 written here would silently become another number.
 _NOT_ZERO = (
     "batch micro_batches gradient_chunks schedule_gamma density mutation_every mutation_rate "
-    "mutation_extra importance_beta"
+    "mutation_extra importance_beta remove_class_cap"
 ).split()
 
 # What other libraries call it, where spelling alone would not lead there.
@@ -206,6 +210,11 @@ class Config:
       remove_number = 0        samples; from 1 on for "number"
       remove_fraction = 0.0    [0, 1), above 0 for "fraction"
       keep_lowest = 0          samples: this many of the least forgotten stay all the same
+      remove_class_cap = None  (0, 1): most that may leave of one class, a share of its samples;
+                               None: no cap.  2 bytes a sample, 8 a class
+      margins = False          of samples forgotten as often those with the larger mean margin (the
+                               label's output minus the largest other) leave first.  6 bytes a sample
+      given_order = False      room for Model.set_order.  4 bytes a sample
     """
 
     seed: int = 0
@@ -265,6 +274,9 @@ class Config:
     remove_number: int = 0
     remove_fraction: float = 0.0
     keep_lowest: int = 0
+    remove_class_cap: Optional[float] = None
+    margins: bool = False
+    given_order: bool = False
 
     def to_struct(self) -> Any:
         """The mest_config.  ValueError for a word or number that cannot be meant."""

@@ -197,6 +197,32 @@ class Model(Tensors):
         )
         return ids[: count.value].copy()
 
+    def order(self) -> NDArray[np.uint32]:
+        """Ids of the training set in the order in which samples leave: the least forgotten first.
+
+        `np.save("order.npy", model.order())` keeps it for a later run: see `set_order`.
+        """
+        ids = np.zeros(self.config.samples or 0, np.uint32)
+        count = ctypes.c_uint64()
+        self._call(self._lib.mest_model_order, arrays.address(ids), ids.size, ctypes.byref(count))
+        return ids[: count.value].copy()
+
+    def set_order(self, ids: Optional[ArrayLike]) -> None:
+        """Samples leave in this order from now on, not by this run's counts; None: by the counts.
+
+        ids: as `order` of an earlier run gave it, or an order of your own: different numbers below
+        Config.samples, the first to leave first; samples not named leave last.  Needs
+        Config.given_order; not with remove_rule "count".
+        """
+        order = np.zeros(0, np.uint32)
+        if ids is not None:
+            order = arrays.indices(ids, np.uint32, self.config.samples or 0, "ids")
+        self._call(
+            self._lib.mest_model_order_set,
+            arrays.address(order) if order.size else None,
+            order.size,
+        )
+
     # ------------------------------------------------------------------------------- use it ---
 
     def predict(self, x: ArrayLike) -> Floats:

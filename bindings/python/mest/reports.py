@@ -108,6 +108,8 @@ class ForgettingReport:
     phase: int
     events: int
     events_epoch: int
+    presentations: int  # samples of training steps, each as often as it was given
+    presentations_saved: int  # of samples that had left, in the epochs begun since
     counts: NDArray[np.uint8]
     histogram: NDArray[np.uint32]
 

@@ -42,6 +42,7 @@ class EpochRecord:
     forgotten: int  # samples answered wrongly that were right before
     samples: int  # in the training set
     removed: int  # samples that left it at the beginning of this epoch
+    absent: int  # samples that have left it, then or before
     seconds: float  # of training, without validation
 
     def __str__(self) -> str:
@@ -60,6 +61,22 @@ class EpochRecord:
         return line + f"  {self.seconds:.2f} s"
 
 
+@dataclass(frozen=True)
+class Savings:
+    """What training on fewer samples saved.  seconds: as if those that left had taken as long to
+    present as the ones that stayed, epoch by epoch."""
+
+    samples: int  # that had left in the end
+    presentations: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.samples:,} samples left the training set: {self.presentations:,} presentations "
+            f"and {self.seconds:.1f} s saved"
+        )
+
+
 class History(List[EpochRecord]):
     """Records of `fit`, one an epoch: history[-1].loss, history.column("density")."""
 
@@ -68,6 +85,14 @@ class History(List[EpochRecord]):
         known = [field.name for field in fields(EpochRecord)]
         arrays.one_word("name", name, known)
         return np.array([getattr(record, name) for record in self])
+
+    def savings(self) -> "Savings":
+        """What these epochs saved because samples had left the training set."""
+        return Savings(
+            samples=max((record.absent for record in self), default=0),
+            presentations=sum(record.absent for record in self),
+            seconds=sum(record.seconds * record.absent / record.samples for record in self),
+        )
 
     def __str__(self) -> str:
         return "\n".join(map(str, self))
@@ -200,6 +225,7 @@ def _train_epoch(
         forgotten=model.forgetting().events_epoch if data.counted else 0,
         samples=len(order),
         removed=len(data.x) - len(order) if begun.removed else 0,
+        absent=len(data.x) - len(order),
         seconds=seconds,
     )
 
