@@ -34,8 +34,10 @@ static int32_t block_for(int32_t l1_block, int64_t pass, const mestk_weights *w,
     return (int32_t)(n < l1_block ? l1_block : n < limit ? n : limit);
 }
 
-/* The vector path knows 1, 2, 4 rows. */
-static int32_t computed_rows(mestk_shape s) { return mestk_tile_h(s) == 3 ? 4 : mestk_tile_h(s); }
+static int32_t computed_rows(mestk_shape s) { return mestk_computed_rows(mestk_tile_h(s)); }
+
+/* Columns of a slab whose rows are whole lines of 16 values. */
+static int32_t line_columns(int32_t columns, int32_t lanes) { return lanes == 8 ? columns + columns % 2 : columns; }
 
 /* Few lanes: floats of a row of so many columns, as whole vectors. */
 static int32_t row_floats(int32_t columns, int32_t lanes)
@@ -56,14 +58,15 @@ static conv_slab forward_slab(const mestk_conv *g)
                    .row_stride = g->stride_h, .row_phases = mestk_min(g->stride_h, g->kernel_h)};
     s.rows = (computed - 1) * g->stride_h + g->kernel_h;
     s.columns = mestk_few_lanes(g->out) ? forward_row_floats(g) / g->out.lanes : mestk_tiles_x(g->out) * 4;
-    s.columns += (g->kernel_w - 1) / g->stride_w;
+    s.columns = line_columns(s.columns + (g->kernel_w - 1) / g->stride_w, g->out.lanes);
     return finish(s);
 }
 
 static int32_t forward_l1_block(const mestk_conv *g)
 {
     conv_slab s = forward_slab(g);
-    int32_t columns = mestk_few_lanes(g->out) ? mestk_min(forward_row_floats(g), FEW_FLOATS) / g->out.lanes : 4;
+    int32_t columns = mestk_few_lanes(g->out) ? mestk_min(forward_row_floats(g), FEW_FLOATS) / g->out.lanes
+                                              : 64 / g->out.lanes;
     return channels_in_l1((int64_t)s.rows * s.phases * (columns + (g->kernel_w - 1) / g->stride_w), g->in);
 }
 
@@ -74,11 +77,11 @@ static int32_t backward_row_floats(const mestk_conv *g)
 
 static conv_slab backward_slab(const mestk_conv *g)
 {
-    int32_t few = mestk_few_lanes(g->in), th = few ? computed_rows(g->in) : mestk_tile_h(g->in);
+    int32_t few = mestk_few_lanes(g->in);
     int32_t columns = few ? backward_row_floats(g) / g->in.lanes : mestk_class_fours(g->in, g->stride_w);
     conv_slab s = {.picture = g->out, .stride = 1, .phases = 1, .row_stride = 1, .row_phases = 1};
-    s.rows = mestk_slab_rows(th, g->stride_h, g->kernel_h);
-    s.columns = mestk_slab_columns(columns, g->stride_w, g->kernel_w);
+    s.rows = mestk_slab_rows(computed_rows(g->in), g->stride_h, g->kernel_h);
+    s.columns = line_columns(mestk_slab_columns(columns, g->stride_w, g->kernel_w), g->in.lanes);
     return finish(s);
 }
 
@@ -93,32 +96,33 @@ static conv_slab inner_slab(const mestk_conv *g)
 
 static int32_t backward_l1_block(const mestk_conv *g)
 {
-    int32_t few = mestk_few_lanes(g->in), rows = few ? mestk_ceil_div(computed_rows(g->in), g->stride_h) : 2;
+    int32_t few = mestk_few_lanes(g->in);
+    int32_t rows = g->in.lanes < 16 ? mestk_ceil_div(computed_rows(g->in), g->stride_h) : 2;
     int32_t columns = few ? mestk_min(backward_row_floats(g), FEW_FLOATS) / g->in.lanes : 4;
     int64_t lines = (int64_t)(rows + (g->kernel_h - 1) / g->stride_h) * (columns + (g->kernel_w - 1) / g->stride_w);
     return channels_in_l1(lines, g->out);
 }
 
-/* What a task has in the making: a tile of y, or dx of a unit; of few lanes a strip of y, or of dx and x. */
+/* What a task has in the making: 16 lines of y, or dx of a unit, 8; of few lanes a strip of y, or of dx and x. */
 static int64_t forward_chains(const mestk_conv *g)
 {
-    int64_t values = mestk_few_lanes(g->out) ? computed_rows(g->out) * forward_row_floats(g) : 16 * g->out.lanes;
+    int64_t values = mestk_few_lanes(g->out) ? computed_rows(g->out) * forward_row_floats(g) : 16 * 16;
     return mestk_round16(g->out.channels * values);
 }
 static int64_t backward_chains(const mestk_conv *g)
 {
     if (mestk_few_lanes(g->in)) return 2 * inner_slab(g).floats;
-    return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes);
+    return (int64_t)g->in.channels * 8 * 16;
 }
 
 /* Sums of a strip: two of y, or that of dx and those of dx times what two batch norms read. */
 static int64_t forward_lines(const mestk_conv *g)
 {
-    return mestk_few_lanes(g->out) ? 0 : (int64_t)g->out.channels * 2 * g->out.lanes;
+    return mestk_few_lanes(g->out) ? 0 : (int64_t)g->out.channels * 2 * 16;
 }
 static int64_t backward_lines(const mestk_conv *g)
 {
-    return mestk_few_lanes(g->in) ? 0 : mestk_round16((int64_t)g->in.channels * 3 * g->in.lanes);
+    return mestk_few_lanes(g->in) ? 0 : (int64_t)g->in.channels * 3 * 16;
 }
 
 static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)

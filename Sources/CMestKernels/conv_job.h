@@ -61,7 +61,7 @@ struct mestk_conv_job {
     conv_entry *stream;
     int32_t streamed, block_channels, blocks, classes;
     /* Of each worker: what is unfinished between two blocks of channels (forward: a tile of y; backward: dx
-     * of a unit), and a strip's sums as lines [channel][which][lane]. */
+     * of a unit), and a strip's sums as lines [channel][which][16]. */
     float *chains, *lines;
     mestk_word *packed; /* the strip that is in the slab, + 1 */
     int64_t chain_floats, line_floats;
@@ -89,7 +89,11 @@ MESTK_INLINE int32_t mestk_take_strip(const mestk_conv_job *job, int32_t task, i
     return task % strips > 0 && before == task;
 }
 
-/* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
+/* Of a tile's rows; vector paths know 1, 2 and 4. */
+MESTK_INLINE int32_t mestk_computed_rows(int32_t rows) { return rows == 3 ? 4 : rows; }
+
+/* Few lanes make vectors of neighbouring pixels, whatever their number (conv_rows.h); more are a line of 16 values, or
+ * half of one (conv_lines.h). */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
 /* Backward: number of a class of pixels, a and b (slab.h) that of rows and that of columns.  Those that no tap

@@ -160,11 +160,11 @@ static void V(depthwise_forward)(const mestk_depthwise_job *job, int32_t strip, 
             squares[h] = a.squares;
         }
         if (!job->sums) continue;
-#if LANES < 8
+#if LANES < 16
         if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, job->count, job->y, job->y, job->sums);
         else V(strip_sums)(s, strip, c, job->count, job->y, job->y, job->sums);
 #else
-        V(reduce_samples)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
+        V(reduce_samples)(sum, squares, LANES, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
                           job->sums + ((int64_t)strip * s.channels + c) * 2);
 #endif
     }
@@ -354,7 +354,7 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
             for (int n = 0; n < 2; n++) dot[n][h] = a.dot[n];
         }
         for (int n = 0; n < 2 && to->dx && to->normed[n]; n++) {
-#if LANES < 8
+#if LANES < 16
             if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
             else V(strip_sums)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
 #else

@@ -11,10 +11,11 @@
 #include "conv_few.h"
 #endif
 #if LANES <= LEVEL_VECTOR_LANES
-#if LANES >= 8
-#include "conv_pack.h"
-#include "conv_forward.h"
-#include "conv_backward.h"
+#if LANES == 16
+#define SAMPLES 8
+#include "conv_lines.h"
+#define SAMPLES 16
+#include "conv_lines.h"
 #endif
 #include "depthwise_vector.h"
 #if !STORED_BF16
