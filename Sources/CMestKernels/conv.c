@@ -39,7 +39,7 @@ static int32_t flat_strips(const mestk_conv *g)
     return mestk_max(1, FLAT_FLOATS / (mestk_tiles_x(g->in) * tile_values(g->in)));
 }
 
-static int32_t forward_rows(const mestk_conv *g) { return flat_strips(g) ? 1 : mestk_computed_rows(g->out); }
+static int32_t forward_rows(const mestk_conv *g) { return flat_strips(g) ? 1 : mestk_computed_rows(mestk_tile_h(g->out)); }
 
 static int32_t forward_row_floats(const mestk_conv *g)
 {
@@ -59,39 +59,40 @@ static int32_t forward_l1_block(const mestk_conv *g)
 {
     conv_slab s = forward_slab(g);
     int32_t pass = mestk_min(forward_row_floats(g), flat_strips(g) ? FLAT_FLOATS : FEW_FLOATS);
-    int32_t columns = mestk_few_lanes(g->out) ? pass / g->out.lanes : 4;
+    int32_t columns = (mestk_few_lanes(g->out) ? pass : 64) / g->out.lanes;
     return channels_in_l1((int64_t)s.rows * s.phases * (columns + (g->kernel_w - 1) / g->stride_w), g->in);
 }
 
 static int32_t backward_l1_block(const mestk_conv *g)
 {
-    int32_t few = mestk_few_lanes(g->in), rows = few ? mestk_ceil_div(mestk_computed_rows(g->in), g->stride_h) : 2;
+    int32_t few = mestk_few_lanes(g->in);
+    int32_t rows = g->in.lanes < 16 ? mestk_ceil_div(mestk_computed_rows(mestk_tile_h(g->in)), g->stride_h) : 2;
     int32_t columns = few ? mestk_min(mestk_backward_row_floats(g), FEW_FLOATS) / g->in.lanes : 4;
     int64_t lines = (int64_t)(rows + (g->kernel_h - 1) / g->stride_h) * (columns + (g->kernel_w - 1) / g->stride_w);
     return channels_in_l1(lines, g->out);
 }
 
-/* What a task has in the making: a tile of y, or dx of a unit; of few lanes a strip of y, or of dx and x. */
+/* What a task has in the making: 16 lines of y, or dx of a unit, 8; of few lanes a strip of y, or of dx and x. */
 static int64_t forward_chains(const mestk_conv *g)
 {
-    int64_t values = 16 * g->out.lanes;
+    int64_t values = 16 * 16;
     if (mestk_few_lanes(g->out)) values = forward_rows(g) * forward_row_floats(g);
     return mestk_round16(g->out.channels * values);
 }
 static int64_t backward_chains(const mestk_conv *g)
 {
     if (mestk_few_lanes(g->in)) return 2 * mestk_inner_slab(g).floats;
-    return mestk_round16((int64_t)g->in.channels * 8 * g->in.lanes);
+    return (int64_t)g->in.channels * 8 * 16;
 }
 
 /* Sums of a strip: two of y, or that of dx and those of dx times what two batch norms read. */
 static int64_t forward_lines(const mestk_conv *g)
 {
-    return mestk_few_lanes(g->out) ? 0 : (int64_t)g->out.channels * 2 * g->out.lanes;
+    return mestk_few_lanes(g->out) ? 0 : (int64_t)g->out.channels * 2 * 16;
 }
 static int64_t backward_lines(const mestk_conv *g)
 {
-    return mestk_few_lanes(g->in) ? 0 : mestk_round16((int64_t)g->in.channels * 3 * g->in.lanes);
+    return mestk_few_lanes(g->in) ? 0 : (int64_t)g->in.channels * 3 * 16;
 }
 
 static int32_t backward_groups(const mestk_conv *g, int32_t gradient_chunks)
@@ -256,7 +257,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     conv_run run = {&job, 0, mestk_kernels_of(k->level)->conv_backward[g->in.format][mestk_lane_index(g->in.lanes)]};
     job.gradient = finishes_in_epilogue(g) ? dx : &plain;
     job.inner = mestk_inner_slab(g);
-    job.rows = mestk_computed_rows(g->in);
+    job.rows = mestk_computed_rows(mestk_tile_h(g->in));
     job.row_floats = mestk_backward_row_floats(g);
     job.classes = mestk_classes(g);
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * g->stride_h * g->stride_w, w, w->rows);

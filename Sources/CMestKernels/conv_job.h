@@ -43,7 +43,7 @@ struct mestk_conv_job {
     conv_entry *stream;
     int32_t streamed, block_channels, blocks, classes;
     /* Of each worker: what is unfinished between two blocks of channels (forward: a tile of y; backward: dx
-     * of a unit), and a strip's sums as lines [channel][which][lane]. */
+     * of a unit), and a strip's sums as lines [channel][which][16]. */
     float *chains, *lines;
     mestk_word *packed; /* the strip that is in the slab, + 1 */
     int64_t chain_floats, line_floats;

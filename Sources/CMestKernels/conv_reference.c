@@ -15,11 +15,12 @@
  *             groups = min(gradient_chunks, strips) runs as equal as can be.  Within a strip the pixels
  *             that meet tap (ky, kx) are those rows and columns of x with (q + pad - k) divisible by
  *             the stride.
- *             8 and 16 lanes: a unit is up to 2 such rows, neighbours in that list, by up to 4 such
- *             columns (stride 1: half a tile).  Units go columns first to last, rows top to bottom
- *             within.  In a unit each lane is one chain of fma from +0, dy * x, over the unit's pixels
- *             in row-major order; each octet of lanes is reduced by the lane tree and added to the
- *             group's partial sum, octet 0 first.
+ *             8 and 16 lanes: a unit is up to 4 such rows of 8 lanes (stride 1: a tile) or 2 of 16 (half a
+ *             tile), neighbours in that list, by up to 4 such columns.  Units go columns first to last, rows
+ *             top to bottom within.  A line is 16 values: one pixel of 16 lanes, two columns of 8.  In a unit
+ *             each value of a line is one chain of fma from +0, dy * x, over the unit's lines in
+ *             row-major order; each octet is reduced by the lane tree and added to the group's partial
+ *             sum, octet 0 first.
  *             1 and 4 lanes: a unit is all such rows of the strip (up to 4) by up to 4 such columns
  *             (stride 1: a tile).  Units go columns first to last.  In a unit each lane of each column
  *             is one chain of fma from +0, dy * x, from row to row; of the values side by side in a row
@@ -36,7 +37,6 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
                                int32_t lanes, double *sums)
 {
     int32_t th = mestk_tile_h(s), tw = mestk_tile_w(s), ty = mestk_tiles_y(s), y0 = strip % ty * th;
-    int32_t chains = mestk_sum_lanes(s.lanes);
     float sum[16] = {0}, dot[16] = {0}, out[2] = {0};
     for (int32_t t = 0; t < mestk_tiles_x(s); t++) {
         for (int32_t p = 0; p < th * tw; p++) {
@@ -44,15 +44,15 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
             if (y >= s.height || x >= s.width) continue;
             int64_t at = mestk_line(s, strip / ty, channel, y, x);
             for (int32_t l = 0; l < lanes; l++) {
-                int32_t i = (p * s.lanes + l) % chains;
+                int32_t i = (p * s.lanes + l) % 16;
                 float a = mestk_get(v, s.format, at + l);
                 sum[i] += a;
                 dot[i] = mestk_fma_inline(a, mestk_get(other, s.format, at + l), dot[i]);
             }
         }
     }
-    mestk_add_line(&out[0], sum, chains);
-    mestk_add_line(&out[1], dot, chains);
+    mestk_add_line(&out[0], sum, 16);
+    mestk_add_line(&out[1], dot, 16);
     sums[0] = (double)out[0];
     sums[1] = (double)out[1];
 }
@@ -107,11 +107,14 @@ typedef struct unit {
 } unit;
 
 /* What a dot product over a unit is made of: chains, each of them several pixels of one lane. */
-static int32_t chain_of(int32_t pixel, int32_t lane, int32_t lanes) { return lanes < 8 ? pixel % 4 * lanes + lane : lane; }
+static int32_t chain_of(int32_t pixel, int32_t lane, int32_t lanes)
+{
+    return lanes < 8 ? pixel % 4 * lanes + lane : pixel * lanes % 16 + lane;
+}
 
 static void add_dot(float *sum, const float *dot, int32_t lanes)
 {
-    if (lanes >= 8) mestk_add_line(sum, dot, lanes);
+    if (lanes >= 8) mestk_add_line(sum, dot, 16);
     else for (int32_t i = 0; i < 4 * lanes; i += 4) *sum += mestk_sum4(dot + i);
 }
 
@@ -190,7 +193,7 @@ void mestk_conv_backward_reference(const mestk_conv_job *job, int32_t task, int3
     int32_t th = mestk_tile_h(g->in), rows_of_tiles = mestk_tiles_y(g->in);
     int32_t block = task / rows_of_tiles, y0 = task % rows_of_tiles * th;
     int32_t width = mestk_tiles_x(g->in) * mestk_tile_w(g->in), sh = g->stride_h, sw = g->stride_w;
-    int32_t high = mestk_few_lanes(g->in) ? 4 : 2;
+    int32_t high = g->in.lanes < 16 ? 4 : 2;
     (void)worker;
     for (int32_t b = 0; b < sw; b++) {
         for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, b); x < width; x += 4 * sw) {

@@ -17,7 +17,7 @@ static void plan_few_forward(mestk_depthwise_job *job)
 {
     const mestk_conv *g = job->g;
     job->slab = mestk_forward_slab(g);
-    job->rows = mestk_computed_rows(g->out);
+    job->rows = mestk_computed_rows(mestk_tile_h(g->out));
     job->row_floats = mestk_forward_row_floats(g);
     take_channels(job, job->slab.channel + job->rows * job->row_floats);
     job->work_floats = job->slab_floats + mestk_round16((int64_t)job->together * job->rows * job->row_floats);
@@ -28,7 +28,7 @@ static void plan_few_backward(mestk_depthwise_job *job)
     const mestk_conv *g = job->g;
     job->slab = mestk_backward_slab(g);
     job->inner = mestk_inner_slab(g);
-    job->rows = mestk_computed_rows(g->in);
+    job->rows = mestk_computed_rows(mestk_tile_h(g->in));
     job->row_floats = mestk_backward_row_floats(g);
     take_channels(job, job->slab.channel + 2 * job->inner.channel);
     job->work_floats = job->slab_floats + 2 * job->inner_floats + (int64_t)g->kernel_h * g->kernel_w * 16;

@@ -104,7 +104,7 @@ static void backward_tap(const mestk_depthwise_job *job, int32_t block, int32_t 
     int32_t sh = g->stride_h, sw = g->stride_w, width = mestk_tiles_x(g->in) * mestk_tile_w(g->in);
     int32_t end = mestk_min(y0 + mestk_tile_h(g->in), g->in.height);
     int32_t first_y = mestk_first_of_class(y0, g->pad_h, sh, tap / g->kernel_w % sh);
-    int32_t L = g->in.lanes, chains = mestk_sum_lanes(L), columns = L < 8 ? 16 / L : 4;
+    int32_t L = g->in.lanes, chains = L < 8 ? 16 : L, columns = L < 8 ? 16 / L : 4;
     float dot[16] = {0}, line[16], d[16];
     for (int32_t x = mestk_first_of_class(0, g->pad_w, sw, tap % g->kernel_w % sw); x < width; x += columns * sw) {
         for (int32_t y = first_y; y < end; y += sh) {

@@ -5,6 +5,22 @@
  * of a row side by side; kernels of 3 x 3 with stride 1 have their loops over taps unrolled.
  */
 
+/* Eight lanes: the 16 chains of sums (operand.h) are those of two neighbouring pixels, where rows of tiles are pairs.
+ * Rows that are none are summed afterwards. */
+#define SIDE (LANES == 8 ? 2 : 1)
+VEC_INLINE int32_t V(depthwise_sums_later)(mestk_shape s) { return mestk_tile_w(s) % SIDE != 0; }
+
+static void V(depthwise_sum_later)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const stored *v,
+                                   const stored *other, double *sums)
+{
+#if LANES < 16
+    if (mestk_tile_index(s) == 3) V_OF(strip_sums, 16)(s, strip, c, count, v, other, sums);
+    else V(strip_sums)(s, strip, c, count, v, other, sums);
+#else
+    (void)s, (void)strip, (void)c, (void)count, (void)v, (void)other, (void)sums;
+#endif
+}
+
 /* What one channel is copied to: lines [rows][columns], row 0 at picture row `top`, picture column x at
  * column x + shift. */
 typedef struct V(depthwise_slab) {
@@ -72,7 +88,7 @@ typedef struct V(depthwise_out) {
     const float *w;
     stored *y;             /* of the tile's first pixel and the channel */
     int32_t ahead;
-    vec start, sum, squares;
+    vec start, sum[SIDE], squares[SIDE];
 } V(depthwise_out);
 
 VEC_INLINE void V(depthwise_tap)(const float *x, int64_t down, int64_t right, vec weight, vec *y, const int rows)
@@ -106,8 +122,8 @@ VEC_INLINE void V(depthwise_outputs)(const mestk_depthwise_job *job, V(depthwise
     UNROLL for (int i = 0; i < rows * 4; i++) {
         if (!whole && (i / 4 >= valid_rows || i % 4 >= valid_columns)) continue;
         vec v = round_stored(y[i]);
-        a->sum += v;
-        a->squares = vec_fma(v, v, a->squares);
+        a->sum[i % SIDE] += v;
+        a->squares[i % SIDE] = vec_fma(v, v, a->squares[i % SIDE]);
     }
 }
 
@@ -139,23 +155,26 @@ static void V(depthwise_forward)(const mestk_depthwise_job *job, int32_t strip, 
                               .columns = job->slab_columns, .top = y0 * g->stride_h - g->pad_h, .shift = g->pad_w};
     vec_zero_lines(slab.lines, (int64_t)slab.rows * slab.columns);
     for (int32_t c = 0; c < s.channels; c++) {
-        vec sum[PARTS], squares[PARTS];
+        vec sum[PARTS * SIDE], squares[PARTS * SIDE];
         V(depthwise_pack)(g->in, &slab, job->x, block, c);
         for (int h = 0; h < PARTS; h++) {
             V(depthwise_out) a = {.slab = slab.lines + h * WIDTH, .row = (int64_t)slab.columns * LANES,
                                   .w = job->w + (int64_t)c * taps,
                                   .y = (stored *)job->y + mestk_line(s, block, c, y0, 0) + h * WIDTH,
-                                  .ahead = V(depthwise_looks_ahead)(s), .start = (vec)(job->start ? job->start[c] : 0.0f),
-                                  .sum = vec_zero(), .squares = vec_zero()};
+                                  .ahead = V(depthwise_looks_ahead)(s), .start = (vec)(job->start ? job->start[c] : 0.0f)};
+            for (int i = 0; i < SIDE; i++) a.sum[i] = a.squares[i] = vec_zero();
             a.down = g->stride_h * a.row;
             a.right = g->stride_w * LANES;
             if (three) V(depthwise_forward_channel)(job, &a, y0, 1);
             else V(depthwise_forward_channel)(job, &a, y0, 0);
-            sum[h] = a.sum;
-            squares[h] = a.squares;
+            for (int i = 0; i < SIDE; i++) sum[h + i] = a.sum[i], squares[h + i] = a.squares[i];
         }
         if (!job->sums) continue;
-        V(reduce_samples)(sum, squares, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
+        if (V(depthwise_sums_later)(s)) {
+            V(depthwise_sum_later)(s, strip, c, job->count, job->y, job->y, job->sums);
+            continue;
+        }
+        V(reduce_samples)(sum, squares, LANES, mestk_max(0, mestk_min(LANES, job->count - block * LANES)),
                           job->sums + ((int64_t)strip * s.channels + c) * 2);
     }
 }
@@ -169,7 +188,7 @@ typedef struct V(depthwise_in) {
     int32_t block, channel, y0;
     int32_t part;              /* first lane in work */
     int32_t ahead;
-    vec sum, dot[2];           /* of dx, and of dx times what is normed */
+    vec sum[SIDE], dot[2][SIDE]; /* of dx, and of dx times what is normed */
 } V(depthwise_in);
 
 /* dx of four pixels of a row of a tile, or as many as there are: the old one added, masked, summed. */
@@ -189,10 +208,12 @@ VEC_INLINE void V(depthwise_store)(const mestk_gradient *to, V(depthwise_in) *a,
     UNROLL for (int p = 0; p < 4; p++) {
         if (!whole && p >= inside) continue;
         vec v = round_stored(chain[p]);
-        a->sum += v;
-        UNROLL for (int n = 0; n < 2; n++)
-            if (to->normed[n])
-                a->dot[n] = vec_fma(v, get_stored((const stored *)to->normed[n] + at + p * LANES), a->dot[n]);
+        a->sum[p % SIDE] += v;
+        UNROLL for (int n = 0; n < 2; n++) {
+            if (!to->normed[n]) continue;
+            vec *dot = a->dot[n] + p % SIDE;
+            *dot = vec_fma(v, get_stored((const stored *)to->normed[n] + at + p * LANES), *dot);
+        }
     }
 }
 
@@ -327,7 +348,7 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
     vec_zero_lines(dy.lines, (int64_t)dy.rows * dy.columns);
     vec_zero_lines(x.lines, (int64_t)th * width);
     for (int32_t c = 0; c < s.channels; c++, partial += taps) {
-        vec sum[PARTS], dot[2][PARTS];
+        vec sum[PARTS * SIDE], dot[2][PARTS * SIDE];
         V(depthwise_pack)(g->out, &dy, job->dy, block, c);
         mestk_clear_lanes(dy.lines, (int64_t)dy.rows * dy.columns * LANES, LANES, lanes);
         V(depthwise_pack)(s, &x, job->x, block, c);
@@ -335,18 +356,22 @@ static void V(depthwise_backward)(const mestk_depthwise_job *job, int32_t strip,
         a.channel = c;
         for (int h = 0; h < PARTS; h++) {
             a.part = h * WIDTH;
-            a.sum = a.dot[0] = a.dot[1] = vec_zero();
+            for (int i = 0; i < SIDE; i++) a.sum[i] = a.dot[0][i] = a.dot[1][i] = vec_zero();
             if (three && to->dx) V(depthwise_backward_three)(job, &a, partial, 1);
             else if (three) V(depthwise_backward_three)(job, &a, partial, 0);
             else if (to->dx) V(depthwise_backward_any)(job, &a, partial, 1);
             else V(depthwise_backward_any)(job, &a, partial, 0);
-            sum[h] = a.sum;
-            for (int n = 0; n < 2; n++) dot[n][h] = a.dot[n];
+            for (int i = 0; i < SIDE; i++) sum[h + i] = a.sum[i], dot[0][h + i] = a.dot[0][i], dot[1][h + i] = a.dot[1][i];
         }
         for (int n = 0; n < 2 && to->dx && to->normed[n]; n++) {
-            vec copy[PARTS];
-            for (int h = 0; h < PARTS; h++) copy[h] = sum[h];
+            if (V(depthwise_sums_later)(s)) {
+                V(depthwise_sum_later)(s, strip, c, job->count, to->dx, to->normed[n], to->sums[n]);
+                continue;
+            }
+            vec copy[PARTS * SIDE];
+            for (int h = 0; h < PARTS * SIDE; h++) copy[h] = sum[h];
             V(reduce_sums)(copy, dot[n], to->sums[n] + ((int64_t)strip * s.channels + c) * 2);
         }
     }
 }
+#undef SIDE

@@ -129,15 +129,12 @@ MESTK_INLINE void mestk_add_line(float *sum, const float *v, int32_t lanes)
     if (lanes == 16) *sum += mestk_sum8(v + 8);
 }
 
-/* Chains that sums over a strip are made of (operand.h). */
-MESTK_INLINE int32_t mestk_sum_lanes(int32_t lanes) { return lanes < 8 ? 16 : lanes; }
-
 /* Which of the functions that exist by mestk_lane_index goes through the tiles of a tensor value by value.
- * Tiles of one or four lanes are as those of 16, if they are whole lines of those. */
+ * Tiles of fewer lanes are as those of 16, if they are whole lines of those. */
 MESTK_INLINE int32_t mestk_tile_index(mestk_shape s)
 {
     int32_t values = mestk_tile_h(s) * mestk_tile_w(s) * s.lanes;
-    return s.lanes < 8 && values % 16 == 0 ? 3 : mestk_lane_index(s.lanes);
+    return values % 16 == 0 ? 3 : mestk_lane_index(s.lanes);
 }
 
 /* Values of an elementwise or update kernel per chunk. */

@@ -15,10 +15,13 @@
 #include "depthwise_few.h"
 #endif
 #if LANES <= LEVEL_VECTOR_LANES
+#if LANES == 16
+#define SAMPLES 8
+#include "conv_lines.h"
+#define SAMPLES 16
+#include "conv_lines.h"
+#endif
 #if LANES >= 8
-#include "conv_pack.h"
-#include "conv_forward.h"
-#include "conv_backward.h"
 #include "depthwise_vector.h"
 #endif
 #if !STORED_BF16

@@ -31,6 +31,20 @@ VEC_INLINE vec V(operand_value)(const V(term) *t, int64_t at, const int32_t kind
     return kind & V(RELU) ? vec_relu(v) : v;
 }
 
+/* One line, in and out of floats. */
+VEC_INLINE void V(operand_line)(const V(term) *t, int64_t at, const int32_t kind, float *to)
+{
+    UNROLL for (int h = 0; h < LANES; h += WIDTH) vec_store(to + h, V(operand_value)(t, at + h, kind));
+}
+VEC_INLINE void V(get_line)(const stored *from, float *to)
+{
+    UNROLL for (int h = 0; h < LANES; h += WIDTH) vec_store(to + h, get_stored(from + h));
+}
+VEC_INLINE void V(put_line)(stored *to, const float *from)
+{
+    UNROLL for (int h = 0; h < LANES; h += WIDTH) put_stored(to + h, vec_load(from + h));
+}
+
 /* Calls run(kind) with a constant for the kinds that networks are made of. */
 #define OPERAND_SWITCH(kind, run)                                                                              \
     switch (kind) {                                                                                            \
@@ -145,10 +159,10 @@ VEC_INLINE vec V(keep_valid)(const V(valid) *valid, int32_t i, vec v)
 
 /* ---- sums per strip and channel ---- */
 
-/* The chains of a sum as vectors: value i of a tile is in chain i mod (WIDTH * CHAINS).  One and four lanes
- * have 16 chains (operand.h); which of them a value belongs to is then not known before. */
-#define CHAINS ((LANES < 8 ? 16 : LANES) / WIDTH)
-#define CHAIN(i, h) (LANES < 8 ? ((i) / WIDTH + (h)) % CHAINS : (h))
+/* The 16 chains of a sum (operand.h) as vectors.  Vector h of the line at value i of a tile belongs to CHAIN(i, h):
+ * where a line is fewer values than there are chains, that is not known before. */
+#define CHAINS (16 / WIDTH)
+#define CHAIN(i, h) (LANES < 16 ? ((i) / WIDTH + (h)) % CHAINS : (h))
 
 VEC_INLINE void V(zero_chains)(vec *a)
 {
@@ -159,7 +173,7 @@ VEC_INLINE void V(zero_chains)(vec *a)
 VEC_INLINE void V(reduce_sums)(vec *a, vec *b, double *sums)
 {
     float sum[4] = {0};
-#if LANES < 8
+#if LANES < 16
     float line[2][16];
     for (int h = 0; h < CHAINS; h++) {
         vec_store(line[0] + h * WIDTH, a[h]);
@@ -181,13 +195,13 @@ VEC_INLINE void V(reduce_sums)(vec *a, vec *b, double *sums)
     sums[1] = (double)sum[1];
 }
 
-/* The same over lanes that are samples: the others are made +0. */
-VEC_INLINE void V(reduce_samples)(vec *a, vec *b, int32_t lanes, double *sums)
+/* The same of whole lines of `lanes` lanes, over those that are samples: the others are made +0. */
+VEC_INLINE void V(reduce_samples)(vec *a, vec *b, int32_t lanes, int32_t samples, double *sums)
 {
-    if (lanes < LANES) {
-        for (int h = 0; h < PARTS; h++) {
+    if (samples < lanes) {
+        for (int h = 0; h < CHAINS; h++) {
             vec_int mask;
-            for (int l = 0; l < WIDTH; l++) mask[l] = h * WIDTH + l < lanes ? -1 : 0;
+            for (int l = 0; l < WIDTH; l++) mask[l] = (h * WIDTH + l) % lanes < samples ? -1 : 0;
             a[h] = vec_where(mask, a[h]);
             b[h] = vec_where(mask, b[h]);
         }

@@ -2,8 +2,6 @@
 /* Sizes of slabs: functions of the shape alone, the same on every level. */
 #include "slab.h"
 
-int32_t mestk_computed_rows(mestk_shape s) { return mestk_tile_h(s) == 3 ? 4 : mestk_tile_h(s); }
-
 /* Few lanes: floats of a row of so many columns, as whole vectors. */
 static int32_t row_floats(int32_t columns, int32_t lanes)
 {
@@ -28,6 +26,9 @@ static conv_slab finish(conv_slab s)
     return s;
 }
 
+/* Rows are whole lines of 16 values. */
+static int32_t line_columns(int32_t columns, int32_t lanes) { return lanes == 8 ? columns + columns % 2 : columns; }
+
 /* Few lanes: whole tiles are copied; picture column 0 is at column `shift`. */
 static int32_t columns_for_tiles(int32_t columns, mestk_shape picture, int32_t shift)
 {
@@ -36,23 +37,23 @@ static int32_t columns_for_tiles(int32_t columns, mestk_shape picture, int32_t s
 
 conv_slab mestk_forward_slab(const mestk_conv *g)
 {
-    int32_t computed = mestk_computed_rows(g->out);
+    int32_t computed = mestk_computed_rows(mestk_tile_h(g->out));
     conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = mestk_min(g->stride_w, g->kernel_w),
                    .row_stride = g->stride_h, .row_phases = mestk_min(g->stride_h, g->kernel_h)};
     s.rows = (computed - 1) * g->stride_h + g->kernel_h;
     s.columns = mestk_few_lanes(g->out) ? mestk_forward_row_floats(g) / g->out.lanes : mestk_tiles_x(g->out) * 4;
-    s.columns += (g->kernel_w - 1) / g->stride_w;
+    s.columns = line_columns(s.columns + (g->kernel_w - 1) / g->stride_w, g->out.lanes);
     if (g->stride_w == 1) s.columns = columns_for_tiles(s.columns, s.picture, g->pad_w);
     return finish(s);
 }
 
 conv_slab mestk_backward_slab(const mestk_conv *g)
 {
-    int32_t few = mestk_few_lanes(g->in), th = few ? mestk_computed_rows(g->in) : mestk_tile_h(g->in);
+    int32_t few = mestk_few_lanes(g->in);
     int32_t columns = few ? mestk_backward_row_floats(g) / g->in.lanes : mestk_class_fours(g->in, g->stride_w);
     conv_slab s = {.picture = g->out, .stride = 1, .phases = 1, .row_stride = 1, .row_phases = 1};
-    s.rows = mestk_slab_rows(th, g->stride_h, g->kernel_h);
-    s.columns = mestk_slab_columns(columns, g->stride_w, g->kernel_w);
+    s.rows = mestk_slab_rows(mestk_computed_rows(mestk_tile_h(g->in)), g->stride_h, g->kernel_h);
+    s.columns = line_columns(mestk_slab_columns(columns, g->stride_w, g->kernel_w), g->in.lanes);
     s.columns = columns_for_tiles(s.columns, s.picture, -mestk_slab_origin(0, g->pad_w, g->stride_w, g->kernel_w));
     return finish(s);
 }
@@ -60,7 +61,7 @@ conv_slab mestk_backward_slab(const mestk_conv *g)
 conv_slab mestk_inner_slab(const mestk_conv *g)
 {
     conv_slab s = {.picture = g->in, .stride = g->stride_w, .phases = g->stride_w, .row_stride = 1, .row_phases = 1};
-    s.rows = mestk_computed_rows(g->in);
+    s.rows = mestk_computed_rows(mestk_tile_h(g->in));
     s.columns = mestk_backward_row_floats(g) / g->in.lanes + (g->stride_w > 1);
     return finish(s);
 }

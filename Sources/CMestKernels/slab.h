@@ -32,7 +32,8 @@ conv_slab mestk_forward_slab(const mestk_conv *g);
 conv_slab mestk_backward_slab(const mestk_conv *g);
 conv_slab mestk_inner_slab(const mestk_conv *g);
 
-/* Few lanes make vectors of neighbouring pixels (conv_rows.h), more are a vector themselves. */
+/* Few lanes make vectors of neighbouring pixels, whatever their number (conv_rows.h); more are a line of 16 values, or
+ * half of one (conv_lines.h). */
 MESTK_INLINE int32_t mestk_few_lanes(mestk_shape s) { return s.lanes < 8; }
 
 /* Few lanes: are the tiles whole lines of 16 values, a row of them or four? */
@@ -41,8 +42,10 @@ MESTK_INLINE int32_t mestk_in_lines(mestk_shape s)
     return mestk_few_lanes(s) && mestk_tile_w(s) == 4 && (mestk_tile_h(s) == 4 || s.lanes == 4);
 }
 
-/* Few lanes: rows of a strip that are computed, 1, 2 or 4; floats of one, whole vectors: of y; of a class of x. */
-int32_t mestk_computed_rows(mestk_shape s);
+/* Of a tile's rows those that are computed: vector paths know 1, 2 and 4. */
+MESTK_INLINE int32_t mestk_computed_rows(int32_t rows) { return rows == 3 ? 4 : rows; }
+
+/* Few lanes: floats of a row, whole vectors: of y; of a class of x. */
 int32_t mestk_forward_row_floats(const mestk_conv *g);
 int32_t mestk_backward_row_floats(const mestk_conv *g);
 

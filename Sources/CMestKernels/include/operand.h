@@ -36,11 +36,10 @@ typedef struct mestk_gradient {
     int32_t accumulate; /* add to what lies there */
     int32_t masked;     /* the tensor is a ReLU's output: where it is not > 0 the gradient becomes +0 */
     /* Batch norms whose output's gradient it then is: sums of g and of g * normed, g as stored, over each
-     * strip (mestk_strips) and channel: [strip][channel][2].  In float, per lane a chain over the valid
-     * pixels, tile by tile, row-major in a tile, then the lane tree; mestk_norm_* add the strips in order,
-     * in double.  One and four lanes would be too few chains for a vector: there the lanes are 16 all the
-     * same, those of 16 values side by side, value n of a tile in chain n mod 16.  The first is used before
-     * the second. */
+     * strip (mestk_strips) and channel: [strip][channel][2].  In float, 16 chains over the values of valid
+     * pixels, tile by tile, in the order in which they lie in a tile: value n of it in chain n mod 16, whatever
+     * the lanes are.  Then the lane tree; mestk_norm_* add the strips in order, in double.  The first is
+     * used before the second. */
     const void *normed[2];
     double *sums[2];
 } mestk_gradient;
