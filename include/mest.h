@@ -681,7 +681,8 @@ typedef struct mest_mutation_report {
     uint64_t active;         /* connections in sparse layers afterwards                          */
     uint64_t positions;      /* that they could take                                             */
     float    density;        /* active / positions                                               */
-    float    explored;       /* expected share of positions that have ever been active           */
+    float    explored;       /* expected share of positions that have ever been active; FILTER,
+                                CHANNEL: that of outputs times that of inputs                    */
 } mest_mutation_report;
 
 typedef struct mest_mutation_layer {

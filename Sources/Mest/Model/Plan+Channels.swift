@@ -125,7 +125,8 @@ extension Plan {
     }
 }
 
-/// Gives every node the shape that its group's channels make now.
+/// Gives every node the shape that its group's channels make now. A weight has been explored when its output and its
+/// input have: as if each had met all of the other side.
 func fitChannels(_ nodes: UnsafeMutablePointer<Node>, _ count: Int) {
     func explored(_ n: Node) -> Float { n.group < 0 ? 1 : 1 - nodes[int(n.group)].thin.unexplored }
     for i in 1..<count {
