@@ -48,7 +48,7 @@ bench_step       := step.py
 bench_batches    := step.py --name batches --networks mlp resnet20 resnet32 vgg dscnn --batch 1 8 64 --threads 1 2 \
                     --sparsity 0 90 --rounds 5
 bench_schemes    := step.py --name schemes --networks resnet20 --sparsity 0 90 --activations float32 bfloat16 \
-                    --schemes unstructured block4 block8 block16 pattern nm24 fan_in
+                    --schemes unstructured block4 block8 block16 pattern nm24 fan_in filter channel
 bench_alone      := dense_against_sparse.py
 bench_layers     := layers.py $(SPARSEPROP)
 bench_products   := products.py $(SPARSEPROP)

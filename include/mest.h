@@ -146,10 +146,40 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
                                      output; density at most 4/9.  Other kernels, LINEAR: FAN_IN */
     MEST_SCHEME_NM24         = 6, /* of columns 0 to 3, 4 to 7, ... of an output's row (see mest_csr) at
                                      most 2 each; density at most 0.5, which is 2:4              */
-    MEST_SCHEME_FAN_IN       = 7  /* the same number of connections for every output             */
+    MEST_SCHEME_FAN_IN       = 7, /* the same number of connections for every output             */
+    MEST_SCHEME_FILTER       = 8, /* whole outputs exist or not, and with them the columns of the
+                                     layers that read them: see below                            */
+    MEST_SCHEME_CHANNEL      = 9  /* whole input channels, and with them the outputs that make them */
 };
 /* What comes and goes together, a column of a block or a kernel of a pattern, is dropped by the
- * Euclidean norm of its weights' importances (mest_config.importance_gradient). */
+ * Euclidean norm of its weights' importances (mest_config.importance_gradient).
+ *
+ * FILTER and CHANNEL are about tensors.  The outputs of a LINEAR or CONV2D and all that is computed
+ * from them channel by channel (batch norm, ReLU, dropout, pools, FLATTEN, depthwise convolutions,
+ * ADD with its other operand) are a group of channels that exist everywhere or nowhere.
+ * Which       A group lacks channels when a layer asks: FILTER for its outputs, CHANNEL for its inputs.
+ *             All layers that have them follow, dense ones included (mest_layer_plan.alive).  Those
+ *             who ask for one group give one density (ARGUMENT).  Groups that the network's inputs or
+ *             outputs belong to are complete, and so are those of an ADD in which pixels of one operand
+ *             (FLATTEN) meet channels of the other: who asks for these gets what others ask for on its
+ *             other side; is that nothing, ARGUMENT.  A layer that is sparse by another scheme cannot
+ *             have a group that lacks channels (UNSUPPORTED in this version).
+ * How many    round(sqrt(density) * channels), at least one: a layer that lacks channels on both sides
+ *             has about `density` of its weights, on one side sqrt(density).
+ * Memory      Nothing is stored or computed for channels that do not exist: the group is planned for
+ *             the most there will be.  2 bytes of index for each of them, once a group; 16 bytes of
+ *             scratch.  Weights lie as dense matrices of what exists, and the kernels are those.
+ * From outside all has its described size.  Weights: mest_csr.  Other tensors, of channels that do not
+ *             exist: scale and running variance read 1, others 0; what is set there is ignored.  The
+ *             dense network of these values computes the same.
+ * Mutation    moves channels; mutation_rate and mutation_extra are shares of weights, so that of
+ *             channels sqrt of the density dropped to and grown to exists.  A channel's importance is
+ *             that of its rows in all layers that make it (FILTER), its columns in all that read it
+ *             (CHANNEL), or of both where both were asked.  Each group moves at least one channel
+ *             until the rate has decayed to 0, and keeps one.  A grown channel: rows
+ *             w ~ N(0, (0.1 s)^2), s^2 = 2 / fan_in; columns 0, so that the network computes what it
+ *             did; scale 1, shift 0, running statistics 0 and 1, momentum 0.
+ */
 
 enum { /* mest_config.scheme_flags, bits */
     MEST_PATTERNS_CODE8 = 1 /* PATTERN: the 8 patterns of the authors' published code, of which one
@@ -433,7 +463,8 @@ typedef struct mest_plan_report {
     uint64_t workspace_bytes;   /* activations, their gradients, thread buffers and the scratch
                                    of mutation, sharing one place by life-time                   */
     uint64_t activation_bytes;  /* peak of activations and their gradients inside workspace      */
-    uint64_t mutation_bytes;    /* scratch of mutation inside workspace                          */
+    uint64_t mutation_bytes;    /* scratch of mutation inside workspace; of FILTER and CHANNEL also
+                                   of mest_model_csr_set                                         */
     uint64_t dense_bytes;       /* weight + gradient + state bytes of the same network, dense    */
     uint64_t parameters;        /* of the dense network                                          */
     uint64_t active;            /* that exist at the target density                              */
@@ -486,13 +517,15 @@ typedef struct mest_layer_plan {
                                    plan's activation_bytes are no sum of these                   */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
-    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse     */
+    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse.  Those
+                                   that follow: FILTER where outputs are lacking, else CHANNEL   */
     uint32_t unit;              /* weights that come and go together: a block's rows, 4 of a
-                                   pattern, 1 otherwise                                          */
+                                   pattern, 1 otherwise; 0: FILTER, CHANNEL                      */
     int32_t  output;            /* MEST_OUTPUT_*                                                 */
     int32_t  output_layer;      /* index of the layer that it names; -1: STORED                  */
     int32_t  output_format;     /* MEST_ACTIVATIONS_*: how its values are stored; 0 when FUSED   */
-    uint32_t reserved;
+    uint32_t alive;             /* of channels, those that exist at the target: all, but for FILTER and
+                                   CHANNEL                                                       */
 } mest_layer_plan;
 
 /*
@@ -659,7 +692,8 @@ typedef struct mest_mutation_report {
     uint64_t active;         /* connections in sparse layers afterwards                          */
     uint64_t positions;      /* that they could take                                             */
     float    density;        /* active / positions                                               */
-    float    explored;       /* expected share of positions that have ever been active           */
+    float    explored;       /* expected share of positions that have ever been active; FILTER,
+                                CHANNEL: that of outputs times that of inputs                    */
 } mest_mutation_report;
 
 typedef struct mest_mutation_layer {
@@ -675,7 +709,8 @@ typedef struct mest_mutation_layer {
 
 /*
  * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
- * time proportional to the connections.  Grown weights and their momentum start at 0.
+ * time proportional to the connections.  Grown weights and their momentum start at 0 (FILTER, CHANNEL:
+ * as said there).
  * out_report: or NULL.  Errors: ARGUMENT (mutation is NONE), STATE (micro-batches unfinished),
  * CANCELLED and CALLBACK (before the first layer is touched).
  */
@@ -821,7 +856,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
  *
  * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong to
  * the model and are valid until it mutates, is set or is destroyed; values change with every update.
- * Blocks and patterns lie in another order.  Their rows are copied to `buffer`, memory of the caller
+ * Blocks and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied to `buffer`, memory of the caller
  * that the pointers then lead into.  With buffer NULL the call tells the size, buffer_bytes, and leaves
  * the four pointers NULL.  A buffer that is given stays as it was: one struct serves layer after layer.
  */
@@ -851,6 +886,10 @@ MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, 
  *     UNSTRUCTURED, PATTERN, NM24, FAN_IN    its count
  *     BLOCK4, BLOCK8, BLOCK16                the columns of every block, added up, times 4, 8, 16: its
  *                                            count, with the last block as if it lacked no outputs
+ *     FILTER, CHANNEL                        its outputs and its inputs, each what there is room for
+ * FILTER, CHANNEL: the rows that are not empty have the same columns, whole channels of them.  Their
+ * channels exist from then on and no others: in every layer of the group those that do not leave, and
+ * those that are new begin as grown ones.  So layers set one after the other become what they were.
  * Errors: ARGUMENT (shape, order, range, not finite, more than the capacity: the message says what is
  * needed), UNSUPPORTED (connections that the layer's scheme cannot have).
  */

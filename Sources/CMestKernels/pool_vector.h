@@ -143,6 +143,7 @@ static void V(global_pool_forward)(const mestk_pool_job *job, int32_t chunk)
             float total = line[l], of_four[4] = {line[l], line[(l + 4) % 16], line[(l + 8) % 16], line[(l + 12) % 16]};
             if (s.lanes == 1) total = 0.0f, mestk_add_line(&total, line, 16);
             else if (s.lanes == 4) total = mestk_sum4(of_four);
+            else if (s.lanes == 8) total = line[l] + line[l + 8];
             y[l] = total * factor;
         }
     }

@@ -58,6 +58,8 @@ import Testing
         #expect(Ratio(0.5).round(of: 3) == 2)
         #expect((Ratio(0.000002) * Ratio(0.2)).billionths == 400)
         #expect((Ratio(0.2) * Ratio(0.1)).billionths == 20_000_000)
+        #expect(Ratio(0.25).squareRoot == Ratio(0.5) && Ratio.one.squareRoot == .one && Ratio.zero.squareRoot == .zero)
+        #expect(Ratio(0.1).squareRoot.billionths == 316_227_766 && Ratio(billionths: 1).squareRoot.billionths == 31_623)
     }
 }
 

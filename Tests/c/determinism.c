@@ -123,7 +123,7 @@ int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
     network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), separable(), schemes(), schemes(), scheme_convolutions(),
-                           residual(), residual(), scheme_convolutions(), separable(), separable() };
+                           residual(), residual(), scheme_convolutions(), separable(), separable(), channels(), channels() };
     /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
     networks[4].name = "mlp, one by one";
     networks[4].config.batch = 1;
@@ -143,6 +143,8 @@ int main(int argc, char **argv)
     networks[14].config.batch = 1;
     networks[15].name = "separable, batches of 3";
     networks[15].config.batch = 3;
+    networks[17].name = "channels, one by one";
+    networks[17].config.batch = 1;
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

@@ -218,6 +218,31 @@ UNUSED static network separable(void)
     return n;
 }
 
+/* Whole channels are missing: of filters and of inputs, through a residual connection, a depthwise
+ * convolution, FLATTEN. */
+UNUSED static network channels(void)
+{
+    network n = start("channels", 3, 9, 7);
+    add_conv(&n, 13, 3, 1);
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add(&n, MEST_LAYER_RELU);
+    add_conv(&n, 13, 3, 1)->flags = 0;
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add(&n, MEST_LAYER_ADD)->with = 3;
+    add(&n, MEST_LAYER_RELU);
+    add_conv(&n, 13, 3, 2)->groups = 13;
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add(&n, MEST_LAYER_RELU);
+    add_conv(&n, 11, 1, 1)->scheme = MEST_SCHEME_CHANNEL;
+    add(&n, MEST_LAYER_MAX_POOL)->kernel_h = 2;
+    add(&n, MEST_LAYER_FLATTEN);
+    add_linear(&n, 17);
+    add(&n, MEST_LAYER_BATCH_NORM);
+    add_linear(&n, 10)->scheme = MEST_SCHEME_CHANNEL;
+    n.config.scheme = MEST_SCHEME_FILTER;
+    return n;
+}
+
 /* ----------------------------------------------------------------------------------- data --- */
 
 /* Uniform in [-1, 1), the same everywhere. */

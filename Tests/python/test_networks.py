@@ -139,7 +139,7 @@ def test_elementwise_recomputation_gives_up_every_other_block():
     assert plan.activation_bytes < 0.87 * kept.activation_bytes
 
 
-@pytest.mark.parametrize("scheme", [None, "block4", "pattern", "nm24", "fan_in"])
+@pytest.mark.parametrize("scheme", [None, "block4", "pattern", "nm24", "fan_in", "filter", "channel"])
 @pytest.mark.parametrize(
     "layers",
     [mest.resnet(20, 16, 10), mest.mlp(784, [1024, 1024], 10), mest.ds_cnn(), mest.vgg()],

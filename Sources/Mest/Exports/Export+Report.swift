@@ -43,13 +43,14 @@ extension Plan {
         r.mutation_bytes = uint64(bytes.mutation)
         for i in 0..<count {
             let n = nodes[i]
-            let others = (n.hasMatrix ? 0 : n.weight.capacity) &+ n.bias.capacity
-            r.parameters &+= uint64(n.positions &+ others)
-            r.active &+= uint64((n.hasMatrix ? targetWeights(n) : 0) &+ others)
-            r.active_peak &+= uint64((n.hasMatrix ? n.weight.capacity : 0) &+ others)
+            // One value a channel: bias, scale and shift.
+            let others: Int64 = (n.weight.exists && !n.hasMatrix ? 1 : 0) &+ (n.bias.exists ? 1 : 0)
+            r.parameters &+= uint64(n.positions &+ others &* channels(n) { $0.declared })
+            r.active &+= uint64((n.hasMatrix ? targetWeights(n) : 0) &+ others &* channels(n) { $0.target })
+            r.active_peak &+= uint64((n.hasMatrix ? n.weight.capacity : 0) &+ others &* channels(n) { $0.most })
             r.macs &+= uint64(macs(n, targetWeights(n)))
             r.dense_macs &+= uint64(macs(n, n.positions))
-            r.dense_bytes &+= uint64(int64(n.statistics) &* 8)
+            if n.statistics > 0 { r.dense_bytes &+= uint64(channels(n) { $0.declared } &* 8) }
         }
         r.dense_bytes &+= r.parameters &* (training ? 12 : 4)
         r.layers = uint32(count)
@@ -85,13 +86,18 @@ extension Plan {
 
     private func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
 
-    func report(_ n: Node) -> mest_layer_plan {
+    func report(_ node: Node) -> mest_layer_plan {
+        // As it was planned: with the most channels there will be.
+        var n = node
+        n.channels = int32(channels(node) { $0.most })
+        if n.statistics > 0 { n.statistics = n.channels }
         var r = mest_layer_plan()
         r.struct_size = uint32(MemoryLayout<mest_layer_plan>.size)
         r.kind = n.kind.rawValue
         r.from = n.from
         r.with = n.with
-        r.channels = uint32(n.channels)
+        r.channels = uint32(channels(n) { $0.declared })
+        r.alive = uint32(channels(n) { $0.target })
         r.height = uint32(n.height)
         r.width = uint32(n.width)
         withUnsafeMutableBytes(of: &r.name) { to in
@@ -122,7 +128,7 @@ extension Plan {
         r.capacity = uint64(n.weight.capacity)
         r.macs = uint64(macs(n, targetWeights(n)))
         r.scheme = n.sparse ? n.scheme : 0
-        r.unit = uint32(n.unit)
+        r.unit = n.isThin ? 0 : uint32(n.unit)
         var cursor = Cursor(offset: 0)
         var copy = n
         withUnsafeMutablePointer(to: &cursor) { cursor in

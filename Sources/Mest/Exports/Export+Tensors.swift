@@ -5,23 +5,28 @@ import CMest
 import CMestKernels
 
 /// A tensor of a layer, found by its constant. Weights of a sparse layer are seen row by row, whatever
-/// the order they are stored in.
+/// the order they are stored in; of one value a channel, channels that do not exist read as `absent`.
 private struct Found {
     let values: UnsafeMutablePointer<Float>
     let count: Int64
     let readOnly: Bool
     let sparse: Bool
+    let absent: Float
     let model: Model
     let node: UnsafeMutablePointer<Node>
 
     func copy(to out: UnsafeMutablePointer<Float>) {
         if sparse { return copyValues(model, node, stored: values, out: out) }
-        for i in 0..<int(count) { out[i] = values[i] }
+        let channels = ChannelIds(model, node.pointee)
+        for i in 0..<int(count) { out[i] = channels.stored(i).map { values[$0] } ?? absent }
     }
 
     func copy(from: UnsafePointer<Float>) {
         if sparse { return copyValues(model, node, stored: values, from: from) }
-        for i in 0..<int(count) { values[i] = from[i] }
+        let channels = ChannelIds(model, node.pointee)
+        for i in 0..<int(count) {
+            if let c = channels.stored(i) { values[c] = from[i] }
+        }
     }
 }
 
@@ -31,14 +36,14 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
     let matrix = n.hasMatrix
     let weights = n.sparse ? int64(n.active) : n.weight.capacity
     var place = Place.none
-    var count = int64(n.statistics)
+    var count = model.state.pointee.plan.channels(n) { $0.declared }
     switch int(tensor) {
     case MEST_TENSOR_WEIGHT: (place, count) = (matrix ? n.weight.value : .none, weights)
     case MEST_TENSOR_WEIGHT_GRADIENT: (place, count) = (matrix ? n.weight.gradient : .none, weights)
     case MEST_TENSOR_WEIGHT_MOMENTUM: (place, count) = (matrix ? n.weight.momentum : .none, weights)
-    case MEST_TENSOR_BIAS: (place, count) = (n.bias.value, n.bias.capacity)
-    case MEST_TENSOR_BIAS_GRADIENT: (place, count) = (n.bias.gradient, n.bias.capacity)
-    case MEST_TENSOR_BIAS_MOMENTUM: (place, count) = (n.bias.momentum, n.bias.capacity)
+    case MEST_TENSOR_BIAS: place = n.bias.value
+    case MEST_TENSOR_BIAS_GRADIENT: place = n.bias.gradient
+    case MEST_TENSOR_BIAS_MOMENTUM: place = n.bias.momentum
     case MEST_TENSOR_SCALE: place = matrix ? .none : n.weight.value
     case MEST_TENSOR_SCALE_GRADIENT: place = matrix ? .none : n.weight.gradient
     case MEST_TENSOR_SCALE_MOMENTUM: place = matrix ? .none : n.weight.momentum
@@ -54,9 +59,10 @@ private func find(_ model: Model, _ layer: UInt32, _ tensor: Int32) throws(Statu
         || int(tensor) == MEST_TENSOR_SCALE_GRADIENT
     let weight = int(tensor) == MEST_TENSOR_WEIGHT || int(tensor) == MEST_TENSOR_WEIGHT_GRADIENT
         || int(tensor) == MEST_TENSOR_WEIGHT_MOMENTUM
+    let absent: Float = int(tensor) == MEST_TENSOR_SCALE || int(tensor) == MEST_TENSOR_RUNNING_VAR ? 1 : 0
     return Found(
-        values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, model: model,
-        node: node)
+        values: model.floats(place), count: count, readOnly: gradient, sparse: weight && n.sparse, absent: absent,
+        model: model, node: node)
 }
 
 /// As messages name it: MEST_TENSOR_* without the prefix.
@@ -161,7 +167,7 @@ public func mest_model_csr_get(
         csr.capacity = uint32(n.weight.capacity)
         csr.buffer = out_csr.pointee.buffer  // the caller's, so that one struct serves layer after layer
         let momentum = model.optional(n.weight.momentum)
-        if n.unit == 1 {
+        if n.unit == 1 && !n.isThin {
             csr.buffer_bytes = csr.buffer == nil ? 0 : out_csr.pointee.buffer_bytes
             csr.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
             csr.column = UnsafePointer(model.at(n.connections.column, UInt16.self))

@@ -45,6 +45,7 @@ enum Purpose: UInt64 {
     case growth = 3     // positions of grown connections
     case dropout = 4
     case selection = 5  // order of equally forgotten samples
+    case grownValue = 6 // weights of grown channels
 }
 
 /// Key of the stream for (seed, purpose, layer, number).

@@ -28,6 +28,11 @@ struct Ratio: Equatable {
         Ratio(billionths: (a.billionths &* b.billionths &+ 500_000_000) / 1_000_000_000)
     }
 
+    /// To the nearest billionth.
+    var squareRoot: Ratio {
+        Ratio(billionths: int64(mestk_u64_double(mestk_sqrt_double(Double(int(billionths)) * 1e9) + 0.5)))
+    }
+
     /// floor(share * n).  n < 2^32.
     func floor(of n: Int64) -> Int64 { billionths &* n / 1_000_000_000 }
 

@@ -30,7 +30,7 @@ enum Conv2D: Layer {
     static func scratch(_ node: Node, _ plan: Plan) -> Int64 {
         if node.isDepthwise { return DepthwiseConv2D.scratch(node, plan) }
         var geometry = node.geometry
-        let single = node.sparse && node.unit == 1 ? node.weight.capacity : 0
+        let single = node.sparse && node.unit == 1 && !node.isThin ? node.weight.capacity : 0
         return mestk_conv_forward_scratch(&geometry, plan.threads, single) &* 4
     }
 

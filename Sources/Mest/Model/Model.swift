@@ -144,7 +144,13 @@ struct Model {
     @inline(__always) func adds(_ accumulates: Bool) -> Int32 { accumulates ? 1 : 0 }
 
     /// Values of the weight in use: those stored for the units of a sparse layer, everything of a dense one.
-    func weightCount(_ n: Node) -> Int64 { n.sparse ? int64(n.units) &* int64(n.unit) : n.weight.capacity }
+    /// Of BATCH_NORM: the scale.
+    func weightCount(_ n: Node) -> Int64 {
+        if n.kind == .batchNorm { return int64(n.channels) }
+        return n.sparse ? int64(n.units) &* int64(n.unit) : n.weight.capacity
+    }
+
+    func biasCount(_ n: Node) -> Int64 { int64(n.channels) }
 }
 
 // MARK: - Create
@@ -173,11 +179,12 @@ extension Model {
         // Everything that is not set below starts at zero.
         let start = state.pointee.plan.bytes.table
         zero(Place(offset: start), to: state.pointee.plan.workspace)
+        for i in 0..<count where nodes[i].thin.most > 0 { Channels(self, nodes + i).initialise() }
         for i in 0..<count {
             let n = nodes[i]
             if n.hasMatrix {
                 withScheme(n, Initialise(model: self, node: nodes + i))
-                nodes[i].unexplored = 1 - Float(int(nodes[i].active)) / Float(int(n.positions))
+                if !n.isThin { nodes[i].unexplored = 1 - Float(int(nodes[i].active)) / Float(int(n.positions)) }
             }
             for c in 0..<int(n.statistics) {
                 if n.weight.exists { floats(n.weight.value)[c] = 1 }

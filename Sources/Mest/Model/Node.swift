@@ -45,6 +45,23 @@ struct Parameter {
     var exists: Bool { capacity > 0 }
 }
 
+/// Channels that exist or not in every tensor that has them (Model/Plan+Channels.swift).
+struct ChannelGroup {
+    var declared: Int32 = 0
+    var alive: Int32 = 0          // that exist now (plan: the most there will be)
+    var start: Int32 = 0
+    var target: Int32 = 0
+    var most: Int32 = 0
+    var survivors: Int32 = 0      // of the last mutation
+    var density = Ratio.one       // of weights, as asked
+    var asker: Int32 = -1         // the first layer that asked; -1: nobody did, all channels exist
+    var byRows = false            // importance is that of the producers' rows (FILTER),
+    var byColumns = false         // of the consumers' columns (CHANNEL), or of both
+    var isFixed = false           // reaches the network's inputs or outputs
+    var unexplored: Float = 1     // expected share of channels that never existed
+    var ids = Place.none          // of those that exist, UInt16, ascending
+}
+
 struct Node {
     var kind: Kind
     var index: Int32
@@ -53,8 +70,11 @@ struct Node {
     var flags: UInt32 = 0
     var name: (UInt64, UInt64, UInt64) = (0, 0, 0)  // MEST_NAME_BYTES
 
-    // Output, without padding.
+    // Output, without padding. Channels are those that are stored: of a thin group the ones that exist.
     var channels: Int32 = 0
+    var group: Int32 = -1         // the first node of the group of thin channels; -1: all channels exist
+    var span: Int32 = 1           // values for a channel of the group: the pixels behind FLATTEN
+    var thin = ChannelGroup()     // of a group, at its first node
     var height: Int32 = 1
     var width: Int32 = 1
     var format = int32(MESTK_F32)
@@ -62,9 +82,10 @@ struct Node {
     // CONV2D and pools: kernel, stride and padding; in and out filled for the current lanes.
     var geometry = mestk_conv()
 
-    // LINEAR, CONV2D: the weight matrix.
+    // LINEAR, CONV2D: the weight matrix as described; dense or thin, `channels` x (inputs * taps) are stored.
     var rows: Int32 = 0
     var columns: Int32 = 0
+    var inputs: Int32 = 0
     var taps: Int32 = 1
     var isDepthwise = false       // CONV2D: a row's inputs are its own channel
     var scheme: Int32 = 0         // MEST_SCHEME_*, resolved
@@ -136,6 +157,9 @@ struct Node {
     }
 
     var positions: Int64 { int64(rows) &* int64(columns) }
+    var storedDense: Int64 { int64(channels) &* int64(inputs) &* int64(taps) }
+    /// A matrix whose outputs, inputs or both are thin.
+    var isThin: Bool { sparse && isThinScheme(scheme) }
     var pixels: Int64 { int64(height) &* int64(width) }
     var elements: Int64 { pixels &* int64(channels) }
     var hasMatrix: Bool { kind == .linear || kind == .conv2D }

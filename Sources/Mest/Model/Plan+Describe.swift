@@ -140,7 +140,7 @@ extension Plan {
         if layer.channels == 0 || layer.channels > 65536 {
             throw self.layer(i, message).text(": channels is ").integer(layer.channels).text("; use 1 to 65536").as(.argument)
         }
-        if layer.scheme < 0 || int(layer.scheme) > MEST_SCHEME_FAN_IN {
+        if layer.scheme < 0 || int(layer.scheme) > MEST_SCHEME_CHANNEL {
             throw self.layer(i, message).text(": scheme is ").integer(layer.scheme)
                 .text(", which this version does not know; use MEST_SCHEME_*").as(.unsupported)
         }
@@ -155,6 +155,7 @@ extension Plan {
         node.rows = node.channels
         node.taps = taps
         node.columns = inputs &* taps
+        node.inputs = inputs
         if int64(inputs) &* int64(taps) > 65536 || int64(node.rows) &* int64(taps) > 65536 {
             throw self.layer(i, message).text(": a weight matrix of ").integer(node.rows).text(" x ")
                 .integer(int64(inputs) &* int64(taps)).text(" is wider than 65536 (inputs * kernel, outputs * kernel)").as(.unsupported)
@@ -170,8 +171,11 @@ extension Plan {
     }
 
     /// "layer 3 (conv1)", the beginning of every message about a layer.
-    func layer(_ i: Int, _ message: Message) -> Message {
-        let text = message.start("layer ").integer(i)
+    func layer(_ i: Int, _ message: Message) -> Message { name(i, after: message.start("layer ")) }
+
+    /// "3 (conv1)"
+    func name(_ i: Int, after text: Message) -> Message {
+        let text = text.integer(i)
         return withUnsafeBytes(of: nodes[i].name) { name in
             guard let start = name.baseAddress, start.load(as: UInt8.self) != 0 else { return text }
             return text.text(" (").text(start, limit: name.count).text(")")

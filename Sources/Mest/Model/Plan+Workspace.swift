@@ -68,7 +68,7 @@ extension Plan {
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
         bytes.activations = activations
         resolveShared()
-        bytes.mutation = training ? mutationScratch() : 0
+        bytes.mutation = mutationScratch()
         bytes.workspace = all > bytes.mutation ? all : bytes.mutation
     }
 

@@ -98,6 +98,7 @@ extension Plan {
         plan.distributeDensity()
         try plan.checkDensities(layers, message)
         try plan.checkClasses(message)
+        try plan.thinChannels(message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
         plan.fuseForward()
@@ -152,6 +153,10 @@ extension Plan {
             if nodes[i].positions > int64(Int32.max) {
                 throw layer(i, message).text(": a weight matrix of ").integer(nodes[i].positions)
                     .text(" positions is larger than 2^31 - 1").as(.unsupported)
+            }
+            if nodes[i].isThin {
+                nodes[i].weight.capacity = nodes[i].storedDense
+                continue
             }
             let units = units(of: nodes[i])
             let start = initialUnits(nodes[i])

@@ -9,11 +9,23 @@ extension Model {
     func mutate(epoch: UInt32) {
         let plan = state.pointee.plan
         let number = state.pointee.mutations &+ 1
+        for i in 0..<plan.count where nodes[i].isThin { nodes[i].dropped = nodes[i].active }
         for i in 0..<plan.count where nodes[i].sparse {
+            if nodes[i].isThin {
+                if nodes[i].thin.most == 0 { continue }
+                let amount = plan.amount(plan.pool(i), epoch: epoch, active: int64(nodes[i].thin.alive))
+                Channels(self, nodes + i).mutate(amount, number: number)
+                continue
+            }
             let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
             let inPool = int64(nodes[i].units) / units(of: nodes[i]).pools
             let amount = plan.amount(nodes[i], epoch: epoch, active: inPool)
             withScheme(nodes[i], Mutate(model: self, node: nodes + i, amount: amount, key: key))
+        }
+        for i in 0..<plan.count where nodes[i].isThin {
+            let survivors = uint32(plan.weights(nodes[i]) { $0.survivors })
+            nodes[i].dropped &-= survivors
+            nodes[i].grown = nodes[i].active &- survivors
         }
         state.pointee.mutations = number
         state.pointee.mutationEpoch = epoch

@@ -72,8 +72,8 @@ extension Plan {
             return Amount(keep: keep, after: min(after, units.most))
         }
         var after = min(units.most, Plan.rounded(n, high))
-        if units.pools > 1 && keep >= after {
-            // Rows are small pools: at least one unit of each moves.
+        if (units.pools > 1 || units.channels) && keep >= after {
+            // Rows and groups of channels are small pools: at least one unit of each moves.
             if config.mutation == MEST_MUTATION_EMS {
                 after = min(units.most, keep &+ 1)
             } else {
@@ -89,7 +89,8 @@ extension Plan {
     private func kept(_ units: Units, _ density: Ratio) -> Int64 {
         if !roundsCompat { return min(units.most, Plan.rounded(units.positions, density)) }
         let n = units.positions
-        return min(units.most, units.pools > 1 ? Plan.keptBalancedCompat(n, density) : Plan.keptCompat(n, density))
+        let least: Int64 = units.channels ? 1 : 0
+        return min(units.most, units.pools > 1 ? Plan.keptBalancedCompat(n, density) : max(least, Plan.keptCompat(n, density)))
     }
 
     /// Units at density d: at least 1.
@@ -117,6 +118,7 @@ extension Plan {
 
     /// Weights at the target, rounded exactly.
     func targetWeights(_ node: Node) -> Int64 {
+        if node.isThin { return weights(node) { $0.target } }
         let units = units(of: node)
         if !node.sparse { return units.positions }
         return units.expectedWeights(min(units.most, Plan.rounded(units.positions, units.density(node.density))))
@@ -143,11 +145,14 @@ extension Plan {
 
     /// Workspace that the largest mutation of the largest layer needs: the table that the growth of the
     /// last pool is drawn in, behind what the others draw, behind the dropped positions.
+    /// Channels also move when connections are set, whatever the mutation.
     func mutationScratch() -> Int64 {
-        if config.mutation == MEST_MUTATION_NONE { return 0 }
+        var channels: Int64 = 0
+        for i in 0..<count { channels = max(channels, Channels.scratchBytes(nodes[i].thin)) }
+        if config.mutation == MEST_MUTATION_NONE || !training { return aligned(channels) }
         let excludes = config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
-        var most: Int64 = 0
-        for i in 0..<count where nodes[i].sparse {
+        var most = channels
+        for i in 0..<count where nodes[i].sparse && !nodes[i].isThin {
             let pools = units(of: nodes[i]).pools
             let capacity = nodes[i].weight.capacity / int64(nodes[i].unit) / pools
             let dropped = max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)

@@ -6,7 +6,7 @@ import CMestKernels
 
 enum Dense: Scheme {
     static func units(_ node: Node) -> Units {
-        Units(positions: node.positions, most: node.positions, rows: int64(node.rows))
+        Units(positions: node.storedDense, most: node.storedDense, rows: int64(node.channels))
     }
 
     static func reserveIndex(_ node: inout Node, training: Bool, _ cursor: inout Cursor) {}
@@ -15,16 +15,16 @@ enum Dense: Scheme {
     static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>) {
         let n = node.pointee
         let value = model.floats(n.weight.value)
-        let deviation = mestk_sqrt(2 / Float(int(n.columns)))
+        let deviation = mestk_sqrt(2 / Float(int(n.inputs &* n.taps)))
         var random = SplitMix64(streamKey(model.config.seed, .value, layer: int(n.index), number: 0))
-        for i in 0..<int(n.positions) { value[i] = deviation * random.normal() }
+        for i in 0..<int(n.storedDense) { value[i] = deviation * random.normal() }
     }
 
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights {
         let n = node.pointee
         var weights = mestk_weights()
-        weights.rows = n.rows
-        weights.channels = n.columns / n.taps
+        weights.rows = n.channels
+        weights.channels = n.inputs
         weights.taps = n.taps
         weights.group = 1
         weights.value = UnsafePointer(model.floats(n.weight.value))

@@ -39,17 +39,17 @@ struct Importance {
 
     /// Of unit j; >= 0, so its bits order as it does.
     subscript(_ j: Int) -> Float {
-        if width == 1 { return weight(j) }
+        if width == 1 { return ofWeight(j) }
         var sum = 0.0
         for i in 0..<width {
-            let part = Double(weight(j &* width &+ i))
+            let part = Double(ofWeight(j &* width &+ i))
             sum += part * part
         }
         return mestk_float_double(mestk_sqrt_double(sum))
     }
 
     @inline(__always)
-    private func weight(_ i: Int) -> Float {
+    func ofWeight(_ i: Int) -> Float {
         let weight = weightFactor * value[i].magnitude
         guard let source else { return weight }
         return weight + gradientFactor * source[i].magnitude

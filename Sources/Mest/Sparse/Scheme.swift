@@ -19,10 +19,12 @@ struct Units {
     /// Weights that a unit spans: 9 of a kernel, of which 4 are stored.
     var span: Int64 = 1
     var grouped = false      // at most 2 units in 4 neighbouring columns
+    var channels = false     // units are channels, which weights have on both sides
 
     /// Density of units at a density of weights.
     func density(_ weights: Ratio) -> Ratio {
-        Ratio(billionths: min(Ratio.one.billionths, weights.billionths &* span / (span == 1 ? 1 : self.weights)))
+        if channels { return weights.squareRoot }
+        return Ratio(billionths: min(Ratio.one.billionths, weights.billionths &* span / (span == 1 ? 1 : self.weights)))
     }
 
     /// Weights of units spread evenly over the rows, phantoms not counted.
@@ -94,8 +96,14 @@ func withSparseScheme<V: SchemeVisitor>(_ scheme: Int32, _ visitor: V) throws(V.
     case MEST_SCHEME_PATTERN: return try visitor.visit(Patterns.self)
     case MEST_SCHEME_NM24: return try visitor.visit(TwoOfFour.self)
     case MEST_SCHEME_FAN_IN: return try visitor.visit(FanIn.self)
+    case MEST_SCHEME_FILTER, MEST_SCHEME_CHANNEL: return try visitor.visit(Thin.self)
     default: return try visitor.visit(Unstructured.self)
     }
+}
+
+/// Schemes that store a dense matrix of the channels that exist.
+func isThinScheme(_ scheme: Int32) -> Bool {
+    int(scheme) == MEST_SCHEME_FILTER || int(scheme) == MEST_SCHEME_CHANNEL
 }
 
 /// As messages name it: MEST_SCHEME_* without the prefix.
@@ -108,6 +116,8 @@ func schemeName(_ scheme: Int32) -> StaticString {
     case MEST_SCHEME_PATTERN: return "PATTERN"
     case MEST_SCHEME_NM24: return "NM24"
     case MEST_SCHEME_FAN_IN: return "FAN_IN"
+    case MEST_SCHEME_FILTER: return "FILTER"
+    case MEST_SCHEME_CHANNEL: return "CHANNEL"
     default: return "DEFAULT"
     }
 }

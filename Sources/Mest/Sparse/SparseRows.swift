@@ -15,11 +15,11 @@ struct SparseRows {
     var start: UnsafeMutablePointer<UInt32>    // rows + 1
     var column: UnsafeMutablePointer<UInt16>
     var value: UnsafeMutablePointer<Float>
-    var gradient: UnsafeMutablePointer<Float>?
-    var momentum: UnsafeMutablePointer<Float>?
-    var average: UnsafeMutablePointer<Float>?
+    var gradient: UnsafeMutablePointer<Float>? = nil
+    var momentum: UnsafeMutablePointer<Float>? = nil
+    var average: UnsafeMutablePointer<Float>? = nil
     var width = 1                              // values of a connection
-    var pattern: UnsafeMutablePointer<UInt8>?  // which taps of a kernel they are
+    var pattern: UnsafeMutablePointer<UInt8>? = nil  // which taps of a kernel they are
 
     var count: Int { int(start[rows]) }
 

@@ -32,7 +32,7 @@ extension Model {
         for i in 0..<count {
             let n = nodes[i]
             if n.weight.exists { sum += mestk_sum_of_squares(kernels, weightCount(n), floats(n.weight.value)) }
-            if n.bias.exists { sum += mestk_sum_of_squares(kernels, n.bias.capacity, floats(n.bias.value)) }
+            if n.bias.exists { sum += mestk_sum_of_squares(kernels, biasCount(n), floats(n.bias.value)) }
         }
         return config.weight_decay * mestk_float_double(mestk_sqrt_double(sum))
     }
@@ -48,7 +48,7 @@ extension Model {
         for i in 0..<count {
             let n = nodes[i]
             if n.weight.exists { sum += mestk_sum_of_squares(kernels, weightCount(n), floats(n.weight.gradient)) }
-            if n.bias.exists { sum += mestk_sum_of_squares(kernels, n.bias.capacity, floats(n.bias.gradient)) }
+            if n.bias.exists { sum += mestk_sum_of_squares(kernels, biasCount(n), floats(n.bias.gradient)) }
         }
         return mestk_float_double(mestk_sqrt_double(sum))
     }
@@ -81,7 +81,7 @@ extension Model {
             }
             if n.bias.exists {
                 mestk_sgd_update(
-                    kernels, n.bias.capacity, sparesNorm || sparesBias ? undecayed : sgd, floats(n.bias.gradient),
+                    kernels, biasCount(n), sparesNorm || sparesBias ? undecayed : sgd, floats(n.bias.gradient),
                     floats(n.bias.value), floats(n.bias.momentum))
             }
         }

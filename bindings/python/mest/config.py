@@ -19,7 +19,8 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "schedule": ("constant", "step", "cosine"),
     "distribution": ("uniform", "erk"),
     "scheme": (
-        None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in",
+        None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter",
+        "channel",
     ),  # fmt: skip
     "mutation": (None, "vanilla", "em", "em&s"),
     "mutation_decay": ("staircase", "cosine"),

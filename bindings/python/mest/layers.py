@@ -118,6 +118,11 @@ class Linear(Layer):
       "pattern"                   4 of the 9 weights of 3 x 3 kernels, in 8 patterns, and the same
                                   number of kernels for every output; density up to 4/9; elsewhere
                                   "fan_in"
+      "filter", "channel"         whole outputs, or whole input channels.  They are missing in all
+                                  layers that have them, which are stored and computed as dense ones
+                                  of fewer channels: sqrt(density) of them exist, see
+                                  LayerPlan.alive.  Dense layers beside them follow; layers of other
+                                  schemes cannot be.  A network's inputs and outputs are complete
     A column is an input, of a convolution an input channel and a place in the kernel.
     """
 

@@ -48,6 +48,7 @@ class LayerPlan:
     name: str
     kind: str  # MEST_LAYER_* in lower case: "conv2d"
     channels: int
+    alive: int  # of channels, those that exist at the target: all, but for "filter" and "channel"
     height: int
     width: int
     rows: int  # of the weight matrix: outputs x (inputs * kernel); 0 without weights
@@ -62,7 +63,8 @@ class LayerPlan:
     activation_bytes: int  # its output; 0 when in place or fused; shared by life-time: no sum
     macs: int
     scheme: Optional[str]  # in effect, as in Config.scheme; None when not sparse
-    unit: int  # weights that come and go together: a block's rows, 4 of a pattern, 1 otherwise
+    unit: int  # weights that come and go together: a block's rows, 4 of a pattern, 1 otherwise;
+    # 0: "filter", "channel"
     output: str
     output_layer: int
     output_format: str  # of the output, as in Config.activations; "" when fused
@@ -74,7 +76,7 @@ class LayerPlan:
 
     @property
     def sparse(self) -> bool:
-        return self.index_bytes > 0
+        return self.scheme is not None
 
     @property
     def bytes(self) -> int:
@@ -167,9 +169,9 @@ def layer_table(layers: Sequence[LayerPlan], active: Optional[Sequence[int]] = N
     active: connections now, where they differ from the plan's target."""
     rows = [("", *"layer output weights density scheme active bytes activations as".split())]
     for index, layer in enumerate(layers):
-        shape = "x".join(
-            map(str, layer.shape if layer.height * layer.width > 1 else [layer.channels])
-        )
+        pixels = f"x{layer.height}x{layer.width}" if layer.height * layer.width > 1 else ""
+        lacks = f"{layer.alive}/" if layer.alive < layer.channels else ""
+        shape = f"{lacks}{layer.channels}{pixels}"
         matrix = density = scheme = count = ""
         if layer.rows:
             now = layer.active if active is None else active[index]
@@ -185,6 +187,8 @@ def layer_table(layers: Sequence[LayerPlan], active: Optional[Sequence[int]] = N
     form = "{:>%d} {:<%d}  {:>%d}  {:>%d}  {:>%d}  {:<%d}  {:>%d}  {:>%d}  {:>%d} {}"
     form %= tuple(widths[:-1])
     lines = [form.format(*row).rstrip() for row in rows]
+    if any(layer.alive < layer.channels for layer in layers):
+        lines.append("n/m: n of m channels exist")
     if any(layer.output == "fused" for layer in layers):
         lines.append("fused into n: stored nowhere, layer n computes it while it reads it")
     if any(layer.output == "recomputed" for layer in layers):
