@@ -267,6 +267,31 @@ def test_ctrl_c_in_fit(micro):
     assert history.column("epoch").tolist() == [1, 2]
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that interrupts")
+def test_an_interrupt_never_leaves_a_model_locked():
+    """Wherever in a short call it comes: the next call works."""
+    model, interrupts = tiny(), 0
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for n in range(3000):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 * (20 + n % 60))
+                for _ in range(20):
+                    model.predict(X)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupts += 1
+            model.predict(X)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts > 100
+
+
 def test_copies_are_announced_once():
     model = tiny()
     with warnings.catch_warnings():

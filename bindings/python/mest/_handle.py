@@ -15,29 +15,6 @@ from ._lib import library
 from .errors import StateError, error_of
 
 
-class _Busy:
-    """A class, since a generator's context takes several times as long to come and go."""
-
-    __slots__ = ("_model",)
-
-    def __init__(self, model: Handle) -> None:
-        self._model = model
-
-    def __enter__(self) -> int:
-        model = self._model
-        if not model._lock.acquire(blocking=False):
-            raise StateError("the model is in use by another call; one model, one thread at a time")
-        if model._handle is not None and model._process == os.getpid():
-            return model._handle
-        model._lock.release()
-        if model._handle is None:
-            raise StateError("the model is closed")
-        raise StateError("the model was made before fork(); make one in this process")
-
-    def __exit__(self, *_exception: Any) -> None:
-        self._model._lock.release()
-
-
 class Handle:
     """Owner of one mest_model; `Model` adds what can be done with it."""
 
@@ -71,17 +48,32 @@ class Handle:
     def closed(self) -> bool:
         return self._handle is None
 
-    def _busy(self) -> _Busy:
-        """`with model._busy() as handle`: nobody else calls meanwhile."""
-        return _Busy(self)
+    def _idle(self) -> threading.Lock:
+        """`with model._idle(): ... model._open()`: nobody else calls meanwhile.
+
+        The lock itself is the context: Python handles no signal between entering one that is
+        written in C and the first line under `with`, so that Ctrl-C cannot leave it locked.  Of two
+        threads that come at the same moment the second waits.
+        """
+        if self._lock.locked():
+            raise StateError("the model is in use by another call; one model, one thread at a time")
+        return self._lock
+
+    def _open(self) -> int:
+        """The handle, for who is under `_idle`."""
+        if self._handle is not None and self._process == os.getpid():
+            return self._handle
+        if self._handle is None:
+            raise StateError("the model is closed")
+        raise StateError("the model was made before fork(); make one in this process")
 
     def _call(self, function: Callable[..., int], *arguments: Any) -> None:
         """Calls the library; raises what a callback raised, or the status as an exception."""
-        with self._busy() as handle:
-            self._call_busy(handle, function, *arguments)
+        with self._idle():
+            self._call_idle(self._open(), function, *arguments)
 
-    def _call_busy(self, handle: int, function: Callable[..., int], *arguments: Any) -> None:
-        """The same for who holds the model by `_busy` already."""
+    def _call_idle(self, handle: int, function: Callable[..., int], *arguments: Any) -> None:
+        """The same under `_idle`, where several calls belong together."""
         with self._environment.during():
             status = function(handle, *arguments)
         if status != _abi.MEST_OK:
@@ -96,14 +88,11 @@ class Handle:
 
     def close(self) -> None:
         """Gives the memory back.  Later calls raise StateError; closing twice is fine."""
-        if not self._lock.acquire(blocking=False):
+        if self._lock.locked():
             raise StateError("the model is in use by another call: cancel() it first")
-        try:
-            with self._ending:
-                self._handle = None
-                self._destroy()
-        finally:
-            self._lock.release()
+        with self._lock, self._ending:
+            self._handle = None
+            self._destroy()
 
 
 def _destroy(lib: Any, handle: Optional[int], _environment: Environment) -> None:

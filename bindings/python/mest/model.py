@@ -242,10 +242,11 @@ class Model(Tensors):
         if len(parts) > 1:  # else the library sees all of x and names the right sample
             arrays.finite(inputs, "x")
         out = np.empty((len(inputs), self._plan.outputs), np.float32)
-        with self._busy() as handle:
+        with self._idle():
+            handle = self._open()
             for part in parts:
                 source, target = inputs[part], out[part]
-                self._call_busy(
+                self._call_idle(
                     handle,
                     self._lib.mest_model_predict,
                     arrays.address(source),
@@ -263,11 +264,12 @@ class Model(Tensors):
         if len(parts) > 1:
             arrays.finite(inputs, "x")
         loss, correct, found = 0.0, 0, _abi.mest_evaluation()
-        with self._busy() as handle:
+        with self._idle():
+            handle = self._open()
             for part in parts:
                 batch = self._batch(inputs[part], known[part], None)
                 evaluate = self._lib.mest_model_evaluate
-                self._call_busy(handle, evaluate, ctypes.byref(batch), ctypes.byref(found))
+                self._call_idle(handle, evaluate, ctypes.byref(batch), ctypes.byref(found))
                 loss += found.loss * found.count
                 correct += found.correct
         count = len(inputs)
