@@ -424,7 +424,7 @@ typedef struct mest_config {
     float    remove_fraction;   /* in [0, 1)                                                     */
     uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
     float    remove_class_cap;  /* most that may leave of one class, a share of its samples in the
-                                   training set, in (0, 1); 0: no cap.  2 bytes a sample, 8 a class  */
+                                   training set, in (0, 1); 0: no cap.  2 bytes a sample, 16 a class */
     uint32_t forgetting_flags;  /* MEST_FORGETTING_*                                             */
 
     /* Activations */
@@ -766,8 +766,8 @@ typedef struct mest_selection {
 
 /*
  * Which samples a rule would keep, ids ascending; changes nothing.  Samples are ordered by
- * (forgettings, mean margin falling with MEST_FORGETTING_MARGIN, seeded hash of the id); never learned
- * come last and so stay longest.  With config.remove_class_cap a sample stays whose class has given its
+ * (forgettings, mean margin falling with MEST_FORGETTING_MARGIN, seeded hash of the id); those never
+ * learned or not presented yet come last (with margins the latter after the former) and so stay longest.  With config.remove_class_cap a sample stays whose class has given its
  * share already, and so does one whose class is not known, since it was not presented yet.
  * out_ids: `capacity` ids, or NULL to get only the number.  Errors: STATE, ARGUMENT.
  */

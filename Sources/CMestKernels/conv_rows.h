@@ -2,8 +2,8 @@
 /*
  * Convolution of one or four lanes: vectors of neighbouring pixels.  The values of a slab's row lie side by
  * side, so what a tap meets at LANES / lanes neighbouring outputs is one load, whatever the tap.  Here are the
- * loops over connections; they know floats and distances only.  conv_few.h packs what they read and finishes
- * what they leave in `chains`.
+ * loops over connections; they know floats and distances only.  few_pack.h packs what they read,
+ * few_store.h finishes what they leave in `chains`.
  */
 #if WIDTH != LANES
 #error a vector is one register here

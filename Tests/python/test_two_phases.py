@@ -166,6 +166,20 @@ def test_order_is_by_count_then_margin(seed):
     assert model.forgetting().presentations == 60 * len(x)
 
 
+def test_samples_not_seen_leave_last():
+    """A sample that was not presented may be hard: with margins it stays longer than any other."""
+    for margins in (False, True):
+        model = mest.Model([Input(3), Linear(3)], batch=8, samples=40, margins=margins)
+        for _ in range(2):
+            x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+            model.step(x, (model.predict(x).argmax(1) + 1) % 3, np.arange(8))  # all wrong
+        order = model.order().tolist()
+        if margins:
+            assert sorted(order[:8]) == list(range(8))
+        else:
+            assert sorted(order[:8]) != list(range(8))  # one bucket, in an order of the seed
+
+
 def test_equals_leave_in_an_order_of_the_seed():
     orders = []
     for seed in range(4):
@@ -264,7 +278,7 @@ def test_savings():
 
 
 def test_memory_of_margins_cap_and_order():
-    """What the header says: 6, 2 and 4 bytes a sample, 8 a class."""
+    """What the header says: 6, 2 and 4 bytes a sample, 16 a class."""
     layers = [Input(4), Linear(4)]
     plain = mest.plan(layers, samples=6400).forgetting_bytes
     for extra, more in (

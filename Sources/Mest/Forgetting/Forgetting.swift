@@ -15,7 +15,7 @@ struct ForgettingPlaces {
     var marginSum = Place.none  // float a sample
     var marginCount = Place.none // u16 a sample
     var label = Place.none      // u16 a sample; only with a cap
-    var cut = Place.none        // u64 a class; only with a cap
+    var cut = Place.none        // ClassCut a class; only with a cap
     var rank = Place.none       // u32 a sample, in a given order
 
     init() {}
@@ -31,7 +31,7 @@ struct ForgettingPlaces {
         marginSum = cursor.take(samples &* 4, if: config.tracksMargin)
         marginCount = cursor.take(samples &* 2, if: config.tracksMargin)
         label = cursor.take(samples &* 2, if: config.remove_class_cap > 0)
-        cut = cursor.take(int64(classes) &* 8, if: config.remove_class_cap > 0)
+        cut = cursor.take(int64(classes) &* int64(MemoryLayout<ClassCut>.stride), if: config.remove_class_cap > 0)
         rank = cursor.take(samples &* 4, if: config.forgetting_flags & UInt32(MEST_FORGETTING_ORDER) != 0)
     }
 }
@@ -70,8 +70,15 @@ struct Margins {
 struct Classes {
     static let unknown = UInt16.max
     let label: UnsafeMutablePointer<UInt16>
-    let cut: UnsafeMutablePointer<UInt64>
+    let cut: UnsafeMutablePointer<ClassCut>
     let count: Int
+}
+
+/// Of a class: the number (SampleOrder) of the first sample that stays, and what finding it needs.
+struct ClassCut {
+    var first: UInt64
+    var rank: UInt32
+    var counted: UInt32
 }
 
 struct Forgetting {
@@ -101,7 +108,7 @@ struct Forgetting {
             ? Margins(sum: model.floats(places.marginSum), count: model.at(places.marginCount, UInt16.self)) : nil
         classes = places.label.exists
             ? Classes(
-                label: model.at(places.label, UInt16.self), cut: model.at(places.cut, UInt64.self),
+                label: model.at(places.label, UInt16.self), cut: model.at(places.cut, ClassCut.self),
                 count: int(model.state.pointee.plan.last.pointee.channels)) : nil
         ranks = places.rank.exists ? model.at(places.rank, UInt32.self) : nil
     }

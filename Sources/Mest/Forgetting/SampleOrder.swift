@@ -31,7 +31,8 @@ struct SampleOrder {
 
     /// 24 bits, smaller for a larger mean margin: the upper bits of a float, mapped to rise as it falls.
     private func margin(_ i: Int) -> UInt32 {
-        guard let mean = forgetting.margins?.mean(i) else { return 0 }
+        guard let margins = forgetting.margins else { return 0 }
+        guard let mean = margins.mean(i) else { return 0xff_ffff }  // not seen: after those never learned
         let bits = mean.bitPattern
         let rising = bits & 0x8000_0000 != 0 ? ~bits : bits | 0x8000_0000
         return ~rising &>> 8

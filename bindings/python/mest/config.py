@@ -212,7 +212,7 @@ class Config:
       remove_fraction = 0.0    [0, 1), above 0 for "fraction"
       keep_lowest = 0          samples: this many of the least forgotten stay all the same
       remove_class_cap = None  (0, 1): most that may leave of one class, a share of its samples;
-                               None: no cap.  2 bytes a sample, 8 a class
+                               None: no cap.  2 bytes a sample, 16 a class
       margins = False          of samples forgotten as often those with the larger mean margin (the
                                label's output minus the largest other) leave first.  6 bytes a sample
       given_order = False      room for Model.set_order.  4 bytes a sample
