@@ -64,7 +64,7 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         status = mest_model_step(model, &batch, &report);
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
-    if (status == MEST_OK && n->config.mutation) status = mest_model_mutate(model, NULL);
+    if (status == MEST_OK && n->config.method) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
         status = mest_model_predict(model, d->x, d->samples, n->config.loss == MEST_LOSS_MSE ? 0 : MEST_PREDICT_PROBABILITIES,

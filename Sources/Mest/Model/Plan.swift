@@ -206,7 +206,7 @@ extension Plan {
 
         start = cursor.offset
         if training {
-            let averages = config.importance_gradient == MEST_GRADIENT_EMA && config.mutation != MEST_MUTATION_NONE
+            let averages = config.importance_gradient == MEST_GRADIENT_EMA && config.method != MEST_METHOD_STATIC
             for i in 0..<count {
                 nodes[i].weight.momentum = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
                 nodes[i].bias.momentum = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)

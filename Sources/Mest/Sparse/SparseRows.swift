@@ -200,6 +200,17 @@ struct SparseRows {
         }
     }
 
+    /// Values of connections at ascending linear positions, one after the other.
+    func fill(_ positions: UnsafePointer<UInt32>, _ count: Int, _ value: () -> Float) {
+        var next = 0
+        for r in 0..<rows where next < count {
+            for j in int(start[r])..<int(start[r &+ 1]) where next < count && positions[next] == position(r, int(column[j])) {
+                self.value[j] = value()
+                next &+= 1
+            }
+        }
+    }
+
     private func position(_ r: Int, _ c: Int) -> UInt32 {
         uint32(int64(r) &* int64(columns) &+ int64(c))
     }
