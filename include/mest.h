@@ -315,10 +315,16 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 and of the negative ones, the largest; grows as many at random,
                                 values N(0, 0.1^2).  Units of several weights have no sign: there the
                                 smallest norms leave and growth is at 0                          */
-    MEST_METHOD_GMP     = 5  /* gradual magnitude pruning (Zhu, Gupta 2017): begins at initial_density and
+    MEST_METHOD_GMP     = 5, /* gradual magnitude pruning (Zhu, Gupta 2017): begins at initial_density and
                                 drops the least important, the density falling along a cubic to the
                                 target at mutation_epochs[1]; grows nothing.  Needs the memory of
                                 initial_density                                                  */
+    MEST_METHOD_RIGL    = 6  /* RigL (Evci et al. 2020): every mutation_updates updates, in place of that
+                                update, drops the least important and grows those of the largest
+                                gradient at 0, the share falling like half a cosine from mutation_rate
+                                to 0 at mutation_epochs[1].  The gradient is that of the batch (of the
+                                last micro-batch), computed row by row: 16 bytes a connection that
+                                moves, and scratch; no dense gradient exists.  Scheme UNSTRUCTURED    */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -411,10 +417,11 @@ typedef struct mest_config {
     uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET and GMP 1; EM, EMS and GMP
                                    also mutate at mutation_epochs[1], where EMS and GMP come down to
                                    their target                                                  */
+    uint32_t mutation_updates;  /* RIGL: updates between mutations; 0: 100                       */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
-                                   then be 2 or more for EM, EMS and GMP                         */
-    float    mutation_rate;     /* VANILLA, EM, SET: share of the connections dropped; 0: 0.2, of SET
-                                   0.3.  Of PATTERN
+                                   then be 2 or more for EM, EMS, GMP and RIGL                   */
+    float    mutation_rate;     /* VANILLA, EM, SET, RIGL: share of the connections dropped; 0: 0.2, of
+                                   SET and RIGL 0.3.  Of PATTERN
                                    and FAN_IN each output moves at least one kernel or connection
                                    until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
                                    perhaps none), and keeps one                                  */

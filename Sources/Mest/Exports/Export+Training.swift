@@ -42,6 +42,10 @@ public func mest_model_mutate(
         if model.config.method == MEST_METHOD_STATIC {
             throw model.message.start("config.method is STATIC: the connections are fixed").as(.argument)
         }
+        if model.config.method == MEST_METHOD_RIGL {
+            throw model.message.start("config.method is RIGL: connections move by a batch's gradient, in mest_model_step()")
+                .as(.argument)
+        }
         try model.requireNoGathering()
         try model.poll(MEST_STAGE_MUTATE, done: 0, total: uint64(model.sparseLayers))
         model.mutate(epoch: model.state.pointee.epoch)

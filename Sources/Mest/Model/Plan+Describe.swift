@@ -31,7 +31,14 @@ extension Plan {
     /// Mutation needs something that can move.
     func checkMutation(_ message: Message) throws(Status) {
         if config.method == MEST_METHOD_STATIC || !training { return }
-        for i in 0..<count where nodes[i].sparse { return }
+        var sparse = false
+        for i in 0..<count where nodes[i].sparse {
+            sparse = true
+            if config.method != MEST_METHOD_RIGL || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
+            throw layer(i, message).text(": method RIGL grows single weights, scheme ").text(schemeName(nodes[i].scheme))
+                .text(" has none; use UNSTRUCTURED").as(.unsupported)
+        }
+        if sparse { return }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
     }
 

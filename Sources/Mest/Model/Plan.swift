@@ -211,6 +211,8 @@ extension Plan {
                 nodes[i].weight.momentum = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
                 nodes[i].bias.momentum = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
                 nodes[i].weight.average = cursor.take(nodes[i].weight.capacity &* 4, if: averages && nodes[i].sparse)
+                let moved = mostMoved(nodes[i])
+                nodes[i].candidates = cursor.take(moved &* 16, if: moved > 0)
             }
         }
         bytes.state = cursor.offset &- start

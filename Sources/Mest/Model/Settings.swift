@@ -29,7 +29,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.method, MEST_METHOD_GMP, "method", "MEST_METHOD_*")
+    try check.choice(config.method, MEST_METHOD_RIGL, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
@@ -65,7 +65,10 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.mutation_every == 0 {
         config.mutation_every = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_GMP ? 1 : 5
     }
-    if config.mutation_rate == 0 { config.mutation_rate = config.method == MEST_METHOD_SET ? 0.3 : 0.2 }
+    if config.mutation_rate == 0 {
+        config.mutation_rate = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_RIGL ? 0.3 : 0.2
+    }
+    if config.mutation_updates == 0 { config.mutation_updates = 100 }
     if config.initial_density == 0 { config.initial_density = 1 }
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
@@ -95,6 +98,9 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     }
     if config.schedule_flags & UInt32(MEST_SCHEDULE_BY_UPDATE) != 0 && config.steps_per_epoch == 0 {
         throw message.start("MEST_SCHEDULE_BY_UPDATE: set steps_per_epoch or samples").as(.argument)
+    }
+    if config.method == MEST_METHOD_RIGL && config.steps_per_epoch == 0 {
+        throw message.start("method RIGL: set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
     }
     if config.mutation_epochs.0 == 0 { config.mutation_epochs.0 = uint32(int64(config.epochs) &* 9 / 16) }
     if config.mutation_epochs.1 == 0 { config.mutation_epochs.1 = uint32(int64(config.epochs) &* 3 / 4) }

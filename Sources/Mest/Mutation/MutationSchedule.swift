@@ -13,7 +13,9 @@ struct MutationLevels {
 
 extension mest_config {
     /// Methods that come to rest at mutation_epochs[1].
-    var decays: Bool { method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP }
+    var decays: Bool {
+        method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_RIGL
+    }
 }
 
 extension Plan {
@@ -21,7 +23,7 @@ extension Plan {
     /// included; and when the decay has ended, whatever mutation_every says, so that EM&S and GMP come down
     /// to their target. SET: between epochs.
     func mutates(at epoch: UInt32) -> Bool {
-        if config.method == MEST_METHOD_STATIC { return false }
+        if config.method == MEST_METHOD_STATIC || growsByGradient { return false }
         if config.method == MEST_METHOD_SET && epoch == 0 { return false }
         let settles = config.decays && epoch == config.mutation_epochs.1
         return settles || epoch % config.mutation_every == 0
