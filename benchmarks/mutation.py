@@ -35,7 +35,7 @@ def timed(network: Any, options: argparse.Namespace, batch: int) -> Point:
 
     model = networks.model(
         network, batch, options.threads, options.sparsity,
-        mutation="em&s", epochs=160, steps_per_epoch=-(-SAMPLES // batch),
+        method="em&s", epochs=160, steps_per_epoch=-(-SAMPLES // batch),
     )  # fmt: skip
     x, y = network.data(batch)
     # A pause alone: a mutation has no threads to wake, and its cost is that of one after a step.

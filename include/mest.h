@@ -7,7 +7,7 @@
  *
  *     mest_config config = MEST_CONFIG_INIT;
  *     config.batch = 32;  config.samples = 1797;  config.epochs = 20;
- *     config.density = 0.1f;  config.mutation = MEST_MUTATION_EMS;
+ *     config.density = 0.1f;  config.method = MEST_METHOD_EMS;
  *     config.learning_rate = 0.05f;  config.momentum = 0.9f;
  *
  *     const mest_layer layers[] = {
@@ -303,12 +303,28 @@ enum { /* mest_config.distribution of the density over layers with mest_layer.de
     MEST_DISTRIBUTION_ERK     = 1 /* Erdos-Renyi-Kernel: small layers get more                   */
 };
 
-enum { /* mest_config.mutation: how connections move (paper section 3) */
-    MEST_MUTATION_NONE    = 0, /* static random mask                                             */
-    MEST_MUTATION_VANILLA = 1, /* drop mutation_rate of the connections, grow as many, always    */
-    MEST_MUTATION_EM      = 2, /* Elastic Mutation: the rate decays to zero                      */
-    MEST_MUTATION_EMS     = 3  /* Soft memory-bound EM: grows mutation_extra beyond the target,
-                                  drops from old and new together; extra decays to zero          */
+enum { /* mest_config.method: how connections come and go.  All of them share drop, growth and schedule */
+    MEST_METHOD_STATIC  = 0, /* random connections that stay                                     */
+    MEST_METHOD_VANILLA = 1, /* MEST, paper section 3: drops mutation_rate of the connections, the
+                                least important, grows as many at random, always                 */
+    MEST_METHOD_EM      = 2, /* Elastic Mutation: the rate decays to zero                        */
+    MEST_METHOD_EMS     = 3, /* Soft memory-bound EM: grows mutation_extra beyond the target,
+                                drops from old and new together; extra decays to zero            */
+    MEST_METHOD_SET     = 4, /* Sparse Evolutionary Training (Mocanu et al. 2018): after every epoch but
+                                the last drops mutation_rate of the positive weights, the smallest,
+                                and of the negative ones, the largest; grows as many at random,
+                                values N(0, 0.1^2).  Units of several weights have no sign: there the
+                                smallest norms leave and growth is at 0                          */
+    MEST_METHOD_GMP     = 5, /* gradual magnitude pruning (Zhu, Gupta 2017): begins at initial_density and
+                                drops the least important, the density falling along a cubic to the
+                                target at mutation_epochs[1]; grows nothing.  Needs the memory of
+                                initial_density                                                  */
+    MEST_METHOD_RIGL    = 6  /* RigL (Evci et al. 2020): every mutation_updates updates, in place of that
+                                update, drops the least important and grows those of the largest
+                                gradient at 0, the share falling like half a cosine from mutation_rate
+                                to 0 at mutation_epochs[1].  The gradient is that of the batch (of the
+                                last micro-batch), computed row by row: 16 bytes a connection that
+                                moves, and scratch; no dense gradient exists.  Scheme UNSTRUCTURED    */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -396,18 +412,22 @@ typedef struct mest_config {
                                    PATTERN and FAN_IN: there all outputs have as many            */
 
     /* Mutation */
-    int32_t  mutation;          /* MEST_MUTATION_*                                               */
+    int32_t  method;            /* MEST_METHOD_*                                                 */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5; EM and EMS also mutate at
-                                   mutation_epochs[1], where EMS comes down to its target        */
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET and GMP 1; EM, EMS and GMP
+                                   also mutate at mutation_epochs[1], where EMS and GMP come down to
+                                   their target                                                  */
+    uint32_t mutation_updates;  /* RIGL: updates between mutations; 0: 100                       */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
-                                   then be 2 or more for EM and EMS                              */
-    float    mutation_rate;     /* VANILLA, EM: share of the connections dropped; 0: 0.2.  Of PATTERN
+                                   then be 2 or more for EM, EMS, GMP and RIGL                   */
+    float    mutation_rate;     /* VANILLA, EM, SET, RIGL: share of the connections dropped; 0: 0.2, of
+                                   SET and RIGL 0.3.  Of PATTERN
                                    and FAN_IN each output moves at least one kernel or connection
                                    until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
                                    perhaps none), and keeps one                                  */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
                                    half the target; the same minimum of one                      */
+    float    initial_density;   /* GMP: density at the start, not below the target; 0: 1         */
     uint32_t mutation_flags;    /* MEST_MUTATION_*                                               */
     int32_t  importance_gradient; /* MEST_GRADIENT_*                                             */
     float    importance_lambda; /* 0: magnitude only; the paper: 0.01                            */
@@ -711,7 +731,7 @@ typedef struct mest_mutation_layer {
  * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
  * time proportional to the connections.  Grown weights and their momentum start at 0 (FILTER, CHANNEL:
  * as said there).
- * out_report: or NULL.  Errors: ARGUMENT (mutation is NONE), STATE (micro-batches unfinished),
+ * out_report: or NULL.  Errors: ARGUMENT (method is STATIC), STATE (micro-batches unfinished),
  * CANCELLED and CALLBACK (before the first layer is touched).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_mutate(mest_model *model,

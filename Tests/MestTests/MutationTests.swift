@@ -242,8 +242,8 @@ final class Rows {
         (147456, 14746, [14745, 14745, 14745], [22118, 18432, 14746]),
     ] as [(Int32, Int64, [Int64], [Int64])])
     func counts(n: Int32, initial: Int64, em: [Int64], ems: [Int64]) {
-        for (mode, wanted) in [(MEST_MUTATION_EM, em), (MEST_MUTATION_EMS, ems)] {
-            var (plan, node) = plan { $0.density = 0.1; $0.mutation = Int32(mode) }
+        for (mode, wanted) in [(MEST_METHOD_EM, em), (MEST_METHOD_EMS, ems)] {
+            var (plan, node) = plan { $0.density = 0.1; $0.method = Int32(mode) }
             (node.rows, node.columns) = (1, n)
             #expect(plan.initialUnits(node) == initial)
             var active = initial
@@ -259,7 +259,7 @@ final class Rows {
     /// Golden check G5: dropped and grown of N = 9216, EM and EM&S at 90 %.
     @Test func droppedAndGrown() {
         func moves(_ mode: Int) -> [UInt32: [Int64]] {
-            var (plan, node) = plan { $0.density = 0.1; $0.mutation = Int32(mode) }
+            var (plan, node) = plan { $0.density = 0.1; $0.method = Int32(mode) }
             (node.rows, node.columns) = (1, 9216)
             var active: Int64 = 922
             var moves: [UInt32: [Int64]] = [:]
@@ -271,12 +271,12 @@ final class Rows {
             }
             return moves
         }
-        let em = moves(MEST_MUTATION_EM)
+        let em = moves(MEST_METHOD_EM)
         #expect(em.count == 32)
         #expect(em[0] == [184, 183] && em[5] == [183, 183] && em[85] == [183, 183])
         #expect(em[90] == [91, 91] && em[115] == [91, 91] && em[120] == [0, 0] && em[155] == [0, 0])
         #expect(em.values.count { $0 != [0, 0] } == 24)
-        let ems = moves(MEST_MUTATION_EMS)
+        let ems = moves(MEST_METHOD_EMS)
         #expect(ems[0] == [0, 460] && ems[5] == [460, 460] && ems[90] == [460, 230] && ems[95] == [230, 230])
         #expect(ems[115] == [230, 230] && ems[120] == [230, 0] && ems[125] == [0, 0])
         #expect(ems.values.count { $0 != [0, 0] } == 25)
@@ -284,7 +284,7 @@ final class Rows {
 
     /// 95 %: 461, EM 460, EM&S 921, 691, 461.
     @Test func counts95() {
-        var (plan, node) = plan { $0.density = 0.05; $0.mutation = Int32(MEST_MUTATION_EMS) }
+        var (plan, node) = plan { $0.density = 0.05; $0.method = Int32(MEST_METHOD_EMS) }
         (node.rows, node.columns) = (1, 9216)
         var active = plan.initialUnits(node)
         #expect(active == 461)
@@ -296,14 +296,14 @@ final class Rows {
 
     /// Golden check G6: density by epoch.
     @Test func density() {
-        let (ems, node) = plan { $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EMS) }
+        let (ems, node) = plan { $0.density = 0.1; $0.method = Int32(MEST_METHOD_EMS) }
         let sum = (0..<160).reduce(0) { $0 + ems.levels(node, epoch: UInt32($1)).high.billionths }
         #expect(ems.levels(node, epoch: 0).high.billionths == 150_000_000)
         #expect(ems.levels(node, epoch: 89).high.billionths == 150_000_000)
         #expect(ems.levels(node, epoch: 90).high.billionths == 125_000_000)
         #expect(ems.levels(node, epoch: 120).high.billionths == 100_000_000)
         #expect(sum == 160 * 132_812_500)  // mean .1328125
-        let (em, other) = plan { $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EM) }
+        let (em, other) = plan { $0.density = 0.1; $0.method = Int32(MEST_METHOD_EM) }
         for epoch in [0, 90, 120] as [UInt32] { #expect(em.levels(other, epoch: epoch).high.billionths == 100_000_000) }
         #expect(em.levels(other, epoch: 0).low.billionths == 80_000_000 && em.levels(other, epoch: 90).low.billionths == 90_000_000)
     }
@@ -311,8 +311,8 @@ final class Rows {
     @Test func exactRoundingMeetsTheTarget() {
         for n in [1, 7, 100, 9216] as [Int32] {
             for density in [0.01, 0.1, 0.5, 0.95] as [Float] {
-                for mode in [MEST_MUTATION_VANILLA, MEST_MUTATION_EM, MEST_MUTATION_EMS] {
-                    var (plan, node) = plan { $0.density = density; $0.mutation = Int32(mode); $0.mutation_flags = 0 }
+                for mode in [MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS] {
+                    var (plan, node) = plan { $0.density = density; $0.method = Int32(mode); $0.mutation_flags = 0 }
                     (node.rows, node.columns) = (1, n)
                     node.weight.capacity = plan.mostUnits(node)
                     var active = plan.initialUnits(node)
@@ -331,7 +331,7 @@ final class Rows {
 
     @Test func cosineDecays() {
         let (plan, _) = plan {
-            $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE)
+            $0.density = 0.1; $0.method = Int32(MEST_METHOD_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE)
         }
         #expect(plan.mutationDecay(0).billionths == 1_000_000_000)
         #expect(plan.mutationDecay(60).billionths == 500_000_000)

@@ -144,11 +144,11 @@ private let schemes = [
         let most: Float = scheme == MEST_SCHEME_PATTERN ? 0.44 : scheme == MEST_SCHEME_NM24 ? 0.5 : 0.95
         let full = random.below(5) == 0
         let density = full ? most : 0.01 + (most - 0.01) * Float(random.below(100)) / 100
-        let mode = [MEST_MUTATION_VANILLA, MEST_MUTATION_EM, MEST_MUTATION_EMS][Int(random.below(3))]
+        let mode = [MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS][Int(random.below(3))]
         let flags = UInt32(random.below(8)), code8 = UInt32(random.below(2))
         let lambda: Float = random.below(2) == 0 ? 0 : 0.01
         let setting: (inout mest_config) -> Void = {
-            $0.density = density; $0.mutation = Int32(mode); $0.mutation_flags = flags; $0.scheme_flags = code8
+            $0.density = density; $0.method = Int32(mode); $0.mutation_flags = flags; $0.scheme_flags = code8
             $0.importance_lambda = lambda; $0.seed = seed; $0.allow_empty_rows = UInt32(seed % 2)
         }
         let what = "seed \(seed): scheme \(scheme), \(rows) x \(channels) x \(kernel), density \(density), mode \(mode), flags \(flags)"
@@ -190,7 +190,7 @@ private let schemes = [
             #expect((0..<rest).allSatisfy { scratch[planned + $0] == 0xA5 }, "\(what): scratch as planned")
             one.expectInvariants("\(what), epoch \(epoch)")
             #expect(Int(one.node.units) == Int(amount.after) * pools, "\(what), epoch \(epoch): units")
-            if mode == MEST_MUTATION_EMS && flags & 2 == 0 && epoch == 120 {
+            if mode == MEST_METHOD_EMS && flags & 2 == 0 && epoch == 120 {
                 #expect(one.node.units == UInt32(plan.initialUnits(one.node)) * UInt32(pools), "\(what): back at the target")
             }
 
@@ -235,7 +235,7 @@ private let schemes = [
     @Test(arguments: 1...35) func droppedStayAway(seed: UInt64) throws {
         let scheme = schemes[Int(seed) % schemes.count]
         let one = try OneLayer(rows: 12, channels: 20, kernel: 3, scheme: scheme) {
-            $0.density = 0.2; $0.mutation = Int32(MEST_MUTATION_VANILLA); $0.seed = seed
+            $0.density = 0.2; $0.method = Int32(MEST_METHOD_VANILLA); $0.seed = seed
             $0.mutation_flags = UInt32(MEST_MUTATION_EXCLUDE_DROPPED)
         }
         let columns = Int(one.node.columns)
@@ -252,7 +252,7 @@ private let schemes = [
     /// 2:4 at density 0.5: exactly 2 of every 4, before and after any mutation.
     @Test(arguments: [1, 2, 3, 4, 5, 7, 8, 21]) func twoOfFourIsExact(columns: Int) throws {
         let one = try OneLayer(rows: 9, channels: columns, kernel: 1, scheme: MEST_SCHEME_NM24) {
-            $0.density = columns == 1 ? 0.4 : 0.5; $0.mutation = Int32(MEST_MUTATION_VANILLA)
+            $0.density = columns == 1 ? 0.4 : 0.5; $0.method = Int32(MEST_METHOD_VANILLA)
         }
         for epoch in 0..<4 as Range<UInt32> {
             if columns % 4 == 0 {
@@ -272,7 +272,7 @@ private let schemes = [
     /// G2: 8 x 3, blocks of 4. lo = .5 keeps (0,0), (0,2), (1,2); to 1/3 sparsity grows 1 of the 3 empty units.
     @Test func blocks() throws {
         let one = try OneLayer(rows: 8, channels: 3, kernel: 1, scheme: MEST_SCHEME_BLOCK4) {
-            $0.density = 0.99; $0.mutation = Int32(MEST_MUTATION_VANILLA)
+            $0.density = 0.99; $0.method = Int32(MEST_METHOD_VANILLA)
         }
         #expect(one.node.units == 6 && one.node.unit == 4)
         let units: [[Float]] = [[3, 0, 0, 4], [1, 0, 0, 0], [0, 0, 0, 2], [0.5, 0.5, 0.5, 0.5], [0, 0, 0, 0.1], [2, 2, 1, 0]]
@@ -309,7 +309,7 @@ private let schemes = [
     /// G4 through the scheme: of 4 kernels a filter, the least important leaves each.
     @Test func filterBalance() throws {
         let one = try OneLayer(rows: 2, channels: 4, kernel: 3, scheme: MEST_SCHEME_PATTERN) {
-            $0.density = 0.444444; $0.mutation = Int32(MEST_MUTATION_VANILLA)
+            $0.density = 0.444444; $0.method = Int32(MEST_METHOD_VANILLA)
         }
         #expect(one.node.units == 8)
         let value = one.model.floats(one.node.weight.value)
@@ -326,7 +326,7 @@ private let schemes = [
     ])
     func patternCounts(rows: Int, channels: Int, em: UInt32) throws {
         let one = try OneLayer(rows: rows, channels: channels, kernel: 3, scheme: MEST_SCHEME_PATTERN) {
-            $0.density = 0.1; $0.mutation = Int32(MEST_MUTATION_EM); $0.mutation_flags = UInt32(MEST_MUTATION_ROUND_COMPAT)
+            $0.density = 0.1; $0.method = Int32(MEST_METHOD_EM); $0.mutation_flags = UInt32(MEST_MUTATION_ROUND_COMPAT)
             $0.mutation_rate = 0.2
         }
         // Kernels at .900 overall: Cin - trunc(Cin * .775).
@@ -336,9 +336,9 @@ private let schemes = [
     }
 
     @Test func blockCounts() throws {
-        for (mode, wanted) in [(MEST_MUTATION_EM, [920, 920, 920]), (MEST_MUTATION_EMS, [1380, 1152, 924])] as [(Int, [UInt32])] {
+        for (mode, wanted) in [(MEST_METHOD_EM, [920, 920, 920]), (MEST_METHOD_EMS, [1380, 1152, 924])] as [(Int, [UInt32])] {
             let one = try OneLayer(rows: 32, channels: 32, kernel: 3, scheme: MEST_SCHEME_BLOCK4) {
-                $0.density = 0.1; $0.mutation = Int32(mode); $0.mutation_flags = UInt32(MEST_MUTATION_ROUND_COMPAT)
+                $0.density = 0.1; $0.method = Int32(mode); $0.mutation_flags = UInt32(MEST_MUTATION_ROUND_COMPAT)
             }
             #expect(one.node.active == 924)
             var reached: [UInt32] = []

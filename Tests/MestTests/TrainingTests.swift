@@ -50,7 +50,7 @@ private func resolved(_ set: (inout mest_config) -> Void) -> Plan {
     func mutationCosineGolden(t: UInt32, part: Double) {
         // G8: RigL's alpha .3 over T_end 1000, as the part of alpha.
         let plan = resolved {
-            $0.mutation = Int32(MEST_MUTATION_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE); $0.mutation_epochs = (1000, 1000)
+            $0.method = Int32(MEST_METHOD_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE); $0.mutation_epochs = (1000, 1000)
         }
         #expect(abs(Double(plan.mutationDecay(t).billionths) / 1e9 - part) < 2e-6)
     }

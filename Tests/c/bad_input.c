@@ -200,7 +200,7 @@ static int set_up(scene *s)
     made &= mest_model_create(c, l, s->count, &s->env, &s->micro) == MEST_OK;
     c->micro_batches = 0;
     c->loss = MEST_LOSS_MSE;
-    c->mutation = MEST_MUTATION_NONE;
+    c->method = MEST_METHOD_STATIC;
     c->samples = 0;
     made &= mest_model_create(c, l, s->count, &s->env, &s->mse) == MEST_OK;
     if (!check(made, "the scene: %s", mest_last_error(NULL))) return 0;

@@ -64,7 +64,8 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         status = mest_model_step(model, &batch, &report);
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
-    if (status == MEST_OK && n->config.mutation) status = mest_model_mutate(model, NULL);
+    int moves_between = n->config.method != MEST_METHOD_STATIC && n->config.method != MEST_METHOD_RIGL;
+    if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
         status = mest_model_predict(model, d->x, d->samples, n->config.loss == MEST_LOSS_MSE ? 0 : MEST_PREDICT_PROBABILITIES,
@@ -123,7 +124,8 @@ int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
     network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), separable(), schemes(), schemes(), scheme_convolutions(),
-                           residual(), residual(), scheme_convolutions(), separable(), separable(), channels(), channels() };
+                           residual(), residual(), scheme_convolutions(), separable(), separable(), channels(), channels(),
+                           residual(), mlp() };
     /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
     networks[4].name = "mlp, one by one";
     networks[4].config.batch = 1;
@@ -145,6 +147,11 @@ int main(int argc, char **argv)
     networks[15].config.batch = 3;
     networks[17].name = "channels, one by one";
     networks[17].config.batch = 1;
+    networks[18].name = "residual, RigL";
+    networks[18].config.method = MEST_METHOD_RIGL;
+    networks[18].config.mutation_updates = 3;
+    networks[19].name = "mlp, SET";
+    networks[19].config.method = MEST_METHOD_SET;
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

@@ -118,7 +118,7 @@ static mest_status use_everything(mest_model *model, const network *n, const dat
             mest_step_report report = { .struct_size = sizeof report };
             TRY(mest_model_step(model, &batch, &report));
         }
-        if (n->config.mutation) {
+        if (n->config.method) {
             mest_mutation_report mutation = { .struct_size = sizeof mutation };
             TRY(mest_model_mutate(model, &mutation));
             TRY(mest_model_mutation(model, &mutation, NULL, 0));

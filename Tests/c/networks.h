@@ -56,7 +56,7 @@ static network start(const char *name, uint32_t channels, uint32_t height, uint3
     n.config.epochs = 6;
     n.config.samples = 64;
     n.config.density = 0.3f;
-    n.config.mutation = MEST_MUTATION_EMS;
+    n.config.method = MEST_METHOD_EMS;
     n.config.mutation_every = 1;
     n.config.importance_lambda = 0.01f;
     mest_layer *input = add(&n, MEST_LAYER_INPUT);
@@ -150,7 +150,7 @@ UNUSED static network pools(void)
     n.config.micro_batches = 2;
     n.config.samples = 0;
     n.config.steps_per_epoch = 3;
-    n.config.mutation = MEST_MUTATION_EM;
+    n.config.method = MEST_METHOD_EM;
     n.config.importance_gradient = MEST_GRADIENT_EMA;
     n.config.optimizer_flags = MEST_SGD_NESTEROV | MEST_NO_DECAY_BIAS | MEST_NO_DECAY_NORM;
     n.config.schedule = MEST_SCHEDULE_COSINE;

@@ -82,7 +82,7 @@ static void random_config(mest_config *c)
     case 18: case 19: c->density = some_real(); break;
     case 20: c->distribution = (int32_t)below(2); break;
     case 21: c->allow_empty_rows = below(2); break;
-    case 22: case 23: c->mutation = (int32_t)below(4); break;
+    case 22: case 23: c->method = (int32_t)below(4); break;
     case 24: c->mutation_decay = (int32_t)below(2); break;
     case 25: c->mutation_every = some_number(); break;
     case 26: c->mutation_epochs[below(2)] = some_number(); break;
@@ -139,7 +139,7 @@ static const char *use(mest_model *model, const network *n, const mest_plan_repo
     for (int i = 0; i < 5 && !n->config.inference_only; i++) {
         status = mest_model_step(model, &batch, NULL);
         EXPECT(status == MEST_OK || status == MEST_ERR_DIVERGED, "step");
-        if (n->config.mutation && i == 2) {
+        if (n->config.method && i == 2) {
             status = mest_model_mutate(model, NULL);
             EXPECT(status == MEST_OK || status == MEST_ERR_STATE, "mutate");
         }

@@ -345,7 +345,7 @@ def test_the_plan_is_the_truth(name, activations, recompute):
         batch=9, density=0.5, samples=18, threads=2, activations=activations, recompute=recompute
     )
     if any(layer.sparse for layer in mest.plan(layers, **config).layers):
-        config.update(mutation="em&s", epochs=4)
+        config.update(method="em&s", epochs=4)
     plan = mest.plan(layers, **config)
     with mest.Model(layers, **config) as model:
         assert (model.memory.requests, model.memory.peak) == (1, plan.total_bytes)

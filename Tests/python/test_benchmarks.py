@@ -85,7 +85,7 @@ def test_refusals():
     for call in (
         lambda: mest.Config(no_such_field=1),
         lambda: mest.ReLU(groups=2),
-        lambda: mest.Config(mutation="sideways").to_struct(),
+        lambda: mest.Config(method="sideways").to_struct(),
         lambda: mest.plan([mest.Input(3), mest.Conv2d(4, 9)]),
     ):
         with pytest.raises(common.NotInThisBuild), common.refusals():

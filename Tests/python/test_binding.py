@@ -188,7 +188,7 @@ def test_exception_in_progress():
 def test_progress_may_stop():
     seen = []
     model = tiny(
-        on_progress=lambda p: seen.append(p) or len(seen) == 2, mutation="em", epochs=4, samples=4
+        on_progress=lambda p: seen.append(p) or len(seen) == 2, method="em", epochs=4, samples=4
     )
     model.begin_epoch()
     with pytest.raises(mest.CallbackError):

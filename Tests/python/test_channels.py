@@ -13,7 +13,8 @@ import re
 import numpy as np
 import pytest
 import reference
-from graphs import MASK, Graph, _mix
+from graphs import Graph
+from randoms import Random, floyd
 from support import PARAMETERS, close, fingerprint, has, positions, randomise, reference_of
 from test_graphs import compare_step, data_of
 
@@ -242,7 +243,7 @@ def test_same_bits_as_the_dense_network_of_fewer_channels(part):
     """Steps and predictions, also after a mutation; gradients against plain numpy."""
     compared = 0
     for seed in range(part, 200, 10):
-        more = dict(mutation="em&s", epochs=8, mutation_every=1) if seed % 2 else {}
+        more = dict(method="em&s", epochs=8, mutation_every=1) if seed % 2 else {}
         more.update(recompute=(None, "block", "elementwise")[seed % 3], threads=1 + seed % 2)
         more["activations"] = "bfloat16" if seed % 7 == 0 else "float32"
         made = thin_graph(seed, **more)
@@ -255,7 +256,7 @@ def test_same_bits_as_the_dense_network_of_fewer_channels(part):
                 model.begin_epoch()
                 model.mutate()
             randomise(model, rng)
-            dense, kept = without(model, **{**settings, "mutation": None})
+            dense, kept = without(model, **{**settings, "method": "static"})
             if dense is None:
                 continue
             copy_parameters(model, dense, kept)
@@ -279,31 +280,6 @@ def test_same_bits_as_the_dense_network_of_fewer_channels(part):
 
 
 # ------------------------------------------------------------------------------------ mutation ---
-
-
-class Random:
-    """SplitMix64 behind a key of (seed, purpose, layer, number): Foundation/Random.swift."""
-
-    def __init__(self, seed, purpose, layer, number):
-        key = _mix(seed + 0x9E3779B97F4A7C15 & MASK)
-        key = _mix(key + purpose * 0xD1B54A32D192ED03 & MASK)
-        key = _mix(key + layer * 0xAEF17502108EF2D9 & MASK)
-        self.state = _mix(key + number & MASK)
-
-    def next(self):
-        self.state = self.state + 0x9E3779B97F4A7C15 & MASK
-        return _mix(self.state)
-
-    def below(self, n):
-        return self.next() * n >> 64
-
-    def unit(self):
-        return ((self.next() >> 11) + 0.5) / 2**53
-
-    def normal(self):
-        radius = math.sqrt(-2 * math.log(self.unit()))
-        return np.float32(radius * math.cos(2 * math.pi * self.unit()))
-
 
 TOPOLOGY, GROWTH, GROWN_VALUE = 1, 3, 6
 
@@ -349,14 +325,6 @@ def initial(n, count, random):
         if random.below(n - i) < count - len(ids):
             ids.append(i)
     return ids
-
-
-def floyd(count, below, random):
-    found = set()
-    for j in range(below - count, below):
-        t = random.below(j + 1)
-        found.add(j if t in found else t)
-    return sorted(found)
 
 
 class Mutation:
@@ -426,7 +394,7 @@ class Mutation:
     def mutate(self, group, share):
         config, n, before = self.config, self.shapes[group][0], self.alive[group]
         keep, after = amount(
-            n, len(before), config["density"], config["mutation"], share, config["mutation_rate"],
+            n, len(before), config["density"], config["method"], share, config["mutation_rate"],
             config.get("mutation_extra"),
         )  # fmt: skip
         scores = self.scores(group)
@@ -482,7 +450,7 @@ class Mutation:
 def mutating(seed):
     rng = np.random.default_rng(seed + 99)
     config = dict(
-        mutation=str(rng.choice(["vanilla", "em", "em&s"])), mutation_every=1, epochs=8,
+        method=str(rng.choice(["vanilla", "em", "em&s"])), mutation_every=1, epochs=8,
         mutation_epochs=(2, 4), mutation_rate=float(rng.choice([0.2, 0.6])),
         exclude_dropped=bool(rng.random() < 0.5),
     )  # fmt: skip
@@ -536,7 +504,7 @@ def test_mutations_against_the_definition(part):
 def test_growth_does_not_change_what_is_computed():
     layers = mest.resnet(8, 4, 8, (3, 9, 7))
     for mode in ("filter", "channel"):
-        config = dict(mutation="em&s", epochs=8, mutation_extra=0.4, density=0.2, scheme=mode, batch=8)
+        config = dict(method="em&s", epochs=8, mutation_extra=0.4, density=0.2, scheme=mode, batch=8)
         model = mest.Model(layers, learning_rate=0.1, seed=3, **config)
         rng = np.random.default_rng(1)
         x, y = rng.normal(size=(8, 3, 9, 7)).astype(np.float32), rng.integers(0, 4, 8)
@@ -560,7 +528,7 @@ def test_same_bits_at_every_level(scheme, batch):
         try:
             model = mest.Model(
                 mest.resnet(8, 4, 8, (2, 9, 7)), density=0.3, scheme=scheme, batch=batch, simd=simd, threads=threads,
-                mutation="em", epochs=8, mutation_every=1, learning_rate=0.05, importance_lambda=0.1,
+                method="em", epochs=8, mutation_every=1, learning_rate=0.05, importance_lambda=0.1,
                 normalised=True, importance_gradient="ema",
             )  # fmt: skip
         except mest.UnsupportedError:
@@ -652,7 +620,7 @@ def test_fewer_channels_can_be_set():
     """The next mutation brings them back to the target."""
     model = mest.Model(
         [Input(5), Linear(16, density=0.25, scheme="filter", bias=False), Linear(3, density=1.0)],
-        batch=2, mutation="em", epochs=8,
+        batch=2, method="em", epochs=8,
     )  # fmt: skip
     model.begin_epoch()
     model.set_csr(1, np.repeat([0, 5, 10], [4, 7, 6]), np.tile(np.arange(5), 2), np.ones(10))
@@ -738,7 +706,7 @@ def test_never_no_channel(density, channels):
     for mode in ("vanilla", "em", "em&s"):
         for compat in (False, True):
             model = mest.Model(
-                layers, density=density, scheme="filter", batch=2, mutation=mode, mutation_rate=0.9, epochs=8,
+                layers, density=density, scheme="filter", batch=2, method=mode, mutation_rate=0.9, epochs=8,
                 mutation_every=1, round_compat=compat,
             )  # fmt: skip
             for _ in range(8):

@@ -93,7 +93,7 @@ def test_one_epoch_from_c_and_from_python(tmp_path):
     deviation = np.array([0.2470, 0.2435, 0.2616], np.float32).reshape(1, 3, 1, 1)
     model = mest.Model(
         network(), seed=1, batch=BATCH, learning_rate=0.1, momentum=0.9, weight_decay=1e-4, epochs=160,
-        samples=50000, density=0.1, distribution="erk", mutation="em&s", importance_lambda=0.01,
+        samples=50000, density=0.1, distribution="erk", method="em&s", importance_lambda=0.01,
     )  # fmt: skip
     for start in range(0, len(records), BATCH):
         part = records[start : start + BATCH]

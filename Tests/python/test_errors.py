@@ -96,7 +96,7 @@ def test_descriptions_that_cannot_be_meant(layers, words):
 @pytest.mark.parametrize(
     "field, value, words",
     [
-        ("mutation", "emm", "'em&s'"),
+        ("method", "emm", "'em&s'"),
         ("loss", "l2", "'mse'"),
         ("schedule", "cos", "'cosine'"),
         ("simd", "sse", "'avx2'"),
@@ -238,12 +238,14 @@ def test_every_config_field_arrives():
         code8_patterns=True,
         distribution="erk",
         allow_empty_rows=True,
-        mutation="EM&S",
+        method="EM&S",
         mutation_decay="cosine",
         mutation_every=12,
+        mutation_updates=20,
         mutation_epochs=(13, 14),
         mutation_rate=0.5,
         mutation_extra=0.25,
+        initial_density=0.5,
         exclude_dropped=True,
         round_compat=True,
         normalised=True,
@@ -273,7 +275,7 @@ def test_every_config_field_arrives():
         7,
         [13, 14],
     )
-    assert mest.Config(mutation="ems").to_struct().mutation == _abi.MEST_MUTATION_EMS
+    assert mest.Config(method="ems").to_struct().method == _abi.MEST_METHOD_EMS
 
 
 def test_every_field_is_documented_with_its_default():
@@ -282,7 +284,7 @@ def test_every_field_is_documented_with_its_default():
 
 
 # As its documentation says: values at the edge of what a field may be, and beyond.
-_MOVES = dict(mutation="em&s", epochs=8)
+_MOVES = dict(method="em&s", epochs=8)
 _LEAVE = dict(samples=99, epochs=8, phase1_epochs=2)
 _RANGES = [
     ("seed", (0, 2**64 - 1), (-1, 2**64), {}),
@@ -303,8 +305,10 @@ _RANGES = [
     ("density", (1e-6, 0.9), (0, 1.1, 9e-7), {}),
     ("mutation_every", (1, 2**31 - 1), (0, 2**31), _MOVES),
     ("mutation_epochs", ((1, 1), (3, 7)), ((3, 2), (3, 8)), _MOVES),
-    ("mutation_rate", (1e-6, 0.999), (0, 1), dict(mutation="em", epochs=8)),
+    ("mutation_rate", (1e-6, 0.999), (0, 1), dict(method="em", epochs=8)),
     ("mutation_extra", (1e-6, 0.999), (0, 1), _MOVES),
+    ("mutation_updates", (1, 2**31 - 1), (0, 2**32), dict(method="rigl", epochs=8, samples=99)),
+    ("initial_density", (0.5, 1), (0, 1.1, 0.4), dict(method="gmp", epochs=8)),
     ("importance_lambda", (0, 100), (-0.1,), _MOVES),
     ("importance_beta", (0.001, 0.999), (0, 1), dict(importance_gradient="ema", **_MOVES)),
     ("phase1_epochs", (1, 7), (8, None), {**_LEAVE, "remove_rule": "count"}),

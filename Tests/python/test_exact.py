@@ -16,7 +16,7 @@ def trained(layers, x, y, **config):
     """Fingerprint, losses and outputs after a few epochs with mutation; None where the machine
     lacks the instructions."""
     config = dict(
-        density=0.2, mutation="em&s", mutation_every=1, epochs=3, samples=len(x), batch=24,
+        density=0.2, method="em&s", mutation_every=1, epochs=3, samples=len(x), batch=24,
         importance_lambda=0.01, **config,
     )  # fmt: skip
     try:

@@ -139,7 +139,7 @@ def test_events_are_not_lost():
     stop = []
     model = mest.Model(
         [Input(4), Linear(20, density=0.3), Linear(3, density=1.0)],
-        batch=4, samples=8, epochs=4, mutation="vanilla", mutation_every=1,
+        batch=4, samples=8, epochs=4, method="vanilla", mutation_every=1,
         on_progress=lambda now: bool(stop) and now.stage == "step",
     )  # fmt: skip
     for epoch in (0, 1):

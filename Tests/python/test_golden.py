@@ -25,7 +25,7 @@ def small(**config):
     """3 x 4 weights, 4 of 12 at the target and 6 at most: drop to sparsity 2/3, grow to 1/2."""
     layers = [Input(4), Linear(3, density=1 / 3, bias=False)]
     model = mest.Model(
-        layers, batch=4, loss="mse", epochs=160, mutation="em&s", mutation_extra=1 / 6,
+        layers, batch=4, loss="mse", epochs=160, method="em&s", mutation_extra=1 / 6,
         learning_rate=0.0, momentum=config.pop("momentum", 0.0), weight_decay=0.0, **config,
     )  # fmt: skip
     model.begin_epoch()  # epoch 0 mutates by itself: what is set afterwards stays until mutate()
@@ -136,7 +136,7 @@ def boundary_phase(epoch):
 
 
 def test_g5_em():
-    initial, reports, densities = through_160_epochs(density=0.1, mutation="em", round_compat=True)
+    initial, reports, densities = through_160_epochs(density=0.1, method="em", round_compat=True)
     assert sum(initial) == 184_334
     for epoch, report in reports.items():
         assert report.active == 184_304
@@ -157,7 +157,7 @@ def test_g5_em():
 @pytest.mark.parametrize("extra, columns", [(0.05, (2, 3, 4)), (0.02, (5, 6, 4))])
 def test_g5_ems(extra, columns):
     initial, reports, densities = through_160_epochs(
-        density=0.1, mutation="em&s", mutation_extra=extra, round_compat=True
+        density=0.1, method="em&s", mutation_extra=extra, round_compat=True
     )
     for epoch, report in reports.items():
         for layer in report.layers:
@@ -179,11 +179,11 @@ def test_g5_ems(extra, columns):
 
 
 def test_g5_at_95_percent():
-    initial, reports, _ = through_160_epochs(density=0.05, mutation="em", round_compat=True)
+    initial, reports, _ = through_160_epochs(density=0.05, method="em", round_compat=True)
     assert sum(initial) == 92_172 and initial[0] == 461
     assert all(r.active == 92_142 and r.layers[0].active == 460 for r in reports.values())
     _, reports, _ = through_160_epochs(
-        density=0.05, mutation="em&s", mutation_extra=0.05, round_compat=True
+        density=0.05, method="em&s", mutation_extra=0.05, round_compat=True
     )
     assert [reports[e].active for e in (0, 90, 120)] == [184_304, 138_228, 92_172]
     assert [reports[e].layers[0].active for e in (0, 90, 120)] == [921, 691, 461]

@@ -126,7 +126,7 @@ def test_counts_fit_31_bits(field, value):
 def test_mutation_epochs_fit_31_bits(value):
     for epochs in ((value, value), (1, value)):
         with pytest.raises(mest.MestArgumentError, match="mutation_epochs"):
-            mest.plan([Input(4), Linear(3)], mutation="em", epochs=4, mutation_epochs=epochs)
+            mest.plan([Input(4), Linear(3)], method="em", epochs=4, mutation_epochs=epochs)
 
 
 @pytest.mark.parametrize("count", [0, 2**31, 2**32 - 1])

@@ -22,7 +22,7 @@ EXAMPLES = {
         dict(batch=4, density=0.05, distribution="erk"),
     ),
 }
-TRAINING = dict(mutation="em&s", mutation_every=1, epochs=4, samples=100)
+TRAINING = dict(method="em&s", mutation_every=1, epochs=4, samples=100)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -93,9 +93,9 @@ def test_erk_of_the_paper_network():
 def test_a_plan_tells_of_growth():
     layers = mest.mlp(64, [128], 10)
     said = "819 at the target; bytes are planned for 1,229"
-    assert said in str(mest.plan(layers, density=0.1, mutation="em&s", epochs=20))
+    assert said in str(mest.plan(layers, density=0.1, method="em&s", epochs=20))
     for mutation in (None, "em"):
-        plan = mest.plan(layers, density=0.1, mutation=mutation, epochs=20)
+        plan = mest.plan(layers, density=0.1, method=mutation, epochs=20)
         assert "at the target" not in str(plan)
     odd = mest.plan([mest.Input(24), mest.Linear(30, scheme="block8"), mest.ReLU(), mest.Linear(10)], density=0.3)
     assert "a last block of rows is stored whole" in str(odd)
@@ -104,11 +104,11 @@ def test_a_plan_tells_of_growth():
 def test_sparse_is_sparse():
     """At 1 % of a large layer the whole block is far smaller than its dense weights alone."""
     layers = [Input(4000), Linear(4000, density=0.01), ReLU(), Linear(10, density=1.0)]
-    plan = mest.plan(layers, batch=8, mutation="em&s", epochs=10)
+    plan = mest.plan(layers, batch=8, method="em&s", epochs=10)
     dense_weight = 4 * 4000 * 4000
     assert plan.total_bytes < 0.12 * dense_weight
     assert plan.dense_bytes >= 3 * dense_weight
-    with mest.Model(layers, batch=8, mutation="em&s", epochs=10) as model:
+    with mest.Model(layers, batch=8, method="em&s", epochs=10) as model:
         assert model.memory.peak == plan.total_bytes
 
 
@@ -174,7 +174,7 @@ def test_nothing_outside_the_block(name):
     layers = NETWORKS[name]()
     config = dict(batch=5, density=0.4, epochs=4, samples=10, threads=2)
     if any(layer.sparse for layer in mest.plan(layers, **config).layers):
-        config["mutation"] = "em&s"  # refused where every layer is dense
+        config["method"] = "em&s"  # refused where every layer is dense
     plan = mest.plan(layers, **config)
     guard, total = 4096, plan.total_bytes
     touched = np.zeros(total, bool)

@@ -62,7 +62,7 @@ def certain(size, density):
 )
 def test_g13_invariants(network, density, mode, epochs, exclude, seed):
     density = float(np.float32(density))
-    config = dict(mutation=mode, mutation_every=1, epochs=8, mutation_epochs=(3, 6),
+    config = dict(method=mode, mutation_every=1, epochs=8, mutation_epochs=(3, 6),
                   mutation_extra=0.05, exclude_dropped=exclude, seed=seed)  # fmt: skip
     config["mutation_extra"] = min(0.05, density / 2)
     model, twin = sparse_model(network, density, **config), sparse_model(network, density, **config)
@@ -158,7 +158,7 @@ def test_seeds_differ():
 
 def test_layers_differ():
     layers = [Input(50), Linear(50, density=0.2), Linear(50, density=0.2), Linear(2, density=1.0)]
-    model = mest.Model(layers, batch=1, mutation="em", epochs=10)
+    model = mest.Model(layers, batch=1, method="em", epochs=10)
     assert model.csr(1).indices.tolist() != model.csr(2).indices.tolist()
 
 
@@ -169,7 +169,7 @@ def scored(**config):
     """12 connections of 6 x 8 with known weights and momentum; a mutation drops 4 of them."""
     layers = [Input(8), Linear(6, density=0.25, bias=False)]
     model = mest.Model(
-        layers, batch=8, loss="mse", mutation="vanilla", mutation_rate=1 / 3, epochs=10,
+        layers, batch=8, loss="mse", method="vanilla", mutation_rate=1 / 3, epochs=10,
         learning_rate=0.0, weight_decay=0.0, exclude_dropped=True, **config,
     )  # fmt: skip
     rng = np.random.default_rng(5)
@@ -228,7 +228,7 @@ def test_importance_by_gradient(kind):
 
 def test_default_boundaries():
     """9/16 and 3/4 of the epochs: 90 and 120 of 160."""
-    model = sparse_model(("linear", 40, 50), 0.1, mutation="em&s", mutation_every=1, epochs=160)
+    model = sparse_model(("linear", 40, 50), 0.1, method="em&s", mutation_every=1, epochs=160)
     densities = [(model.begin_epoch(), model.density())[1] for _ in range(160)]
     steps = np.flatnonzero(np.diff(densities)) + 1
     assert steps.tolist() == [90, 120]
@@ -237,7 +237,7 @@ def test_default_boundaries():
 def test_cosine_decay():
     """From the full extra density to none at the second boundary, never rising."""
     model = sparse_model(
-        ("linear", 100, 100), 0.1, mutation="em&s", mutation_decay="cosine", mutation_every=1,
+        ("linear", 100, 100), 0.1, method="em&s", mutation_decay="cosine", mutation_every=1,
         epochs=40, mutation_epochs=(10, 30),
     )  # fmt: skip
     densities = np.array([(model.begin_epoch(), model.density())[1] for _ in range(40)])
@@ -246,7 +246,7 @@ def test_cosine_decay():
 
 
 def test_extra_is_at_most_half_the_target():
-    model = sparse_model(("linear", 100, 100), 0.02, mutation="em&s", epochs=10)
+    model = sparse_model(("linear", 100, 100), 0.02, method="em&s", epochs=10)
     model.begin_epoch()
     assert model.density() == pytest.approx(0.03, abs=1e-4)
     assert model.plan().active_peak - model.plan().active == 100
@@ -263,7 +263,7 @@ def test_static_mask():
 
 def test_set_csr_is_brought_to_the_target():
     """Any number of connections may be set; the next mutation restores the count."""
-    model = sparse_model(("linear", 20, 10), 0.2, mutation="em", epochs=10)
+    model = sparse_model(("linear", 20, 10), 0.2, method="em", epochs=10)
     model.set_csr(1, [0, 1] + [1] * 9, [3], [2.0], [1.0])
     assert model.connections()[1] == 1
     model.mutate()
@@ -274,7 +274,7 @@ def test_set_csr_is_brought_to_the_target():
 def test_set_csr_is_brought_to_the_target_when_settled(mode):
     """Past mutation_epochs[1] nothing is dropped, and what is missing still grows."""
     model = sparse_model(
-        ("linear", 50, 40), 0.5, mutation=mode, mutation_every=1, epochs=9, mutation_epochs=(1, 2)
+        ("linear", 50, 40), 0.5, method=mode, mutation_every=1, epochs=9, mutation_epochs=(1, 2)
     )
     for _ in range(4):
         model.begin_epoch()
@@ -290,7 +290,7 @@ def test_set_csr_is_brought_to_the_target_when_settled(mode):
 def test_excluding_where_little_else_is_free(network):
     """EM at 0.95 drops 0.19, later half of it; 0.05 others are free: dropped ones come back."""
     model = sparse_model(
-        network, 0.95, mutation="em", mutation_every=1, epochs=16, exclude_dropped=True
+        network, 0.95, method="em", mutation_every=1, epochs=16, exclude_dropped=True
     )
     part = model.plan().layers[1]
     free = part.rows * part.columns - part.active
@@ -306,7 +306,7 @@ def test_excluding_where_little_else_is_free(network):
 def test_very_few_connections():
     """Shares of a density of 2e-6 are not rounded away."""
     layers = [Input(8192), Linear(8192, density=2e-6), Linear(2, density=1.0)]
-    model = mest.Model(layers, batch=1, mutation="em", mutation_every=1, epochs=16)
+    model = mest.Model(layers, batch=1, method="em", mutation_every=1, epochs=16)
     active = model.plan().layers[1].active
     assert active == model.connections()[1] == 134
     for epoch in range(12):
@@ -318,7 +318,7 @@ def test_very_few_connections():
 
 def test_mutation_report():
     layers = [Input(30), Linear(40, density=0.1), Linear(20, density=0.2), Linear(2, density=1.0)]
-    model = mest.Model(layers, batch=1, mutation="vanilla", mutation_rate=0.5, epochs=10)
+    model = mest.Model(layers, batch=1, method="vanilla", mutation_rate=0.5, epochs=10)
     assert model.mutation().mutations == 0
     report = model.mutate()
     assert (report.mutations, len(report.layers)) == (1, 2)

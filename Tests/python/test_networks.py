@@ -92,7 +92,7 @@ def test_mutation_leaves_depthwise_weights_alone():
     rng = np.random.default_rng(0)
     model = mest.Model(
         mest.ds_cnn(3, width=8, blocks=1, input=(1, 20, 10)),
-        density=0.3, mutation="em&s", mutation_every=1, batch=8, epochs=4, samples=32,
+        density=0.3, method="em&s", mutation_every=1, batch=8, epochs=4, samples=32,
     )  # fmt: skip
     x, y = rng.normal(size=(32, 1, 20, 10)).astype(np.float32), rng.integers(0, 3, 32)
     model.fit(x, y, progress=False)
@@ -146,7 +146,7 @@ def test_elementwise_recomputation_gives_up_every_other_block():
     ids=["resnet20", "mlp", "ds_cnn", "vgg"],
 )
 def test_a_shown_plan_fits_100_columns(layers, scheme):
-    settings = dict(mutation="em&s", epochs=9, activations="bfloat16", recompute="block")
+    settings = dict(method="em&s", epochs=9, activations="bfloat16", recompute="block")
     plan = mest.plan(layers, batch=64, density=0.1, scheme=scheme, **settings)
     lines = str(plan).splitlines()
     assert max(map(len, lines)) <= 100

@@ -45,7 +45,7 @@ def check(scheme, connected):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("mode", ["vanilla", "em", "em&s"])
 def test_constraint_through_training(scheme, shape, mode):
-    config = dict(mutation=mode, mutation_every=1, epochs=8, mutation_epochs=(3, 6), seed=3)
+    config = dict(method=mode, mutation_every=1, epochs=8, mutation_epochs=(3, 6), seed=3)
     model = model_of(scheme, *shape, **config)
     twin = model_of(scheme, *shape, **config)
     rng = np.random.default_rng(1)
@@ -98,7 +98,7 @@ def test_the_plan_tells_the_real_density(layer, connections):
 @pytest.mark.parametrize("height", [4, 8, 16])
 def test_a_last_block_of_fewer_rows(height):
     """Counted are the rows there are: 17 = 4 * 4 + 1."""
-    model = model_of(f"block{height}", 17, 20, density=0.5, mutation="vanilla")
+    model = model_of(f"block{height}", 17, 20, density=0.5, method="vanilla")
     part = model.plan().layers[1]
     blocks = -(-17 // height)
     assert part.capacity == blocks * 20 // 2 * height
@@ -173,7 +173,7 @@ def test_connections_that_a_scheme_cannot_have(scheme, rows):
 
 
 def test_two_of_four_is_exact_at_one_half():
-    model = model_of("2:4", 9, 40, density=0.5, mutation="vanilla")
+    model = model_of("2:4", 9, 40, density=0.5, method="vanilla")
     for _ in range(4):
         assert (matrix(model).reshape(9, 10, 4).sum(2) == 2).all()
         model.mutate()
@@ -188,7 +188,7 @@ def test_densities_that_a_scheme_cannot_have(scheme, density):
 
 
 @pytest.mark.parametrize("scheme", ["fan_in", "pattern"])
-@pytest.mark.parametrize("mode", [dict(mutation="em", mutation_rate=1e-4), dict(mutation="em&s", mutation_extra=1e-4)])
+@pytest.mark.parametrize("mode", [dict(method="em", mutation_rate=1e-4), dict(method="em&s", mutation_extra=1e-4)])
 def test_every_output_moves_at_least_one(scheme, mode):
     """However small the share, of two or more; with one there is nothing to move but for EM&S."""
     layers = [Input(9, 4, 4), Conv2d(5, 3, density=0.2), Flatten(), Linear(2, density=1.0)]
@@ -216,7 +216,7 @@ def test_no_output_of_a_pool_is_empty(scheme):
 
 
 def test_growth_stops_where_the_scheme_is_full():
-    model = model_of("nm24", 8, 40, density=0.48, mutation="em&s", epochs=8)
+    model = model_of("nm24", 8, 40, density=0.48, method="em&s", epochs=8)
     model.begin_epoch()
     assert model.density() == pytest.approx(0.5)
 
@@ -292,7 +292,7 @@ def test_same_bits_at_every_level(scheme, batch, kind):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_convolutions(scheme, kernel):
     layers = [Input(6, 5, 5), Conv2d(7, kernel, density=0.3), Flatten(), Linear(2, density=1.0)]
-    model = mest.Model(layers, scheme=scheme, batch=4, mutation="em", epochs=8, learning_rate=0.1)
+    model = mest.Model(layers, scheme=scheme, batch=4, method="em", epochs=8, learning_rate=0.1)
     x = np.random.default_rng(1).normal(size=(4, 6, 5, 5)).astype(np.float32)
     for _ in range(4):
         model.step(x, [0, 1, 0, 1])
@@ -310,7 +310,7 @@ CORNERS_AND_TS = {(4, 5, 7, 8), (3, 4, 6, 7), (1, 2, 4, 5), (0, 1, 3, 4), (3, 4,
 def test_patterns(code8):
     """All 8 occur, and no other; kernels are as many in every filter; a csr comes back."""
     layers = [Input(24, 6, 6), Conv2d(32, 3, density=0.2, name="c"), Flatten(), Linear(2)]
-    settings = dict(scheme="pattern", code8_patterns=code8, density=0.4, batch=4, mutation="vanilla")
+    settings = dict(scheme="pattern", code8_patterns=code8, density=0.4, batch=4, method="vanilla")
     model, other = mest.Model(layers, **settings), mest.Model(layers, seed=5, **settings)
     known = CORNERS_AND_TS | {(5, 6, 7, 8) if code8 else (1, 3, 4, 5)}
     for _ in range(4):
@@ -335,12 +335,12 @@ def test_golden_g5_counts():
     settings = dict(epochs=160, round_compat=True, density=0.1, batch=1)
     for shape, em in [((32, 32), 896), ((64, 32), 1792), ((64, 64), 3584), ((128, 64), 7168)]:
         layers = [Input(shape[1], 3, 3), Conv2d(shape[0], 3), Flatten(), Linear(2, density=1.0)]
-        model = mest.Model(layers, scheme="pattern", mutation="em", **settings)
+        model = mest.Model(layers, scheme="pattern", method="em", **settings)
         for _ in range(121):
             model.begin_epoch()
         assert model.connections()[1] == em
     layers = [Input(32, 3, 3), Conv2d(32, 3), Flatten(), Linear(2, density=1.0)]
-    model = mest.Model(layers, scheme="block4", mutation="em&s", **settings)
+    model = mest.Model(layers, scheme="block4", method="em&s", **settings)
     reached = [model.connections()[1]]
     for epoch in range(121):
         model.begin_epoch()

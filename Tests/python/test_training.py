@@ -187,7 +187,7 @@ def test_warmup():
 def test_step_begins_epochs_by_itself():
     """With samples known: the events and reports are those of explicit epochs."""
     layers = [Input(4), Linear(30, density=0.2), Linear(3, density=1.0)]
-    config = dict(batch=4, samples=10, epochs=4, mutation="em", mutation_every=2, schedule="cosine")
+    config = dict(batch=4, samples=10, epochs=4, method="em", mutation_every=2, schedule="cosine")
     explicit, implicit = mest.Model(layers, **config), mest.Model(layers, **config)
     x, y = some_data(10, (4,))
     for epoch in range(4):
@@ -210,7 +210,7 @@ def test_fit_history():
     x, y = some_data(50, (4,))
     model = mest.Model(
         [Input(4), Linear(40, density=0.2), ReLU(), Linear(3, density=1.0)],
-        batch=8, epochs=6, samples=50, mutation="em&s", mutation_every=2, mutation_epochs=(2, 4),
+        batch=8, epochs=6, samples=50, method="em&s", mutation_every=2, mutation_epochs=(2, 4),
     )  # fmt: skip
     seen = []
     history = model.fit(
@@ -251,7 +251,7 @@ def test_fit_in_two_parts():
     x, y = some_data(50, (4,))
     layers, config = (
         mest.mlp(4, [20], 3),
-        dict(batch=8, epochs=4, density=0.5, mutation="em", mutation_every=1),
+        dict(batch=8, epochs=4, density=0.5, method="em", mutation_every=1),
     )
     whole, parts = mest.Model(layers, **config), mest.Model(layers, **config)
     whole.fit(x, y, progress=False)
@@ -379,7 +379,7 @@ def test_digits_mlp(mutation):
     model = mest.Model(
         mest.mlp((1, 8, 8), [128], 10),
         density=0.1,
-        mutation=mutation,
+        method=mutation,
         mutation_every=2,
         epochs=16,
         samples=1347,
@@ -400,7 +400,7 @@ def test_digits_resnet():
     model = mest.Model(
         mest.resnet(8, 16, 10, (1, 8, 8)),
         density=0.1,
-        mutation="em&s",
+        method="em&s",
         mutation_every=2,
         epochs=20,
         samples=1347,

@@ -143,7 +143,7 @@ int main(int argc, char **argv)
     config.samples = 50000;
     config.density = 0.1f;
     config.distribution = MEST_DISTRIBUTION_ERK;
-    config.mutation = MEST_MUTATION_EMS;
+    config.method = MEST_METHOD_EMS;
     config.importance_lambda = 0.01f;
 
     describe();

@@ -85,7 +85,7 @@ int main(int argc, char **argv)
     config.epochs = EPOCHS;
     config.schedule = MEST_SCHEDULE_COSINE;
     config.density = 0.1f;                     /* one tenth of the connections exist ... */
-    config.mutation = MEST_MUTATION_EMS;       /* ... and move while it trains           */
+    config.method = MEST_METHOD_EMS;       /* ... and move while it trains           */
     config.mutation_every = 2;
     config.importance_lambda = 0.01f;
     config.samples = training;

@@ -268,7 +268,7 @@ def main():
         learning_rate_min=4e-8,
     )
     thin = mest.config.as_config(
-        common, dict(density=options.density, mutation="em&s", mutation_every=every)
+        common, dict(density=options.density, method="em&s", mutation_every=every)
     )
     print(f"\nplan of ResNet-{depth} at {options.density:.0%} density")
     print(mest.plan(network, thin))

@@ -17,7 +17,7 @@ config = mest.Config(
     learning_rate=0.05,
     schedule="cosine",
     density=0.1,  # one connection in ten exists; the last layer is dense
-    mutation="em&s",  # connections move while the network trains
+    method="em&s",  # connections move while the network trains
     mutation_every=2,
 )
 print(mest.plan(network, config))  # every byte, before anything is allocated

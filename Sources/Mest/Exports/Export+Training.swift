@@ -39,8 +39,12 @@ public func mest_model_mutate(
     call(model) { (model) throws(Status) in
         try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
         try model.requireTraining()
-        if model.config.mutation == MEST_MUTATION_NONE {
-            throw model.message.start("config.mutation is NONE: the connections are fixed").as(.argument)
+        if model.config.method == MEST_METHOD_STATIC {
+            throw model.message.start("config.method is STATIC: the connections are fixed").as(.argument)
+        }
+        if model.config.method == MEST_METHOD_RIGL {
+            throw model.message.start("config.method is RIGL: connections move by a batch's gradient, in mest_model_step()")
+                .as(.argument)
         }
         try model.requireNoGathering()
         try model.poll(MEST_STAGE_MUTATE, done: 0, total: uint64(model.sparseLayers))

@@ -30,9 +30,16 @@ extension Plan {
 
     /// Mutation needs something that can move.
     func checkMutation(_ message: Message) throws(Status) {
-        if config.mutation == MEST_MUTATION_NONE || !training { return }
-        for i in 0..<count where nodes[i].sparse { return }
-        throw message.start("mutation is set, but every layer is dense: set density below 1, or mutation NONE").as(.argument)
+        if config.method == MEST_METHOD_STATIC || !training { return }
+        var sparse = false
+        for i in 0..<count where nodes[i].sparse {
+            sparse = true
+            if config.method != MEST_METHOD_RIGL || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
+            throw layer(i, message).text(": method RIGL grows single weights, scheme ").text(schemeName(nodes[i].scheme))
+                .text(" has none; use UNSTRUCTURED").as(.unsupported)
+        }
+        if sparse { return }
+        throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
     }
 
     /// A scheme that was chosen must be able to have the density, and must have something to do.
@@ -49,6 +56,10 @@ extension Plan {
             if n.sparse && n.density.billionths > densest.billionths &+ 1000 {
                 throw layer(i, message).text(": density is ").real(n.density.float).text(", scheme ").text(schemeName(n.scheme))
                     .text(" has at most ").real(densest.float).as(.argument)
+            }
+            if n.sparse && config.method == MEST_METHOD_GMP && n.density.billionths > Ratio(config.initial_density).billionths {
+                throw layer(i, message).text(": density is ").real(n.density.float).text(", above initial_density, ")
+                    .real(config.initial_density).text("; GMP grows nothing").as(.argument)
             }
         }
         if int(config.scheme) > MEST_SCHEME_UNSTRUCTURED && !sparse {

@@ -146,7 +146,7 @@ extension Plan {
             add(layerScratch(nodes[i], self), i, i, i, .scratch,
                 again: nodes[i].recomputedAt >= 0 ? Life(again, again) : nil)
             if !training || !nodes[i].trains { continue }
-            add(layerBackwardScratch(nodes[i], self), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
+            add(max(layerBackwardScratch(nodes[i], self), gradientScratch(nodes[i])), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
             if int(nodes[i].gradientOwner) == i {
                 var first = firstGradient(i)
                 var end = 2 &* loss &- i

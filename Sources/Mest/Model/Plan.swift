@@ -206,11 +206,13 @@ extension Plan {
 
         start = cursor.offset
         if training {
-            let averages = config.importance_gradient == MEST_GRADIENT_EMA && config.mutation != MEST_MUTATION_NONE
+            let averages = config.importance_gradient == MEST_GRADIENT_EMA && config.method != MEST_METHOD_STATIC
             for i in 0..<count {
                 nodes[i].weight.momentum = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
                 nodes[i].bias.momentum = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
                 nodes[i].weight.average = cursor.take(nodes[i].weight.capacity &* 4, if: averages && nodes[i].sparse)
+                let moved = mostMoved(nodes[i])
+                nodes[i].candidates = cursor.take(moved &* 16, if: moved > 0)
             }
         }
         bytes.state = cursor.offset &- start

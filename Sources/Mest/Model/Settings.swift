@@ -29,7 +29,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.mutation, MEST_MUTATION_EMS, "mutation", "MEST_MUTATION_*")
+    try check.choice(config.method, MEST_METHOD_RIGL, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
@@ -55,14 +55,21 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.share(config.remove_fraction, "remove_fraction")
     try check.share(config.remove_class_cap, "remove_class_cap")
     try check.density(config.density, "density")
+    try check.density(config.initial_density, "initial_density")
 
     if config.micro_batches == 0 { config.micro_batches = 1 }
     if config.gradient_chunks == 0 { config.gradient_chunks = 16 }
     if config.density == 0 { config.density = 1 }
     if config.scheme == MEST_SCHEME_DEFAULT { config.scheme = int32(MEST_SCHEME_UNSTRUCTURED) }
     if config.schedule_gamma == 0 { config.schedule_gamma = 0.1 }
-    if config.mutation_every == 0 { config.mutation_every = 5 }
-    if config.mutation_rate == 0 { config.mutation_rate = 0.2 }
+    if config.mutation_every == 0 {
+        config.mutation_every = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_GMP ? 1 : 5
+    }
+    if config.mutation_rate == 0 {
+        config.mutation_rate = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_RIGL ? 0.3 : 0.2
+    }
+    if config.mutation_updates == 0 { config.mutation_updates = 100 }
+    if config.initial_density == 0 { config.initial_density = 1 }
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
 
@@ -92,14 +99,18 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     if config.schedule_flags & UInt32(MEST_SCHEDULE_BY_UPDATE) != 0 && config.steps_per_epoch == 0 {
         throw message.start("MEST_SCHEDULE_BY_UPDATE: set steps_per_epoch or samples").as(.argument)
     }
+    if config.method == MEST_METHOD_RIGL && config.steps_per_epoch == 0 {
+        throw message.start("method RIGL: set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
+    }
     if config.mutation_epochs.0 == 0 { config.mutation_epochs.0 = uint32(int64(config.epochs) &* 9 / 16) }
     if config.mutation_epochs.1 == 0 { config.mutation_epochs.1 = uint32(int64(config.epochs) &* 3 / 4) }
-    let decays = config.mutation == MEST_MUTATION_EM || config.mutation == MEST_MUTATION_EMS
+    let decays = config.decays
     if decays && config.mutation_epochs.1 == 0 {
-        throw message.start("mutation decays: set epochs (at least 2) or mutation_epochs").as(.argument)
+        throw message.start("the method decays: set epochs (at least 2) or mutation_epochs").as(.argument)
     }
-    if config.mutation == MEST_MUTATION_EMS && config.epochs > 0 && config.mutation_epochs.1 >= config.epochs {
-        throw message.start("mutation EMS reaches its density at epoch ").integer(config.mutation_epochs.1)
+    let settles = config.method == MEST_METHOD_EMS || config.method == MEST_METHOD_GMP
+    if settles && config.epochs > 0 && config.mutation_epochs.1 >= config.epochs {
+        throw message.start("the method reaches its density at epoch ").integer(config.mutation_epochs.1)
             .text(", but epochs is ").integer(config.epochs).text("; lower mutation_epochs[1]").as(.argument)
     }
     if decays && config.mutation_epochs.0 > config.mutation_epochs.1 {

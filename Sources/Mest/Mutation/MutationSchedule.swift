@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// When connections move and how many: vanilla, Elastic Mutation (EM), Soft memory-bound EM (EM&S),
-// decaying by staircase or cosine; counts rounded exactly or as the authors' code does.
+// When connections move and how many, by method: vanilla, Elastic Mutation (EM), Soft memory-bound EM (EM&S),
+// decaying by staircase or cosine; SET; gradual pruning (GMP). Counts rounded exactly or as the authors' code does.
 
 import CMest
 import CMestKernels
@@ -11,19 +11,27 @@ struct MutationLevels {
     var high: Ratio
 }
 
+extension mest_config {
+    /// Methods that come to rest at mutation_epochs[1].
+    var decays: Bool {
+        method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_RIGL
+    }
+}
+
 extension Plan {
     /// Whether connections move at the start of this epoch: every mutation_every epochs, epoch 0
-    /// included; and when the decay has ended, whatever mutation_every says, so that EM&S comes down to
-    /// its target.
+    /// included; and when the decay has ended, whatever mutation_every says, so that EM&S and GMP come down
+    /// to their target. SET: between epochs.
     func mutates(at epoch: UInt32) -> Bool {
-        if config.mutation == MEST_MUTATION_NONE { return false }
-        let settles = config.mutation != MEST_MUTATION_VANILLA && epoch == config.mutation_epochs.1
+        if config.method == MEST_METHOD_STATIC || growsByGradient { return false }
+        if config.method == MEST_METHOD_SET && epoch == 0 { return false }
+        let settles = config.decays && epoch == config.mutation_epochs.1
         return settles || epoch % config.mutation_every == 0
     }
 
     /// 1 at the start, 0 when the topology has settled.
     func mutationDecay(_ epoch: UInt32) -> Ratio {
-        if config.mutation == MEST_MUTATION_VANILLA { return .one }
+        if !config.decays { return .one }
         let (first, last) = config.mutation_epochs
         if epoch >= last { return .zero }
         if config.mutation_decay == MEST_DECAY_COSINE {
@@ -36,11 +44,31 @@ extension Plan {
     /// EM: drop below the target, grow back to it. EM&S: grow beyond the target, drop back to it.
     func levels(_ node: Node, epoch: UInt32) -> MutationLevels {
         let target = node.density
+        if config.method == MEST_METHOD_GMP {
+            let now = pruned(node, epoch: epoch)
+            return MutationLevels(low: now, high: now)
+        }
         let decay = mutationDecay(epoch)
-        if config.mutation == MEST_MUTATION_EMS {
+        if config.method == MEST_METHOD_EMS {
             return MutationLevels(low: target, high: target + extra(target, withScheme(node, Densest())) * decay)
         }
         return MutationLevels(low: target - Ratio(config.mutation_rate) * decay * target, high: target)
+    }
+
+    /// GMP: d = target + (initial - target) (1 - t)^3, t from 0 to 1 at mutation_epochs[1].
+    private func pruned(_ node: Node, epoch: UInt32) -> Ratio {
+        let last = config.mutation_epochs.1
+        if epoch >= last { return node.density }
+        let left = Double(int(last &- epoch)) / Double(int(last))
+        let above = initialDensity(node) - node.density
+        return node.density + above * Ratio(mestk_float_double(left * left * left))
+    }
+
+    /// Density of a sparse layer when training begins.
+    func initialDensity(_ node: Node) -> Ratio {
+        if config.method != MEST_METHOD_GMP { return node.density }
+        let densest = withScheme(node, Densest())
+        return Ratio(billionths: max(node.density.billionths, min(Ratio(config.initial_density).billionths, densest.billionths)))
     }
 
     /// Density above the target: the config's, else 0.05 as the authors' scripts use at 90 and 95 %
@@ -74,7 +102,7 @@ extension Plan {
         var after = min(units.most, Plan.rounded(n, high))
         if (units.pools > 1 || units.channels) && keep >= after {
             // Rows and groups of channels are small pools: at least one unit of each moves.
-            if config.mutation == MEST_MUTATION_EMS {
+            if config.method == MEST_METHOD_EMS {
                 after = min(units.most, keep &+ 1)
             } else {
                 keep = max(1, after &- 1)
@@ -113,7 +141,7 @@ extension Plan {
     /// Units of a pool at the start, at the target.
     func initialUnits(_ node: Node) -> Int64 {
         let units = units(of: node)
-        return node.sparse ? max(1, kept(units, units.density(node.density))) : units.positions
+        return node.sparse ? max(1, kept(units, units.density(initialDensity(node)))) : units.positions
     }
 
     /// Weights at the target, rounded exactly.
@@ -127,7 +155,7 @@ extension Plan {
     /// Most units a pool will ever have: growth is largest at epoch 0.
     func mostUnits(_ node: Node) -> Int64 {
         let start = initialUnits(node)
-        if !node.sparse || config.mutation == MEST_MUTATION_NONE { return start }
+        if !node.sparse || config.method == MEST_METHOD_STATIC { return start }
         let units = units(of: node)
         let high = min(units.most, Plan.rounded(units.positions, units.density(levels(node, epoch: 0).high)))
         return max(max(start, high), amount(node, epoch: 0, active: start).after)
@@ -136,7 +164,7 @@ extension Plan {
     /// Most units grown at once in a pool of at most `most`; what a mutation within the schedule grows. A
     /// layer that was set to fewer connections grows in several rounds of this size.
     func mostGrown(_ node: Node, _ most: Int64) -> Int64 {
-        if !node.sparse || config.mutation == MEST_MUTATION_NONE { return 0 }
+        if !node.sparse || config.method == MEST_METHOD_STATIC { return 0 }
         let start = initialUnits(node)
         let first = amount(node, epoch: 0, active: start)
         let full = amount(node, epoch: 0, active: most)
@@ -149,7 +177,7 @@ extension Plan {
     func mutationScratch() -> Int64 {
         var channels: Int64 = 0
         for i in 0..<count { channels = max(channels, Channels.scratchBytes(nodes[i].thin)) }
-        if config.mutation == MEST_MUTATION_NONE || !training { return aligned(channels) }
+        if config.method == MEST_METHOD_STATIC || !training { return aligned(channels) }
         let excludes = config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
         var most = channels
         for i in 0..<count where nodes[i].sparse && !nodes[i].isThin {

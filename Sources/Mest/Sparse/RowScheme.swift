@@ -167,8 +167,10 @@ struct Store {
         let before = int(node.pointee.units) / pools
 
         // Dropped positions go to the front of the scratch when growth must avoid them.
-        let drop = max(0, before &- int(amount.keep))
-        if drop > 0 {
+        var drop = max(0, before &- int(amount.keep))
+        if signed {
+            drop = dropSigned(rows, recordTo: excludes ? scratch : nil)
+        } else if drop > 0 {
             let importance = Importance(model, node)
             rows.drop(drop, perRow: pools > 1, recordTo: excludes ? scratch : nil) { importance[$0] }
         }
@@ -190,12 +192,37 @@ struct Store {
             }
             grow(rows, grown, free: free, avoiding: scratch, avoided, drawn: drawn, &random)
             rows.drawPatterns(&random)
+            if signed { rows.fill(drawn, grown) { 0.1 * random.normal() } }
             let share = Float(int(units.span == 1 ? 1 : units.weights)) / Float(int(units.span))
             node.pointee.unexplored *= 1 - share * Float(grown) / Float(int(free))
             now &+= grown
         }
         refresh()
         node.pointee.grown = node.pointee.active &- uint32(weightsKept)
+    }
+
+    /// SET looks at the sign of a weight, which units of several weights do not have.
+    private var signed: Bool {
+        model.config.method == MEST_METHOD_SET && units.weights == 1 && units.pools == 1
+    }
+
+    /// SET: of the positive weights and of the negative ones the share nearest to 0. recordTo: as SparseRows.drop.
+    private func dropSigned(_ rows: SparseRows, recordTo record: UnsafeMutablePointer<UInt32>?) -> Int {
+        let rate = Ratio(model.config.mutation_rate)
+        var dropped = 0
+        for sign in 0..<2 {
+            func belongs(_ j: Int) -> Bool { rows.value[j] < 0 ? sign == 1 : sign == 0 }
+            var n = 0
+            for j in 0..<rows.count where belongs(j) { n &+= 1 }
+            let drop = int(rate.floor(of: int64(n)))
+            if drop == 0 { continue }
+            rows.drop(drop, recordTo: record.map { $0 + dropped }) {
+                belongs($0) ? rows.value[$0].magnitude : .infinity
+            }
+            dropped &+= drop
+        }
+        if let record { sort(record, dropped) }
+        return dropped
     }
 
     /// Adds `count` units, at value 0, to each pool with `free` positions. drawn: scratch.

@@ -129,6 +129,46 @@ struct SparseRows {
         start[rows] = uint32(to)
     }
 
+    /// The connections that a drop of so many would take, of all rows.
+    struct Least {
+        fileprivate let threshold: UInt64
+        fileprivate let lastTie: Int  // of those that equal the threshold
+        fileprivate let importance: Importance
+
+        func has(_ j: Int) -> Bool {
+            let bits = uint64(importance[j].bitPattern)
+            return bits < threshold || (bits == threshold && j <= lastTie)
+        }
+    }
+
+    func least(_ count: Int, by importance: Importance) -> Least {
+        let cut = cut(count, from: 0, to: self.count) { importance[$0] }
+        var ties = 0, j = 0
+        while ties < cut.ties {
+            if uint64(importance[j].bitPattern) == cut.threshold { ties &+= 1 }
+            j &+= 1
+        }
+        return Least(threshold: cut.threshold, lastTie: j &- 1, importance: importance)
+    }
+
+    /// Removes the others: stays(row, index, linear position), asked in order, before anything at or behind that
+    /// index has moved.
+    func keep(_ stays: (Int, Int, UInt32) -> Bool) {
+        var to = 0, from = 0
+        for r in 0..<rows {
+            let end = int(start[r &+ 1])
+            start[r] = uint32(to)
+            while from < end {
+                if stays(r, from, position(r, int(column[from]))) {
+                    move(from, to: to)
+                    to &+= 1
+                }
+                from &+= 1
+            }
+        }
+        start[rows] = uint32(to)
+    }
+
     // MARK: Grow
 
     /// Adds connections at value 0. ranks: `count` ascending ranks among the positions that are
@@ -197,6 +237,17 @@ struct SparseRows {
                 to &-= 1
             }
             r &-= 1
+        }
+    }
+
+    /// Values of connections at ascending linear positions, one after the other.
+    func fill(_ positions: UnsafePointer<UInt32>, _ count: Int, _ value: () -> Float) {
+        var next = 0
+        for r in 0..<rows where next < count {
+            for j in int(start[r])..<int(start[r &+ 1]) where next < count && positions[next] == position(r, int(column[j])) {
+                self.value[j] = value()
+                next &+= 1
+            }
         }
     }
 

@@ -53,6 +53,19 @@ extension Model {
         return mestk_float_double(mestk_sqrt_double(sum))
     }
 
+    private func countUpdate() {
+        state.pointee.updates &+= 1
+        state.pointee.stepsInEpoch &+= 1
+        state.pointee.gathered = 0
+    }
+
+    /// Connections move in place of the update, which counts all the same.
+    func applyMove() {
+        moveByGradient()
+        countUpdate()
+        state.pointee.events |= UInt32(MEST_EVENT_MUTATED)
+    }
+
     /// Applies the gathered gradient.
     func apply(_ update: Update) {
         let config = config
@@ -61,10 +74,7 @@ extension Model {
             scale: update.scale, nesterov: config.optimizer_flags & UInt32(MEST_SGD_NESTEROV) != 0 ? 1 : 0)
         var undecayed = sgd
         undecayed.weight_decay = 0
-        state.pointee.updates &+= 1
-        state.pointee.stepsInEpoch &+= 1
-        state.pointee.gathered = 0
-
+        countUpdate()
         for i in 0..<count {
             let n = nodes[i]
             let isNorm = n.kind == .batchNorm

@@ -14,10 +14,12 @@ extension Model {
         let pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
         try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
         let result: (loss: Float, correct: UInt32)
+        let completes = s.pointee.gathered &+ 1 == config.micro_batches || isLastOfEpoch
+        let moves = completes && movesByGradient
         var update: Update?
         do throws(Status) {
-            result = try gather(batch, pass)
-            if s.pointee.gathered &+ 1 == config.micro_batches || isLastOfEpoch {
+            result = try gather(batch, pass, moves: moves)
+            if completes {
                 update = try prepareUpdate(microBatches: s.pointee.gathered &+ 1)
             }
         } catch {
@@ -28,7 +30,7 @@ extension Model {
         // From here on nothing fails.
         s.pointee.gathered &+= 1
         s.pointee.batchesInEpoch &+= 1
-        if let update { apply(update) }
+        if let update { moves ? applyMove() : apply(update) }
         for i in 0..<count where nodes[i].kind == .batchNorm { BatchNorm.commit(self, nodes + i, pass) }
         observe(batch)
         s.pointee.presentations &+= uint64(batch.count)
@@ -69,8 +71,8 @@ extension Model {
         return s.plan.learningRate(epoch: s.epoch, update: s.stepsInEpoch, steps: s.stepsPerEpoch)
     }
 
-    /// Forward, loss, backward: adds this micro-batch to the gradient.
-    private func gather(_ batch: mest_batch, _ pass: Pass) throws(Status) -> (loss: Float, correct: UInt32) {
+    /// Forward, loss, backward: adds this micro-batch to the gradient. moves: connections will, by this gradient.
+    private func gather(_ batch: mest_batch, _ pass: Pass, moves: Bool) throws(Status) -> (loss: Float, correct: UInt32) {
         if state.pointee.gathered == 0 { zeroGradients(stored: false) }
         try forward(batch.x, pass)
         let result = loss(batch, pass, smoothing: config.label_smoothing)
@@ -83,6 +85,7 @@ extension Model {
         while i > 0 {
             try stopIfCancelled()
             if nodes[i].recomputes.1 > 0 { recompute(nodes[i], pass) }
+            if moves && nodes[i].sparse { collectCandidates(nodes + i, pass) }
             if nodes[i].trains { layerBackward(self, nodes + i, pass) }
             i &-= 1
         }

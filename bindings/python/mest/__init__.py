@@ -7,7 +7,7 @@
     data = digits()
     model = mest.Model(
         mest.mlp((1, 8, 8), [128], 10),
-        density=0.1, mutation="em&s", epochs=20, samples=len(data.x_train),
+        density=0.1, method="em&s", epochs=20, samples=len(data.x_train),
     )
     print(model.plan())
     model.fit(data.x_train, data.y_train, validation=(data.x_test, data.y_test))

@@ -50,7 +50,8 @@ MEST_SGD_NESTEROV, MEST_NO_DECAY_BIAS, MEST_NO_DECAY_NORM = 1, 2, 4
 MEST_SCHEDULE_CONSTANT, MEST_SCHEDULE_STEP, MEST_SCHEDULE_COSINE = 0, 1, 2
 MEST_SCHEDULE_BY_UPDATE = 1
 MEST_DISTRIBUTION_UNIFORM, MEST_DISTRIBUTION_ERK = 0, 1
-MEST_MUTATION_NONE, MEST_MUTATION_VANILLA, MEST_MUTATION_EM, MEST_MUTATION_EMS = 0, 1, 2, 3
+MEST_METHOD_STATIC, MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS = 0, 1, 2, 3
+MEST_METHOD_SET, MEST_METHOD_GMP, MEST_METHOD_RIGL = 4, 5, 6
 MEST_DECAY_STAIRCASE, MEST_DECAY_COSINE = 0, 1
 MEST_MUTATION_EXCLUDE_DROPPED, MEST_MUTATION_ROUND_COMPAT, MEST_MUTATION_NORMALISED = 1, 2, 4
 MEST_GRADIENT_LAST, MEST_GRADIENT_EMA, MEST_GRADIENT_MOMENTUM = 0, 1, 2
@@ -127,10 +128,10 @@ class mest_config(Struct):
         ("density", f32),
         ("distribution", i32),
         ("allow_empty_rows", u32),
-        *_fields(i32, "mutation mutation_decay"),
-        ("mutation_every", u32),
+        *_fields(i32, "method mutation_decay"),
+        *_fields(u32, "mutation_every mutation_updates"),
         ("mutation_epochs", u32 * 2),
-        *_fields(f32, "mutation_rate mutation_extra"),
+        *_fields(f32, "mutation_rate mutation_extra initial_density"),
         ("mutation_flags", u32),
         ("importance_gradient", i32),
         *_fields(f32, "importance_lambda importance_beta"),

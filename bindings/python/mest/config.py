@@ -22,7 +22,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
         None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter",
         "channel",
     ),  # fmt: skip
-    "mutation": (None, "vanilla", "em", "em&s"),
+    "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
@@ -55,8 +55,8 @@ _KINDS: Dict[str, Any] = {name: kind for name, kind, *_ in _abi.mest_config._fie
 
 # Where the library reads 0 as "the default", a 0 written here would silently become another number.
 _NOT_ZERO = (
-    "batch micro_batches gradient_chunks schedule_gamma density mutation_every mutation_rate "
-    "mutation_extra importance_beta remove_class_cap"
+    "batch micro_batches gradient_chunks schedule_gamma density mutation_every mutation_updates "
+    "mutation_rate mutation_extra initial_density importance_beta remove_class_cap"
 ).split()
 
 # What other libraries call it, where spelling alone would not lead there.
@@ -171,22 +171,28 @@ class Config:
                                have as many
 
     Mutation: how connections move
-      mutation = None          None: they stay; "vanilla": mutation_rate of them are dropped and as
+      method = 'static'        "static": they stay; "vanilla": mutation_rate of them are dropped and as
                                many grown, always; "em": the same, the rate decays to 0; "em&s":
                                grows mutation_extra beyond the target and drops from all; extra
-                               decays to 0
+                               decays to 0; "set": after every epoch but the last the smallest positive
+                               and largest negative ones are dropped and as many grown at N(0, 0.1^2);
+                               "gmp": from initial_density down to the target along a cubic; "rigl":
+                               the least important are dropped and those of the largest gradient grown,
+                               in place of every mutation_updates-th update
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
-      mutation_every = None    epochs between mutations, from 1 on; None: 5.  "em" and "em&s"
-                               mutate at mutation_epochs[1] as well
+      mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set" and "gmp" 1.
+                               "em", "em&s" and "gmp" mutate at mutation_epochs[1] as well
+      mutation_updates = None  updates between mutations of "rigl"; None: 100
       mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
-                               2 or more for "em" and "em&s"
-      mutation_rate = None     (0, 1), share of the connections; None: 0.2.  "vanilla", "em".  Of
+                               2 or more for "em", "em&s", "gmp", "rigl"
+      mutation_rate = None     (0, 1), share of the connections; None: 0.2, of "set" and "rigl" 0.3.  Of
                                "pattern" and "fan_in" each output moves at least one kernel or
                                connection, until the rate has decayed to 0
       mutation_extra = None    (0, 1), density above the target; None: 0.05, for targets below that
                                half the target.  "em&s"; the same minimum of one
+      initial_density = None   (0, 1], not below the target; None: 1.  "gmp"
       exclude_dropped = False  True: what was just dropped does not grow at once, unless nothing
                                else is free
       round_compat = False     True: counts are rounded as in the authors' published code
@@ -255,12 +261,14 @@ class Config:
     distribution: str = "uniform"
     allow_empty_rows: bool = False
 
-    mutation: Optional[str] = None
+    method: str = "static"
     mutation_decay: str = "staircase"
     mutation_every: Optional[int] = None
+    mutation_updates: Optional[int] = None
     mutation_epochs: Optional[Tuple[int, int]] = None
     mutation_rate: Optional[float] = None
     mutation_extra: Optional[float] = None
+    initial_density: Optional[float] = None
     exclude_dropped: bool = False
     round_compat: bool = False
     normalised: bool = False

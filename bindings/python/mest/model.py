@@ -33,7 +33,7 @@ class Model(Tensors):
     """A network that trains sparse: weights, gradients and optimizer state only where a connection
     exists.
 
-        model = Model(mlp(64, [128], 10), density=0.1, mutation="em&s", epochs=20, samples=len(x))
+        model = Model(mlp(64, [128], 10), density=0.1, method="em&s", epochs=20, samples=len(x))
         print(model.plan())
         model.fit(x, y, validation=(test_x, test_y))
 

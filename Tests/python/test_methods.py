@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods that move connections, each against its definition on plain dense matrices: which connections
+leave, which come, with what values and state.  Random small cases; a failure names its seed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import reference
+from randoms import Random, floyd
+from support import positions
+
+import mest
+from mest import Input, Linear
+
+GROWTH = 3
+
+
+def ratio(value):
+    """Billionths of a float, as the library reads a share."""
+    return int(float(np.float32(value)) * 1e6 + 0.5) * 1000
+
+
+def case(seed, **config):
+    """A layer with random connections, values and momentum, an epoch before its mutation."""
+    rng = np.random.default_rng(seed)
+    rows, columns = int(rng.integers(2, 12)), int(rng.integers(2, 12))
+    model = mest.Model(
+        [Input(columns), Linear(rows, density=float(rng.uniform(0.2, 0.8)), bias=False)],
+        batch=4, loss="mse", learning_rate=0.0, weight_decay=0.0, seed=seed, epochs=8, **config,
+    )  # fmt: skip
+    model.begin_epoch()
+    csr = model.csr(1)
+    values = rng.normal(size=len(csr.values)).astype(np.float32)
+    values[rng.random(len(values)) < 0.1] = 0.0
+    values[rng.random(len(values)) < 0.2] = np.float32(0.25)  # equals
+    momentum = rng.normal(size=len(values)).astype(np.float32)
+    model.set_csr(1, csr.indptr, csr.indices, values, momentum)
+    return model, rows, columns, values, momentum
+
+
+def held(model, columns):
+    csr = model.csr(1)
+    momentum = model.tensor(1, "weight_momentum")
+    return positions(csr, columns), np.array(csr.values), np.array(momentum)
+
+
+def least(values, where, count):
+    """The `count` of `where` (indices) that are nearest to 0; equals: the lower index."""
+    order = sorted(where, key=lambda j: (abs(values[j]), j))
+    return set(order[:count])
+
+
+def grown(active, size, count, avoid, random):
+    """`count` positions that are neither active nor avoided, as Floyd's method draws them."""
+    free = [p for p in range(size) if p not in active and p not in avoid]
+    return [free[rank] for rank in floyd(count, len(free), random)]
+
+
+@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("exclude", [False, True])
+def test_set(part, exclude):
+    """Of the positive weights and of the negative ones the share nearest to 0 leaves; as many come at
+    random with N(0, 0.1^2) and no momentum."""
+    for seed in range(part * 40, part * 40 + 40):
+        share = float(np.random.default_rng(seed).uniform(0.05, 0.9))
+        model, rows, columns, values, momentum = case(
+            seed, method="set", mutation_rate=share, exclude_dropped=exclude
+        )
+        before, _, _ = held(model, columns)
+        negative = [j for j in range(len(values)) if values[j] < 0]
+        other = [j for j in range(len(values)) if values[j] >= 0]
+        gone = set()
+        for part_of in (other, negative):
+            gone |= least(values, part_of, ratio(share) * len(part_of) // 10**9)
+        kept = {int(before[j]): j for j in range(len(values)) if j not in gone}
+        left = {int(before[j]) for j in gone}
+        assert model.begin_epoch().dropped == len(gone), f"seed {seed}"
+        random = Random(seed, GROWTH, 1, 1)
+        room = rows * columns - len(kept)
+        avoid = left if exclude and room - len(left) > 0 else set()
+        new = {}
+        while len(new) < len(gone):  # what was just dropped comes back when nothing else is free
+            free = rows * columns - len(kept) - len(new) - len(avoid)
+            count = min(len(gone) - len(new), free)
+            if count == 0:
+                avoid = set()
+                continue
+            for p in grown({*kept, *new}, rows * columns, count, avoid, random):
+                new[p] = None
+            for p in sorted(p for p in new if new[p] is None):
+                new[p] = np.float32(0.1) * random.normal()
+        where, now, state = held(model, columns)
+        assert where.tolist() == sorted([*kept, *new]), f"seed {seed}"
+        for p, value, m in zip(where.tolist(), now, state):
+            if p in kept:
+                assert (value, m) == (values[kept[p]], momentum[kept[p]]), f"seed {seed}"
+            else:
+                assert abs(value - new[p]) < 1e-6 and m == 0, f"seed {seed}"
+
+
+def test_set_moves_after_every_epoch_but_the_last():
+    model = mest.Model([Input(20), Linear(20, density=0.2)], method="set", epochs=6)
+    moved = [model.begin_epoch().mutated for _ in range(6)]
+    assert moved == [False] + [True] * 5
+    assert model.density() == pytest.approx(0.2)
+
+
+def test_gmp_follows_the_cubic():
+    """Golden check G8: 0.5 to 0.9 sparse over 80 epochs; and every epoch between."""
+    model = mest.Model(
+        [Input(100), Linear(100, density=0.1)], method="gmp", initial_density=0.5, epochs=160,
+        mutation_epochs=(40, 80),
+    )  # fmt: skip
+    sparse = []
+    for epoch in range(100):
+        model.begin_epoch()
+        sparse.append(1 - model.density())
+        want = 0.1 + 0.4 * (1 - min(epoch / 80, 1)) ** 3
+        assert model.density() == pytest.approx(want, abs=1e-4), epoch
+    np.testing.assert_allclose(
+        [sparse[e] for e in (0, 20, 40, 60, 80)], [0.5, 0.73125, 0.85, 0.89375, 0.9], atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_gmp_drops_the_least_and_grows_nothing(part):
+    for seed in range(part * 40, part * 40 + 40):
+        model, rows, columns, values, momentum = case(seed, method="gmp", initial_density=0.9)
+        before, _, _ = held(model, columns)
+        target = model.plan().layers[1].density
+        for epoch in range(1, 8):
+            report = model.begin_epoch()
+            assert report.grown == 0, f"seed {seed}"
+            where, now, state = held(model, columns)
+            gone = least(values, range(len(values)), len(values) - len(where))
+            kept = [j for j in range(len(values)) if j not in gone]
+            assert where.tolist() == before[kept].tolist(), f"seed {seed} epoch {epoch}"
+            assert now.tolist() == values[kept].tolist() and state.tolist() == momentum[kept].tolist()
+        assert len(where) == reference.count_exact(rows * columns, target)
+
+
+def test_gmp_plans_what_it_begins_with():
+    layers = [Input(100), Linear(100, density=0.1)]
+    plan = mest.plan(layers, method="gmp", initial_density=0.5, epochs=8)
+    assert (plan.active, plan.active_peak) == (1000 + 100, 5000 + 100)
+    assert mest.plan(layers, method="gmp", epochs=8).active_peak == 10_000 + 100
+    with pytest.raises(ValueError, match="initial_density"):
+        mest.plan(layers, method="gmp", initial_density=0.05, epochs=8)
+
+
+@pytest.mark.parametrize("scheme", ["unstructured", "block4", "pattern", "2:4", "fan_in", "filter"])
+@pytest.mark.parametrize("method", ["set", "gmp"])
+def test_methods_keep_every_schemes_rules(scheme, method):
+    """The schemes' invariants hold and training goes on under every method."""
+    kernel = 3 if scheme == "pattern" else 1
+    density = 0.4 if scheme == "2:4" else 0.3
+    model = mest.Model(
+        [Input(8, 6, 6), mest.Conv2d(16, kernel, padding=kernel // 2), mest.BatchNorm(), mest.ReLU(),
+         mest.GlobalAvgPool(), Linear(3, density=1.0)],
+        density=density, scheme=scheme, method=method, epochs=6, batch=8, learning_rate=0.05,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 8, 6, 6)).astype(np.float32), rng.integers(0, 3, 8)
+    capacity = model.plan().active_peak
+    for epoch in range(6):
+        model.begin_epoch()
+        assert np.isfinite(model.step(x, y).loss)
+        csr = model.csr(1)
+        assert len(csr.values) <= capacity
+        for r in range(len(csr.indptr) - 1):
+            columns = csr.indices[csr.indptr[r] : csr.indptr[r + 1]].astype(int)
+            assert (np.diff(columns) > 0).all()
+            if scheme == "2:4":
+                assert (np.bincount(columns // 4, minlength=2) <= 2).all()
+        if scheme in ("fan_in", "pattern"):
+            assert len(set(np.diff(csr.indptr))) == 1
+
+
+# ---------------------------------------------------------------------------------------- RigL ---
+
+
+def rigl_share(epoch, update, steps, last, rate):
+    """f = rate / 2 (1 + cos(pi t / T)), in billionths as the library rounds it."""
+    position = (epoch + update / steps) / last
+    if position > 1:
+        return 0
+    half = np.float32(0.5 * (1 + np.cos(np.pi * position)))
+    return ratio(np.float32(rate) * half)
+
+
+def full_twin(model, layers, **config):
+    """The same network with every connection of the sparse layers, those that do not exist at 0: its
+    gradients are those of all positions, to the bit."""
+    full = [dataclasses.replace(l, density=0.999999) if getattr(l, "density", None) else l for l in layers]
+    twin = mest.Model(full, **{**config, "method": "static"})
+    for i, part in enumerate(model.plan().layers):
+        for what in mest.TENSORS:
+            if "gradient" in what or "momentum" in what or (what == "weight" and part.sparse):
+                continue
+            try:
+                twin.set_tensor(i, what, model.tensor(i, what))
+            except ValueError:
+                pass
+        if part.sparse:
+            values = np.zeros(part.rows * part.columns, np.float32)
+            values[positions(model.csr(i), part.columns)] = model.csr(i).values
+            starts = np.arange(part.rows + 1) * part.columns
+            twin.set_csr(i, starts, np.tile(np.arange(part.columns), part.rows), values)
+    return twin
+
+
+def rigl_network(rng):
+    channels, classes = int(rng.integers(2, 5)), 3
+    d = lambda: float(rng.uniform(0.15, 0.6))  # noqa: E731
+    if rng.random() < 0.4:
+        return [Input(7), Linear(9, density=d()), mest.ReLU(), Linear(classes, density=d())]
+    size = int(rng.integers(3, 7))
+    return [
+        Input(channels, size, size),
+        mest.Conv2d(5, 3, padding=1, density=d()), mest.BatchNorm(), mest.ReLU(),
+        mest.Conv2d(6, int(rng.integers(1, 4)), stride=int(rng.integers(1, 3)), density=d()), mest.ReLU(),
+        mest.GlobalAvgPool(), Linear(classes, density=d()),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_rigl(part):
+    """Among everything that does not stay the largest gradients come; who comes back keeps value and
+    momentum.  No weight moves in that step."""
+    for seed in range(part * 20, part * 20 + 20):
+        rng = np.random.default_rng(seed)
+        layers = rigl_network(rng)
+        batch = int(rng.choice([3, 4, 7, 8, 13]))  # of one sample a linear layer's sums depend on the connections
+        rate = float(rng.uniform(0.1, 0.9))
+        config = dict(
+            batch=batch, epochs=4, steps_per_epoch=4, mutation_epochs=(1, 3), method="rigl",
+            mutation_updates=3, mutation_rate=rate, learning_rate=0.1, seed=seed, threads=2,
+            activations=str(rng.choice(["float32", "bfloat16"])),
+            recompute=[None, "block", "elementwise"][int(rng.integers(3))],
+        )  # fmt: skip
+        model = mest.Model(layers, **config)
+        shape = [n for n in (layers[0].channels, layers[0].height, layers[0].width)]
+        for update in range(14):
+            x = rng.normal(size=(batch, *(n for n in shape if n))).astype(np.float32)
+            x = x.reshape(batch, -1) if isinstance(layers[1], Linear) else x
+            y = rng.integers(0, 3, batch)
+            moves = update % 3 == 0 and update < 12  # then the share is 0
+            if not moves:
+                assert not model.step(x, y).mutated, f"seed {seed} update {update}"
+                continue
+            sparse = [i for i, p in enumerate(model.plan().layers) if p.sparse]
+            before = {
+                i: (positions(model.csr(i), p.columns), np.array(model.csr(i).values),
+                    model.tensor(i, "weight_momentum"))
+                for i, p in enumerate(model.plan().layers) if p.sparse
+            }  # fmt: skip
+            twin = full_twin(model, layers, **config)
+            if update == 0:
+                twin.begin_epoch()
+            loss = twin.step(x, y).loss
+            report = model.step(x, y)
+            share = rigl_share(update // 4, update % 4, 4, 3, rate)
+            assert report.loss == loss, f"seed {seed} update {update}"
+            for i in sparse:
+                where, values, momentum = before[i]
+                plan = model.plan().layers[i]
+                count = share * len(where) // 10**9
+                gone = least(values, range(len(where)), count)
+                stay = {int(where[j]) for j in range(len(where)) if j not in gone}
+                gradient = np.abs(twin.tensor(i, "weight_gradient"))
+                rest = [p for p in range(plan.rows * plan.columns) if p not in stay]
+                come = set(sorted(rest, key=lambda p: (-gradient[p], p))[:count])
+                csr = model.csr(i)
+                now = positions(csr, plan.columns)
+                assert set(now.tolist()) == stay | come, f"seed {seed} update {update} layer {i}"
+                old = {int(p): j for j, p in enumerate(where)}
+                for p, value, m in zip(now.tolist(), csr.values, model.tensor(i, "weight_momentum")):
+                    want = (values[old[p]], momentum[old[p]]) if p in old else (0, 0)
+                    assert (value, m) == want, f"seed {seed} update {update} layer {i}"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rigl_by_one_sample(seed):
+    """The same at batch 1, where the last bits are others: who comes has at least the gradient of the
+    last who would."""
+    rng = np.random.default_rng(seed)
+    layers = [Input(12), Linear(10, density=0.3), mest.ReLU(), Linear(4, density=0.4)]
+    config = dict(batch=1, epochs=4, steps_per_epoch=4, method="rigl", learning_rate=0.1, seed=seed)
+    model = mest.Model(layers, mutation_rate=0.6, **config)
+    before = {i: (positions(model.csr(i), p), np.array(model.csr(i).values)) for i, p in ((1, 12), (3, 10))}
+    twin = full_twin(model, layers, **config)
+    x, y = rng.normal(size=(1, 12)).astype(np.float32), rng.integers(0, 4, 1)
+    twin.step(x, y)
+    assert model.step(x, y).mutated
+    for i, columns in ((1, 12), (3, 10)):
+        where, values = before[i]
+        count = ratio(0.6) * len(where) // 10**9
+        gone = least(values, range(len(where)), count)
+        stay = {int(where[j]) for j in range(len(where)) if j not in gone}
+        gradient = np.abs(twin.tensor(i, "weight_gradient"))
+        last = sorted(gradient[p] for p in range(len(gradient)) if p not in stay)[-count]
+        now = set(positions(model.csr(i), columns).tolist())
+        assert stay <= now and len(now) == len(where)
+        assert all(gradient[p] >= last * (1 - 1e-4) for p in now - stay)
+
+
+def test_rigl_schedule():
+    """Golden check G8: alpha 0.3 over 1000 updates."""
+    layers = [Input(100), Linear(100, density=0.5)]
+    model = mest.Model(
+        layers, method="rigl", epochs=12, steps_per_epoch=100, mutation_epochs=(5, 10), batch=4, loss="mse",
+        learning_rate=0.0,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    moved = {}
+    for update in range(1101):
+        report = model.step(rng.normal(size=(4, 100)).astype(np.float32), np.zeros((4, 100), np.float32))
+        if report.mutated:
+            moved[update] = model.mutation()
+    assert list(moved) == list(range(0, 1000, 100))  # at 1000 nothing would move
+    want = {0: 0.3, 100: 0.292658, 500: 0.15, 900: 0.007342}
+    for update, share in want.items():
+        # Who was to leave and has a large gradient stays.
+        assert moved[update].dropped == moved[update].grown <= share * 5000
+    assert moved[0].grown > 0.2 * 5000
+
+
+def test_rigl_needs_no_dense_gradient():
+    """What the plan adds: 16 bytes a connection that moves, and scratch of the order of the connections."""
+    layers = [Input(1024), Linear(1024, density=0.05)]
+    common = dict(batch=1, epochs=8, steps_per_epoch=10)
+    static = mest.plan(layers, **common)
+    rigl = mest.plan(layers, method="rigl", **common)
+    connections = 1024 * 1024 // 20
+    extra = rigl.total_bytes - static.total_bytes
+    assert extra < 16 * 0.3 * connections + 20 * connections
+    assert extra < 4 * 1024 * 1024 / 2  # half of a dense gradient
+
+
+@pytest.mark.parametrize(
+    "config, error, words",
+    [
+        (dict(scheme="block4"), mest.UnsupportedError, "BLOCK4"),
+        (dict(steps_per_epoch=None), mest.MestError, "steps_per_epoch"),
+        (dict(epochs=None), mest.MestError, "epochs"),
+        (dict(mutation_updates=0), ValueError, "mutation_updates"),
+    ],
+)
+def test_rigl_refuses(config, error, words):
+    settings = dict(method="rigl", density=0.5, epochs=8, steps_per_epoch=10)
+    with pytest.raises(error, match=words):
+        mest.plan([Input(8), Linear(8)], **{**settings, **config})
+
+
+def test_rigl_moves_within_a_step_only():
+    model = mest.Model([Input(8), Linear(8)], method="rigl", density=0.5, epochs=8, steps_per_epoch=10)
+    with pytest.raises(mest.MestError, match="RIGL"):
+        model.mutate()
+    assert not model.begin_epoch().mutated
