@@ -94,8 +94,8 @@ def test_a_plan_tells_of_growth():
     layers = mest.mlp(64, [128], 10)
     said = "819 at the target; bytes are planned for 1,229"
     assert said in str(mest.plan(layers, density=0.1, method="em&s", epochs=20))
-    for mutation in (None, "em"):
-        plan = mest.plan(layers, density=0.1, method=mutation, epochs=20)
+    for method in ("static", "em"):
+        plan = mest.plan(layers, density=0.1, method=method, epochs=20)
         assert "at the target" not in str(plan)
     odd = mest.plan([mest.Input(24), mest.Linear(30, scheme="block8"), mest.ReLU(), mest.Linear(10)], density=0.3)
     assert "a last block of rows is stored whole" in str(odd)

@@ -373,8 +373,8 @@ def test_inference_only():
 # ------------------------------------------------------------------------------------- digits ---
 
 
-@pytest.mark.parametrize("mutation", ["vanilla", "em", "em&s"])
-def test_digits_mlp(mutation):
+@pytest.mark.parametrize("method", ["vanilla", "em", "em&s"])
+def test_digits_mlp(method):
     data = digits()
     model = mest.Model(
         mest.mlp((1, 8, 8), [128], 10),
