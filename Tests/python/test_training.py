@@ -379,7 +379,7 @@ def test_digits_mlp(method):
     model = mest.Model(
         mest.mlp((1, 8, 8), [128], 10),
         density=0.1,
-        method=mutation,
+        method=method,
         mutation_every=2,
         epochs=16,
         samples=1347,
