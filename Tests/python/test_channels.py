@@ -7,6 +7,7 @@ those that exist; and what a mutation drops, grows and leaves, random numbers in
 """
 
 import copy
+import itertools
 import math
 import re
 
@@ -700,10 +701,53 @@ def test_parts_of_channels_cannot_be():
     model = mest.Model([Input(3), Linear(8), Linear(8), Linear(2)], density=0.25, scheme="filter")
     with pytest.raises(mest.MestArgumentError, match="layer 2 .*8 input channels, there is room for 4"):
         model.set_csr(2, np.minimum(np.arange(9), 1) * 8, np.arange(8), np.ones(8))
+
+
+@pytest.mark.parametrize("wide", [1, 4])
+def test_one_group_on_both_sides(wide):
+    """A layer that reads what it makes has as inputs the channels that are its outputs, and no others."""
     own = [Input(3), Linear(6), Linear(6, name="own"), Add(with_=1), Linear(2)]
+    if wide == 4:
+        head = [Input(3, 2, 2), Conv2d(6, 1, name="all"), GlobalAvgPool(name="mean"), Flatten(from_="all")]
+        own = [*head, Linear(6, name="own"), Add(with_="mean"), Linear(2)]
     model = mest.Model(own, density=0.25, scheme="filter")
-    with pytest.raises(mest.UnsupportedError, match="and its column are one channel"):
-        model.set_csr(2, [0, 1, 1, 1, 1, 1, 1], [1], [1.0])
+    index = own.index(next(layer for layer in own if layer.name == "own"))
+    assert model.plan().layers[index].columns == 6 * wide
+    some = [list(ids) for count in (1, 2, 3) for ids in itertools.combinations(range(6), count)]
+    for rows in some:
+        starts = np.append(0, np.cumsum(np.isin(np.arange(6), rows))) * wide
+        for inputs in some:
+            columns = np.tile(features(inputs, 6 * wide, 6), len(rows))
+            one = (index, starts * len(inputs), columns, np.ones(len(columns)))
+            if rows == inputs:
+                model.set_csr(*one)
+                assert channels_of(model)[1] == rows
+                continue
+            lone = min(set(rows) ^ set(inputs))
+            with pytest.raises(mest.UnsupportedError, match=f"row {lone} .*and its column are one channel"):
+                model.set_csr(*one)
+
+
+@pytest.mark.parametrize("index, wide", [(3, 4), (2, 9)])
+def test_channels_from_parts_of_several_cannot_be(index, wide):
+    """Columns that ascend and lie as those of a channel do, but are of two. Behind FLATTEN; 3 x 3 kernels."""
+    layers = [Input(2, 2, 2), Conv2d(6, 1), Flatten(), Linear(2, density=1)]
+    if wide == 9:
+        layers.insert(2, Conv2d(2, 3, padding=1, density=1))
+    model = mest.Model(layers, density=0.25, scheme="filter")
+    assert model.plan().layers[index].columns == 6 * wide
+    before = fingerprint(model)
+    whole = np.arange(wide)
+    jumps = whole + wide * (whole >= wide // 2)
+    sets = [jumps, np.append(whole, whole + 2 * wide + wide * (whole == wide - 1)), np.append(jumps, whole + 3 * wide)]
+    for columns in sets:
+        starts = np.arange(3) * len(columns)
+        with pytest.raises(mest.UnsupportedError, match=f"layer {index} .*row 0 .*has a part of a channel"):
+            model.set_csr(index, starts, np.tile(columns, 2), np.ones(2 * len(columns)))
+        assert fingerprint(model) == before
+    columns = np.append(whole + wide, whole + 4 * wide)
+    model.set_csr(index, np.arange(3) * len(columns), np.tile(columns, 2), np.arange(2 * len(columns)))
+    assert model.csr(index).indices.reshape(2, -1).tolist() == [columns.tolist()] * 2
 
 
 def test_what_is_refused():
