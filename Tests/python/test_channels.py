@@ -306,7 +306,7 @@ class Random:
         return np.float32(radius * math.cos(2 * math.pi * self.unit()))
 
 
-TOPOLOGY, GROWTH, GROWN_VALUE = 1, 3, 6
+TOPOLOGY, GROWTH, GROWN_VALUE, ADOPTED_VALUE = 1, 3, 6, 7
 
 
 def ratio(value):
@@ -667,6 +667,24 @@ def test_fewer_channels_can_be_set():
     values = matrix(model, 2)[0]
     assert (values[:, [3, 10]] == [[1, 2], [3, 4], [5, 6]]).all()
     assert (np.delete(values, [3, 10], 1) == 0).all(), "grown"
+
+
+@pytest.mark.parametrize("every", [(0, 1, 2, 3), (3, 1, 0, 2)])
+def test_adopted_channels_differ(every):
+    """Set one after the other: each draws its rows from a stream of its own, whoever came before."""
+    model = mest.Model(
+        [Input(4), Linear(16, bias=False), ReLU(), Linear(3)], density=0.25, scheme="filter", seed=3,
+    )  # fmt: skip
+    model.set_csr(3, [0, 1, 2, 3], [9] * 3, np.ones(3))
+    for count in range(1, 5):
+        ids = sorted(every[:count])
+        model.set_csr(3, np.arange(4) * count, np.tile(ids, 3), np.ones(3 * count))
+    values, exists = matrix(model, 1)
+    assert np.flatnonzero(exists.any(1)).tolist() == [0, 1, 2, 3]
+    deviation = np.float32(0.1) * np.sqrt(np.float32(2) / np.float32(4))
+    for c in range(4):
+        random = Random(3, ADOPTED_VALUE, 1, c)
+        np.testing.assert_allclose(values[c], [deviation * random.normal() for _ in range(4)], rtol=2e-6)
 
 
 @pytest.mark.parametrize(
