@@ -7,7 +7,7 @@ import CMest
 import CMestKernels
 
 enum Thin: Scheme {
-    /// Of a group: Plan.pool.
+    /// Of a group as Plan.pool makes it. A matrix has no units of its own, and `declared` is 0 but at a group's first node.
     static func units(_ node: Node) -> Units {
         let n = int64(node.thin.declared)
         return Units(positions: n, most: n, rows: 1, channels: true)
@@ -20,6 +20,7 @@ enum Thin: Scheme {
 
     static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>) { Dense.initialise(model, node) }
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights { Dense.weights(model, node) }
+    /// Nobody asks: Model.mutate moves groups, each once, not the matrices that have their channels.
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64) {}
 
     static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void) {
