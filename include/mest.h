@@ -856,9 +856,10 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
  *
  * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong to
  * the model and are valid until it mutates, is set or is destroyed; values change with every update.
- * Blocks and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied to `buffer`, memory of the caller
- * that the pointers then lead into.  With buffer NULL the call tells the size, buffer_bytes, and leaves
- * the four pointers NULL.  A buffer that is given stays as it was: one struct serves layer after layer.
+ * Blocks and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied
+ * to `buffer`, memory of the caller that the pointers then lead into.  With buffer NULL the call tells
+ * the size, buffer_bytes, and leaves the four pointers NULL.  A buffer that is given stays as it was:
+ * one struct serves layer after layer.
  */
 typedef struct mest_csr {
     uint32_t struct_size;
