@@ -797,6 +797,24 @@ def test_only_the_other_side():
     assert [layer.scheme for layer in plan.layers] == [None, "channel", "channel", "channel"]
 
 
+@pytest.mark.parametrize("scheme", ["filter", "channel"])
+def test_densities_that_differ(scheme):
+    """Erdos-Renyi-Kernel: a layer's weights are what the two that ask for its channels leave, not its own share."""
+    layers = [Input(9), Linear(64), Linear(48), Linear(20), Linear(10)]
+    config = dict(density=0.2, distribution="erk")
+    asked = [layer.density for layer in mest.plan(layers, **config).layers]
+    found = mest.plan(layers, scheme=scheme, **config).layers
+    assert [layer.scheme for layer in found[1:]] == [scheme] * 4
+    assert found[0].alive == 9 and found[4].alive == 10
+    for i in (1, 2, 3):
+        share = asked[i if scheme == "filter" else i + 1]
+        assert found[i].alive == pytest.approx(math.sqrt(share) * found[i].channels, abs=0.6)
+    for i in (1, 2, 3, 4):
+        assert found[i].active == found[i - 1].alive * found[i].alive
+    total = sum(layer.active for layer in found) / sum(layer.rows * layer.columns for layer in found)
+    assert total > 0.25
+
+
 @pytest.mark.parametrize("density, channels", [(1e-6, 1), (0.01, 1), (0.25, 4), (0.9999, 8)])
 def test_never_no_channel(density, channels):
     layers = [Input(5, 4, 4), Conv2d(8, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Linear(3)]
