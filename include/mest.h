@@ -164,8 +164,12 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
  *             (FLATTEN) meet channels of the other: who asks for these gets what others ask for on its
  *             other side; is that nothing, ARGUMENT.  A layer that is sparse by another scheme cannot
  *             have a group that lacks channels (UNSUPPORTED in this version).
- * How many    round(sqrt(density) * channels), at least one: a layer that lacks channels on both sides
- *             has about `density` of its weights, on one side sqrt(density).
+ * How many    round(sqrt(density) * channels), at least one, with the density of those who ask.  A layer
+ *             whose inputs' channels are asked for at density d_in, its outputs' at d_out, has about
+ *             sqrt(d_in * d_out) of its weights, one that lacks channels on one side sqrt(d) of them:
+ *             about `density` where both sides lack channels at one density.  Where densities differ,
+ *             as those of MEST_DISTRIBUTION_ERK do, layers have others than they asked for, and all
+ *             together not config.density.
  * Memory      Nothing is stored or computed for channels that do not exist: the group is planned for
  *             the most there will be.  2 bytes of index for each of them, once a group; 16 bytes of
  *             scratch.  Weights lie as dense matrices of what exists, and the kernels are those.
@@ -300,7 +304,8 @@ enum { /* mest_config.schedule_flags, bits */
 
 enum { /* mest_config.distribution of the density over layers with mest_layer.density == 0 */
     MEST_DISTRIBUTION_UNIFORM = 0,
-    MEST_DISTRIBUTION_ERK     = 1 /* Erdos-Renyi-Kernel: small layers get more                   */
+    MEST_DISTRIBUTION_ERK     = 1 /* Erdos-Renyi-Kernel: small layers get more, and config.density
+                                     holds for all of them; not with FILTER, CHANNEL: see there  */
 };
 
 enum { /* mest_config.method: how connections come and go.  All of them share drop, growth and schedule */
@@ -522,7 +527,8 @@ typedef struct mest_layer_plan {
                                    a depthwise convolution outputs x kernel                      */
     uint32_t columns;
     float    density;           /* active / (rows * columns): what was asked, rounded to whole units of
-                                   the scheme, of PATTERN and FAN_IN as many for every output; 1 when
+                                   the scheme, of PATTERN and FAN_IN as many for every output; of
+                                   FILTER and CHANNEL what both sides make of it, see there; 1 when
                                    dense; 0 for layers without weights                           */
     uint64_t active;            /* connections at the target; expected, where the last block of a
                                    scheme lacks outputs                                          */
@@ -537,8 +543,10 @@ typedef struct mest_layer_plan {
                                    plan's activation_bytes are no sum of these                   */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
-    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse.  Those
-                                   that follow: FILTER where outputs are lacking, else CHANNEL   */
+    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse.  FILTER,
+                                   CHANNEL: what the layer asked for, even where only its other side
+                                   lacks channels (the last layer, asking for FILTER, its inputs); of
+                                   layers that follow FILTER where outputs are lacking, else CHANNEL */
     uint32_t unit;              /* weights that come and go together: a block's rows, 4 of a
                                    pattern, 1 otherwise; 0: FILTER, CHANNEL                      */
     int32_t  output;            /* MEST_OUTPUT_*                                                 */
@@ -876,9 +884,10 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
  *
  * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong to
  * the model and are valid until it mutates, is set or is destroyed; values change with every update.
- * Blocks and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied to `buffer`, memory of the caller
- * that the pointers then lead into.  With buffer NULL the call tells the size, buffer_bytes, and leaves
- * the four pointers NULL.  A buffer that is given stays as it was: one struct serves layer after layer.
+ * Blocks and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied
+ * to `buffer`, memory of the caller that the pointers then lead into.  With buffer NULL the call tells
+ * the size, buffer_bytes, and leaves the four pointers NULL.  A buffer that is given stays as it was:
+ * one struct serves layer after layer.
  */
 typedef struct mest_csr {
     uint32_t struct_size;

@@ -46,6 +46,7 @@ enum Purpose: UInt64 {
     case dropout = 4
     case selection = 5  // order of equally forgotten samples
     case grownValue = 6 // weights of grown channels
+    case adoptedValue = 7 // weights of channels that are set to exist; the number is the channel's
 }
 
 /// Key of the stream for (seed, purpose, layer, number).

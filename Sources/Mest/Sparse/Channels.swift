@@ -84,7 +84,7 @@ struct Channels {
             first.pointee.thin.unexplored *= 1 - Float(grown) / Float(free)
         }
         for c in 0..<row.count { scratch.origin[c] = uint32(mestk_u64_double(Double(scratch.carried[c]))) }
-        arrange(after: row.count, number: number)
+        arrange(after: row.count, mutation: number)
     }
 
     /// The channels that `each` names, ids ascending: those that are new begin as grown ones.
@@ -101,7 +101,7 @@ struct Channels {
             ids[n] = UInt16(truncatingIfNeeded: id)
             n &+= 1
         }
-        arrange(after: n, number: model.state.pointee.mutations)
+        arrange(after: n)
     }
 
     /// Squares of the importances of what a channel has in the layers that make it or read it.
@@ -167,19 +167,20 @@ struct Channels {
         }
     }
 
-    private func arrange(after: Int, number: UInt32) {
+    /// mutation: the one that grew what is new; nil: it was adopted.
+    private func arrange(after: Int, mutation: UInt32? = nil) {
         let change = Change(before: int(group.alive), after: after, origin: scratch.origin)
         var survivors: Int32 = 0
         for c in 0..<after where change.origin[c] > 0 { survivors &+= 1 }
         first.pointee.thin.survivors = survivors
         if int(survivors) == change.before && int(survivors) == after { return }
-        for i in 1..<model.count { arrange(model.nodes[i], change, number) }
+        for i in 1..<model.count { arrange(model.nodes[i], change, mutation) }
         first.pointee.thin.alive = int32(after)
         fitChannels(model.nodes, model.count)
     }
 
     /// Columns, then rows. A grown channel does not change what the network computes: its columns are 0.
-    private func arrange(_ n: Node, _ change: Change, _ number: UInt32) {
+    private func arrange(_ n: Node, _ change: Change, _ mutation: UInt32?) {
         let g = first.pointee.index
         let from = model.nodes[int(n.from)]
         var inputs = int(n.inputs)
@@ -194,7 +195,7 @@ struct Channels {
         move(n.bias, change, outer: 1, inner: span)
         move(n.runningMean, change, outer: 1, inner: span)
         move(n.runningVariance, change, outer: 1, inner: span)
-        if n.hasMatrix { drawRows(n, change, span: span, row: row, number) }
+        if n.hasMatrix { drawRows(n, change, span: span, row: row, mutation) }
         if n.kind == .batchNorm {
             setNew(n.weight.value, change, span)
             setNew(n.runningVariance, change, span)
@@ -220,11 +221,16 @@ struct Channels {
     }
 
     /// w ~ N(0, (0.1 s)^2), s of Kaiming: at 0 batch norm would divide by nothing and the channel never learn.
-    private func drawRows(_ n: Node, _ change: Change, span: Int, row: Int, _ number: UInt32) {
+    /// A mutation draws all it grows from one stream. Adopted channels come in any number of calls: each has its own.
+    private func drawRows(_ n: Node, _ change: Change, span: Int, row: Int, _ mutation: UInt32?) {
         let value = model.floats(n.weight.value)
         let deviation = 0.1 * mestk_sqrt(2 / Float(row))
-        var random = SplitMix64(streamKey(model.config.seed, .grownValue, layer: int(n.index), number: uint64(number)))
+        func stream(_ purpose: Purpose, _ number: UInt64) -> SplitMix64 {
+            SplitMix64(streamKey(model.config.seed, purpose, layer: int(n.index), number: number))
+        }
+        var random = stream(.grownValue, uint64(mutation ?? 0))
         for c in 0..<change.after where change.origin[c] == 0 {
+            if mutation == nil { random = stream(.adoptedValue, uint64(int(ids[c]))) }
             for i in (c &* span &* row)..<((c &+ 1) &* span &* row) { value[i] = deviation * random.normal() }
         }
     }

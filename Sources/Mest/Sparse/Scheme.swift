@@ -215,6 +215,7 @@ struct CopyIndex: SchemeVisitor {
     }
 }
 
+/// Of a thin matrix there are none: its units are those of its groups, units(of: Plan.pool(g)).
 @inline(never)
 func units(of node: Node) -> Units { withScheme(node, UnitsOf(node: node)) }
 

@@ -7,7 +7,7 @@ import CMest
 import CMestKernels
 
 enum Thin: Scheme {
-    /// Of a group: Plan.pool.
+    /// Of a group as Plan.pool makes it. A matrix has no units of its own, and `declared` is 0 but at a group's first node.
     static func units(_ node: Node) -> Units {
         let n = int64(node.thin.declared)
         return Units(positions: n, most: n, rows: 1, channels: true)
@@ -20,6 +20,7 @@ enum Thin: Scheme {
 
     static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>) { Dense.initialise(model, node) }
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights { Dense.weights(model, node) }
+    /// Nobody asks: Model.mutate moves groups, each once, not the matrices that have their channels.
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64) {}
 
     static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void) {
@@ -75,35 +76,41 @@ private struct ThinSet {
             if (length(r) > 0) != (length(r / span &* span) > 0) { throw model.doesNotFit(n, r, "has a part of a channel") }
             if length(r) > 0 && !isLike(r) { throw model.doesNotFit(n, r, "has other columns than rows before it") }
         }
-        let first = int(csr.row_start[full])
-        for j in 0..<length(full) where int(csr.column[first &+ j]) % wide != j % wide || length(full) % wide != 0 {
+        if length(full) % wide != 0 { throw model.doesNotFit(n, full, "has a part of a channel") }
+        for j in 0..<length(full) where column(j) != input(j / wide) &* wide &+ j % wide {
             throw model.doesNotFit(n, full, "has a part of a channel")
         }
         var count = 0
         outputs { _ in count &+= 1 }
         try check(model, n, n.group, count, described: rows / span, "output")
-        count = length(full) / wide
-        try check(model, n, int32(inputGroup ?? -1), count, described: int(n.columns) / wide, "input")
-        if n.group >= 0 && int(n.group) == inputGroup {
-            for r in 0..<rows where !isLikeColumn(r) { throw model.doesNotFit(n, r, "and its column are one channel; one of them exists") }
+        try check(model, n, int32(inputGroup ?? -1), inputCount, described: int(n.columns) / wide, "input")
+        if n.group >= 0 && int(n.group) == inputGroup, let r = unlikeColumn() {
+            throw model.doesNotFit(n, r, "and its column are one channel; one of them exists")
         }
     }
 
     private func length(_ r: Int) -> Int { int(csr.row_start[r &+ 1] &- csr.row_start[r]) }
 
+    /// Of the rows that have connections.
+    private func column(_ j: Int) -> Int { int(csr.column[int(csr.row_start[full]) &+ j]) }
+    private func input(_ c: Int) -> Int { column(c &* wide) / wide }
+    private var inputCount: Int { length(full) / wide }
+
     private func isLike(_ r: Int) -> Bool {
         if length(r) != length(full) { return false }
-        for j in 0..<length(r) where csr.column[int(csr.row_start[r]) &+ j] != csr.column[int(csr.row_start[full]) &+ j] {
-            return false
-        }
+        for j in 0..<length(r) where int(csr.column[int(csr.row_start[r]) &+ j]) != column(j) { return false }
         return true
     }
 
-    /// Where inputs and outputs are one group.
-    private func isLikeColumn(_ r: Int) -> Bool {
-        var reads = false
-        inputs { if $0 == r { reads = true } }
-        return reads == (length(r) > 0)
+    /// Where inputs and outputs are one group, and so a row is a channel: the first that only one side has. Inputs ascend.
+    private func unlikeColumn() -> Int? {
+        var c = 0
+        for r in 0..<rows {
+            let isRead = c < inputCount && input(c) == r
+            if isRead != (length(r) > 0) { return r }
+            if isRead { c &+= 1 }
+        }
+        return nil
     }
 
     /// As many as there is room for; all, where the side is not thin.
@@ -123,7 +130,7 @@ private struct ThinSet {
     }
 
     func inputs(_ body: (Int) -> Void) {
-        for j in 0..<length(full) where j % wide == 0 { body(int(csr.column[int(csr.row_start[full]) &+ j]) / wide) }
+        for c in 0..<inputCount { body(input(c)) }
     }
 }
 

@@ -91,11 +91,11 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
-    "Config", "Conv2d", "CopyWarning", "DivergedError", "Dropout", "EpochRecord", "EpochReport",
-    "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool", "History", "Input",
-    "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory",
-    "MestArgumentError", "MestError", "MestMemoryError", "Model", "MutationReport", "Plan",
-    "Progress", "ReLU", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", 
-    "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan", "resnet", "show_versions", "vgg",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError", "Config",
+    "Conv2d", "CopyWarning", "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation",
+    "Flatten", "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
+    "MestMemoryError", "Model", "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError",
+    "StateError", "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp",
+    "plan", "resnet", "show_versions", "vgg",
 ]  # fmt: skip

@@ -165,7 +165,8 @@ class Config:
       code8_patterns = False   "pattern": True takes the 8 patterns of the authors' published code,
                                of which one lacks the centre of the kernel
       distribution = 'uniform'  "uniform": density in each layer; "erk", Erdos-Renyi-Kernel: small
-                               layers get more, and density holds for all of them
+                               layers get more, and density holds for all of them (not with "filter"
+                               and "channel": see Linear)
       allow_empty_rows = False  True: outputs may start without a connection, not only where there
                                are too few.  Nothing to "pattern" and "fan_in": there all outputs
                                have as many

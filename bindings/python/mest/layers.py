@@ -121,8 +121,11 @@ class Linear(Layer):
       "filter", "channel"         whole outputs, or whole input channels.  They are missing in all
                                   layers that have them, which are stored and computed as dense ones
                                   of fewer channels: sqrt(density) of them exist, see
-                                  LayerPlan.alive.  Dense layers beside them follow; layers of other
-                                  schemes cannot be.  A network's inputs and outputs are complete
+                                  LayerPlan.alive.  So a layer has about sqrt(d_in * d_out) of its
+                                  weights, the densities asked for its inputs and its outputs, which
+                                  is not its own where layers differ, as under "erk".  Dense layers
+                                  beside them follow; layers of other schemes cannot be.  A
+                                  network's inputs and outputs are complete
     A column is an input, of a convolution an input channel and a place in the kernel.
     """
 

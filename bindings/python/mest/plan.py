@@ -53,7 +53,8 @@ class LayerPlan:
     width: int
     rows: int  # of the weight matrix: outputs x (inputs * kernel); 0 without weights
     columns: int
-    density: float  # active / (rows * columns), the nearest to what was asked; 1 when dense
+    density: float  # active / (rows * columns), the nearest to what was asked; 1 when dense;
+    # "filter", "channel": what both sides make of it, see Linear
     active: int  # connections at the target
     capacity: int  # connections there is room for; a last block takes the room of a whole one
     weight_bytes: int
