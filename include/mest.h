@@ -324,12 +324,19 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 drops the least important, the density falling along a cubic to the
                                 target at mutation_epochs[1]; grows nothing.  Needs the memory of
                                 initial_density                                                  */
-    MEST_METHOD_RIGL    = 6  /* RigL (Evci et al. 2020): every mutation_updates updates, in place of that
+    MEST_METHOD_RIGL    = 6, /* RigL (Evci et al. 2020): every mutation_updates updates, in place of that
                                 update, drops the least important and grows those of the largest
                                 gradient at 0, the share falling like half a cosine from mutation_rate
                                 to 0 at mutation_epochs[1].  The gradient is that of the batch (of the
                                 last micro-batch), computed row by row: 16 bytes a connection that
                                 moves, and scratch; no dense gradient exists.  Scheme UNSTRUCTURED    */
+    MEST_METHOD_DSR     = 7  /* dynamic sparse reparameterization (Mostafa, Wang 2019): one threshold for
+                                all layers, 0.001 at first; what is below it leaves and as many come at
+                                0, shared out by what each layer has kept, so that connections move
+                                between layers.  The threshold doubles (halves) when fewer (more) than
+                                mutation_rate of all, by a tenth of that, have left.  Before
+                                mutation_epochs[1].  A layer may have twice its target, and memory for
+                                it.  Scheme UNSTRUCTURED                                         */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -419,14 +426,14 @@ typedef struct mest_config {
     /* Mutation */
     int32_t  method;            /* MEST_METHOD_*                                                 */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET and GMP 1; EM, EMS and GMP
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR 1; EM, EMS and GMP
                                    also mutate at mutation_epochs[1], where EMS and GMP come down to
                                    their target                                                  */
     uint32_t mutation_updates;  /* RIGL: updates between mutations; 0: 100                       */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
-                                   then be 2 or more for EM, EMS, GMP and RIGL                   */
-    float    mutation_rate;     /* VANILLA, EM, SET, RIGL: share of the connections dropped; 0: 0.2, of
-                                   SET and RIGL 0.3.  Of PATTERN
+                                   then be 2 or more for EM, EMS, GMP, RIGL, DSR                 */
+    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR: share of the connections dropped; 0: 0.2,
+                                   of SET and RIGL 0.3, of DSR 0.1.  Of PATTERN
                                    and FAN_IN each output moves at least one kernel or connection
                                    until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
                                    perhaps none), and keeps one                                  */

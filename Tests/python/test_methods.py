@@ -358,3 +358,93 @@ def test_rigl_moves_within_a_step_only():
     with pytest.raises(mest.MestError, match="RIGL"):
         model.mutate()
     assert not model.begin_epoch().mutated
+
+
+# ----------------------------------------------------------------------------------------- DSR ---
+
+
+def shared_out(kept, capacity, total):
+    """Who has how many afterwards: shares of what has been kept, rounded down, as long as there is room;
+    where all shares are 0 the first with room gets one."""
+    after = list(kept)
+    while total > 0:
+        base = sum(k for k, a, c in zip(kept, after, capacity) if a < c)
+        if base == 0:
+            break
+        shares = [min(c - a, total * k // base) for k, a, c in zip(kept, after, capacity)]
+        if sum(shares) == 0:
+            shares[[a < c for a, c in zip(after, capacity)].index(True)] = 1
+        after = [a + s for a, s in zip(after, shares)]
+        total -= sum(shares)
+    return after
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_dsr(part):
+    """One threshold for all layers, doubled or halved; what leaves comes back where most has stayed."""
+    for seed in range(part * 20, part * 20 + 20):
+        rng = np.random.default_rng(seed)
+        sizes = [int(n) for n in rng.integers(3, 14, 4)]
+        layers = [Input(sizes[0])]
+        for size in sizes[1:]:
+            layers.append(Linear(size, density=float(rng.uniform(0.1, 0.7)), bias=False))
+        rate = float(rng.uniform(0.05, 0.6))
+        model = mest.Model(
+            layers, method="dsr", mutation_rate=rate, exclude_dropped=bool(seed % 2), epochs=12,
+            mutation_epochs=(3, 9), batch=2, loss="mse", learning_rate=0.0, weight_decay=0.0, seed=seed,
+        )  # fmt: skip
+        capacity = [part.capacity for part in model.plan().layers[1:]]
+        total, threshold = sum(model.connections()), np.float32(1e-3)
+        model.begin_epoch()
+        for epoch in range(1, 12):
+            held_before = []
+            for i in (1, 2, 3):
+                csr = model.csr(i)
+                values = (rng.normal(size=len(csr.values)) * 10 ** rng.uniform(-4, -1)).astype(np.float32)
+                momentum = rng.normal(size=len(values)).astype(np.float32)
+                model.set_csr(i, csr.indptr, csr.indices, values, momentum)
+                held_before.append((positions(csr, sizes[i - 1]), values, momentum))
+            report = model.begin_epoch()
+            if epoch >= 9:
+                assert not report.mutated
+                continue
+            stay = []
+            for where, values, _ in held_before:
+                below = [j for j in range(len(values)) if abs(values[j]) < threshold]
+                gone = least(values, below, min(len(below), len(values) - 1))
+                stay.append([j for j in range(len(values)) if j not in gone])
+            dropped = sum(len(v) for _, v, _ in held_before) - sum(map(len, stay))
+            after = shared_out([len(s) for s in stay], capacity, dropped)
+            for i, (where, values, momentum) in enumerate(held_before):
+                csr = model.csr(i + 1)
+                now = positions(csr, sizes[i]).tolist()
+                assert len(now) == after[i] <= capacity[i], f"seed {seed} epoch {epoch} layer {i + 1}"
+                old = {int(where[j]): j for j in stay[i]}
+                assert set(old) <= set(now), f"seed {seed} epoch {epoch} layer {i + 1}"
+                for p, value, m in zip(now, csr.values, model.tensor(i + 1, "weight_momentum")):
+                    want = (values[old[p]], momentum[old[p]]) if p in old else (0, 0)
+                    assert (value, m) == want, f"seed {seed} epoch {epoch} layer {i + 1}"
+            assert sum(model.connections()) == total
+            wanted = (ratio(rate) * total + 500_000_000) // 10**9
+            if 10 * dropped > 11 * wanted:
+                threshold *= np.float32(0.5)
+            elif 10 * dropped < 9 * wanted:
+                threshold *= np.float32(2)
+
+
+def test_dsr_moves_connections_between_layers():
+    """Where weights are small connections leave; memory for twice a layer's target is planned."""
+    layers = [Input(30), Linear(30, density=0.2), Linear(30, density=0.2)]
+    model = mest.Model(layers, method="dsr", mutation_rate=0.3, epochs=20, loss="mse", batch=1)
+    assert [p.capacity for p in model.plan().layers[1:]] == [360, 360]
+    model.begin_epoch()
+    for _ in range(14):
+        for i, scale in ((1, 1.0), (2, 0.01)):
+            csr = model.csr(i)
+            values = scale * np.linspace(0.5, 1, len(csr.values), dtype=np.float32)
+            model.set_csr(i, csr.indptr, csr.indices, values)
+        model.begin_epoch()
+    first, second = model.connections()[1:]
+    assert first + second == 360 and first > 300
+    with pytest.raises(mest.UnsupportedError, match="DSR"):
+        mest.plan(layers, method="dsr", scheme="block4", epochs=20)

@@ -26,6 +26,7 @@ struct ModelState {
 
     var mutations: UInt32 = 0
     var mutationEpoch: UInt32 = 0
+    var threshold: Float = 1e-3  // DSR: the next mutation's
 
     var phase: UInt32 = 1
     var trainingSamples: UInt32 = 0  // in the training set

@@ -34,8 +34,9 @@ extension Plan {
         var sparse = false
         for i in 0..<count where nodes[i].sparse {
             sparse = true
-            if config.method != MEST_METHOD_RIGL || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
-            throw layer(i, message).text(": method RIGL grows single weights, scheme ").text(schemeName(nodes[i].scheme))
+            if !(growsByGradient || sharesOut) || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
+            throw layer(i, message).text(growsByGradient ? ": method RIGL grows" : ": method DSR moves between layers")
+                .text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
                 .text(" has none; use UNSTRUCTURED").as(.unsupported)
         }
         if sparse { return }

@@ -29,7 +29,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.method, MEST_METHOD_RIGL, "method", "MEST_METHOD_*")
+    try check.choice(config.method, MEST_METHOD_DSR, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
@@ -63,10 +63,12 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.scheme == MEST_SCHEME_DEFAULT { config.scheme = int32(MEST_SCHEME_UNSTRUCTURED) }
     if config.schedule_gamma == 0 { config.schedule_gamma = 0.1 }
     if config.mutation_every == 0 {
-        config.mutation_every = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_GMP ? 1 : 5
+        let often = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_GMP || config.method == MEST_METHOD_DSR
+        config.mutation_every = often ? 1 : 5
     }
     if config.mutation_rate == 0 {
-        config.mutation_rate = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_RIGL ? 0.3 : 0.2
+        let most = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_RIGL
+        config.mutation_rate = most ? 0.3 : config.method == MEST_METHOD_DSR ? 0.1 : 0.2
     }
     if config.mutation_updates == 0 { config.mutation_updates = 100 }
     if config.initial_density == 0 { config.initial_density = 1 }

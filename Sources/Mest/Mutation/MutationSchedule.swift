@@ -15,6 +15,7 @@ extension mest_config {
     /// Methods that come to rest at mutation_epochs[1].
     var decays: Bool {
         method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_RIGL
+            || method == MEST_METHOD_DSR
     }
 }
 
@@ -25,13 +26,14 @@ extension Plan {
     func mutates(at epoch: UInt32) -> Bool {
         if config.method == MEST_METHOD_STATIC || growsByGradient { return false }
         if config.method == MEST_METHOD_SET && epoch == 0 { return false }
+        if sharesOut { return epoch > 0 && epoch < config.mutation_epochs.1 && epoch % config.mutation_every == 0 }
         let settles = config.decays && epoch == config.mutation_epochs.1
         return settles || epoch % config.mutation_every == 0
     }
 
     /// 1 at the start, 0 when the topology has settled.
     func mutationDecay(_ epoch: UInt32) -> Ratio {
-        if !config.decays { return .one }
+        if !config.decays || sharesOut { return .one }
         let (first, last) = config.mutation_epochs
         if epoch >= last { return .zero }
         if config.mutation_decay == MEST_DECAY_COSINE {
@@ -157,6 +159,7 @@ extension Plan {
         let start = initialUnits(node)
         if !node.sparse || config.method == MEST_METHOD_STATIC { return start }
         let units = units(of: node)
+        if sharesOut { return min(units.most, 2 &* start) }
         let high = min(units.most, Plan.rounded(units.positions, units.density(levels(node, epoch: 0).high)))
         return max(max(start, high), amount(node, epoch: 0, active: start).after)
     }
@@ -183,7 +186,7 @@ extension Plan {
         for i in 0..<count where nodes[i].sparse && !nodes[i].isThin {
             let pools = units(of: nodes[i]).pools
             let capacity = nodes[i].weight.capacity / int64(nodes[i].unit) / pools
-            let dropped = max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)
+            let dropped = sharesOut ? capacity : max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)
             let grown = nodes[i].mostGrown
             let words = Floyd.tableCount(grown) &+ (pools &- 1) &* grown &+ (excludes ? pools &* dropped : 0)
             most = max(most, 4 &* words)
