@@ -330,13 +330,20 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 to 0 at mutation_epochs[1].  The gradient is that of the batch (of the
                                 last micro-batch), computed row by row: 16 bytes a connection that
                                 moves, and scratch; no dense gradient exists.  Scheme UNSTRUCTURED    */
-    MEST_METHOD_DSR     = 7  /* dynamic sparse reparameterization (Mostafa, Wang 2019): one threshold for
+    MEST_METHOD_DSR     = 7, /* dynamic sparse reparameterization (Mostafa, Wang 2019): one threshold for
                                 all layers, 0.001 at first; what is below it leaves and as many come at
                                 0, shared out by what each layer has kept, so that connections move
                                 between layers.  The threshold doubles (halves) when fewer (more) than
                                 mutation_rate of all, by a tenth of that, have left.  Before
                                 mutation_epochs[1].  A layer may have twice its target, and memory for
                                 it.  Scheme UNSTRUCTURED                                         */
+    MEST_METHOD_LOTTERY = 8  /* lottery ticket (Frankle, Carbin 2019): begins dense; every
+                                mutation_every epochs, a round, mutation_rate of the connections
+                                leave, the least important of all layers, and all parameters go back
+                                to their first values, until the target is reached.  Schedules of
+                                the learning rate see a round as the whole training.  Needs the
+                                memory of the dense network: for comparison, not for devices.
+                                Scheme UNSTRUCTURED                                              */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -348,7 +355,10 @@ enum { /* mest_config.mutation_flags, bits */
     MEST_MUTATION_EXCLUDE_DROPPED = 1, /* a connection just dropped is not grown at once, unless
                                           no other is free                                       */
     MEST_MUTATION_ROUND_COMPAT    = 2, /* counts as the authors' published code rounds them      */
-    MEST_MUTATION_NORMALISED      = 4  /* |w|/mean|w| + lambda * g/mean g                        */
+    MEST_MUTATION_NORMALISED      = 4, /* |w|/mean|w| + lambda * g/mean g                        */
+    MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: as many leave in all, but the
+                                          least important of the network.  Growth is by layer as
+                                          ever.  A layer keeps at least one.  Scheme UNSTRUCTURED */
 };
 
 enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */
@@ -426,7 +436,8 @@ typedef struct mest_config {
     /* Mutation */
     int32_t  method;            /* MEST_METHOD_*                                                 */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR 1; EM, EMS and GMP
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR 1, of
+                                   LOTTERY the epochs of a round, to be set; EM, EMS and GMP
                                    also mutate at mutation_epochs[1], where EMS and GMP come down to
                                    their target                                                  */
     uint32_t mutation_updates;  /* RIGL: updates between mutations; 0: 100                       */

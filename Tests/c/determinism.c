@@ -125,7 +125,7 @@ int main(int argc, char **argv)
     int print = argc > 1 && !strcmp(argv[1], "--print");
     network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), separable(), schemes(), schemes(), scheme_convolutions(),
                            residual(), residual(), scheme_convolutions(), separable(), separable(), channels(), channels(),
-                           residual(), mlp(), residual() };
+                           residual(), mlp(), residual(), residual() };
     /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
     networks[4].name = "mlp, one by one";
     networks[4].config.batch = 1;
@@ -154,6 +154,8 @@ int main(int argc, char **argv)
     networks[19].config.method = MEST_METHOD_SET;
     networks[20].name = "residual, DSR";
     networks[20].config.method = MEST_METHOD_DSR;
+    networks[21].name = "residual, lottery";
+    networks[21].config.method = MEST_METHOD_LOTTERY;
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

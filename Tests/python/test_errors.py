@@ -249,6 +249,7 @@ def test_every_config_field_arrives():
         exclude_dropped=True,
         round_compat=True,
         normalised=True,
+        global_threshold=True,
         importance_gradient="momentum",
         importance_lambda=0.5,
         importance_beta=0.25,
@@ -272,7 +273,7 @@ def test_every_config_field_arrives():
             assert value == settings[name], name
     assert (struct.optimizer_flags, struct.mutation_flags, list(struct.mutation_epochs)) == (
         7,
-        7,
+        15,
         [13, 14],
     )
     assert mest.Config(method="ems").to_struct().method == _abi.MEST_METHOD_EMS

@@ -448,3 +448,133 @@ def test_dsr_moves_connections_between_layers():
     assert first + second == 360 and first > 300
     with pytest.raises(mest.UnsupportedError, match="DSR"):
         mest.plan(layers, method="dsr", scheme="block4", epochs=20)
+
+
+# ------------------------------------------------------------- global threshold, lottery tickets ---
+
+
+def least_of_all(parts, count):
+    """Of each layer the connections that are among the `count` least of all; equals: layer by layer."""
+    order = sorted(
+        ((abs(v), i, j) for i, values in enumerate(parts) for j, v in enumerate(values)), key=lambda t: t
+    )
+    gone = [set() for _ in parts]
+    for _, i, j in order[:count]:
+        gone[i].add(j)
+    for i, values in enumerate(parts):  # a layer keeps its largest
+        if len(gone[i]) == len(values):
+            gone[i].remove(max(range(len(values)), key=lambda j: (abs(values[j]), j)))
+    return gone
+
+
+@pytest.mark.parametrize("part", range(10))
+@pytest.mark.parametrize("method", ["vanilla", "em&s", "gmp"])
+def test_global_threshold(part, method):
+    for seed in range(part * 15, part * 15 + 15):
+        rng = np.random.default_rng(seed)
+        sizes = [int(n) for n in rng.integers(3, 14, 4)]
+        layers = [Input(sizes[0])]
+        for size in sizes[1:]:
+            layers.append(Linear(size, density=float(rng.uniform(0.2, 0.5)), bias=False))
+        model = mest.Model(
+            layers, method=method, global_threshold=True, epochs=12, mutation_every=1, batch=2, loss="mse",
+            learning_rate=0.0, weight_decay=0.0, seed=seed,
+        )  # fmt: skip
+        alone = mest.Model(layers, **{**vars(model.config), "global_threshold": False})
+        capacity = [p.capacity for p in model.plan().layers[1:]]
+        model.begin_epoch(), alone.begin_epoch()
+        for epoch in range(1, 12):
+            held_before = []
+            for i in (1, 2, 3):
+                csr = model.csr(i)
+                values = (rng.normal(size=len(csr.values)) * 10 ** rng.uniform(-1, 1)).astype(np.float32)
+                values[rng.random(len(values)) < 0.2] = np.float32(0.25)
+                model.set_csr(i, csr.indptr, csr.indices, values)
+                held_before.append((positions(csr, sizes[i - 1]), values))
+            counts = model.connections()[1:]
+            # By layer as many leave as of layers of these sizes: the same total.
+            for i in (1, 2, 3):
+                csr = model.csr(i)
+                alone.set_csr(i, csr.indptr, csr.indices, csr.values)
+            report, by_layer = model.begin_epoch(), alone.begin_epoch()
+            gone = least_of_all([v for _, v in held_before], by_layer.dropped)
+            assert report.dropped == sum(map(len, gone)), f"seed {seed} epoch {epoch}"
+            for i, (where, values) in enumerate(held_before):
+                csr = model.csr(i + 1)
+                stays = {int(where[j]): values[j] for j in range(len(values)) if j not in gone[i]}
+                now = dict(zip(positions(csr, sizes[i]).tolist(), csr.values))
+                # What has left may have come back, at 0.
+                assert {p: v for p, v in now.items() if p in stays} == stays, f"seed {seed} epoch {epoch}"
+                assert all(v == 0 for p, v in now.items() if p not in stays)
+                assert 1 <= len(now) <= capacity[i]
+                if method == "gmp":
+                    assert set(now) == set(stays)
+            assert len(counts) == 3
+
+
+def test_lottery_rounds_and_rewinding():
+    """0.8, 0.64 ... of the connections, the largest of all layers, at their first values; everything else
+    as in the beginning, and the learning rate too."""
+    layers = [Input(1, 6, 6), mest.Conv2d(6, 3, padding=1), mest.BatchNorm(), mest.ReLU(),
+              mest.GlobalAvgPool(), Linear(12), mest.ReLU(), Linear(3, density=1.0)]  # fmt: skip
+    settings = dict(
+        density=0.3, method="lottery", mutation_every=3, epochs=30, batch=8, steps_per_epoch=2,
+        learning_rate=0.1, schedule="cosine", seed=3,
+    )  # fmt: skip
+    model = mest.Model(layers, **settings)
+    assert model.density() == 1.0 and model.plan().active_peak > 3 * 0.3 * model.plan().active
+    names = [(i, what) for i in range(len(layers)) for what in mest.TENSORS if "gradient" not in what]
+
+    def all_of(model):
+        found = {}
+        for i, what in names:
+            try:
+                found[i, what] = model.tensor(i, what).ravel()
+            except ValueError:
+                pass
+        return found
+
+    first = all_of(model)
+    first_at = {i: dict(zip(positions(model.csr(i), p.columns).tolist(), model.csr(i).values))
+                for i, p in enumerate(model.plan().layers) if p.sparse}  # fmt: skip
+    rng = np.random.default_rng(0)
+    rates, share = [], 1.0
+    for epoch in range(24):
+        before = {i: (positions(model.csr(i), model.plan().layers[i].columns), np.array(model.csr(i).values))
+                  for i in first_at}  # fmt: skip
+        report = model.begin_epoch()
+        rates.append(report.learning_rate)
+        if epoch and epoch % 3 == 0 and share > 0.3:
+            share = max(0.3, share * 0.8)
+            assert report.mutated and report.grown == 0
+            assert model.density() == pytest.approx(share, abs=0.01)
+            gone = least_of_all([v for _, v in before.values()], report.dropped)
+            for (i, (where, values)), left in zip(before.items(), gone):
+                now = positions(model.csr(i), model.plan().layers[i].columns)
+                assert set(now.tolist()) == {int(where[j]) for j in range(len(values)) if j not in left}
+                assert [first_at[i][p] for p in now.tolist()] == model.csr(i).values.tolist()
+            for key, values in all_of(model).items():
+                if key[1] == "weight" and key[0] in first_at:
+                    continue
+                want = first[key] if key[1] != "weight_momentum" else np.zeros_like(values)
+                assert np.array_equal(values, want), key
+        else:
+            assert not report.mutated
+        for _ in range(2):
+            model.step(rng.normal(size=(8, 1, 6, 6)).astype(np.float32), rng.integers(0, 3, 8))
+    assert rates == rates[:3] * 8 and rates[0] > rates[1] > rates[2]
+    assert share == 0.3
+
+
+@pytest.mark.parametrize(
+    "config, error, words",
+    [
+        (dict(method="lottery"), mest.MestError, "mutation_every"),
+        (dict(method="lottery", mutation_every=2, warmup_epochs=2), mest.MestError, "warmup_epochs"),
+        (dict(method="lottery", mutation_every=2, scheme="block4"), mest.UnsupportedError, "LOTTERY"),
+        (dict(method="em", global_threshold=True, scheme="fan_in"), mest.UnsupportedError, "GLOBAL"),
+    ],
+)
+def test_what_needs_single_weights(config, error, words):
+    with pytest.raises(error, match=words):
+        mest.plan([Input(8), Linear(8)], **{**dict(density=0.5, epochs=8), **config})

@@ -34,9 +34,11 @@ extension Plan {
         var sparse = false
         for i in 0..<count where nodes[i].sparse {
             sparse = true
-            if !(growsByGradient || sharesOut) || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
-            throw layer(i, message).text(growsByGradient ? ": method RIGL grows" : ": method DSR moves between layers")
-                .text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
+            let single = growsByGradient || sharesOut || thresholdIsGlobal
+            if !single || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
+            let what: StaticString = growsByGradient ? ": method RIGL grows" : sharesOut ? ": method DSR moves between layers"
+                : config.method == MEST_METHOD_LOTTERY ? ": method LOTTERY rewinds" : ": MEST_MUTATION_GLOBAL compares"
+            throw layer(i, message).text(what).text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
                 .text(" has none; use UNSTRUCTURED").as(.unsupported)
         }
         if sparse { return }

@@ -29,7 +29,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.method, MEST_METHOD_DSR, "method", "MEST_METHOD_*")
+    try check.choice(config.method, MEST_METHOD_LOTTERY, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
@@ -39,7 +39,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.bits(config.schedule_flags, 1, "schedule_flags", "MEST_SCHEDULE_BY_UPDATE")
     try check.bits(config.forgetting_flags, 3, "forgetting_flags", "MEST_FORGETTING_MARGIN, _ORDER")
     try check.bits(config.scheme_flags, 1, "scheme_flags", "MEST_PATTERNS_*")
-    try check.bits(config.mutation_flags, 7, "mutation_flags", "MEST_MUTATION_EXCLUDE_DROPPED, _ROUND_COMPAT, _NORMALISED")
+    try check.bits(config.mutation_flags, 15, "mutation_flags", "MEST_MUTATION_EXCLUDE_DROPPED, _ROUND_COMPAT, _NORMALISED, _GLOBAL")
 
     try check.share(config.label_smoothing, "label_smoothing")
     try check.share(config.momentum, "momentum")
@@ -62,6 +62,15 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.density == 0 { config.density = 1 }
     if config.scheme == MEST_SCHEME_DEFAULT { config.scheme = int32(MEST_SCHEME_UNSTRUCTURED) }
     if config.schedule_gamma == 0 { config.schedule_gamma = 0.1 }
+    if config.method == MEST_METHOD_LOTTERY {
+        if config.mutation_every <= config.warmup_epochs {
+            throw message.start("method LOTTERY: set mutation_every, the epochs of a round, above warmup_epochs (")
+                .integer(config.warmup_epochs).text(")").as(.argument)
+        }
+        if config.initial_density > 0 && config.initial_density < 1 {
+            throw message.start("method LOTTERY begins dense: leave initial_density 0").as(.argument)
+        }
+    }
     if config.mutation_every == 0 {
         let often = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_GMP || config.method == MEST_METHOD_DSR
         config.mutation_every = often ? 1 : 5

@@ -10,7 +10,7 @@ extension Model {
         let plan = state.pointee.plan
         let number = state.pointee.mutations &+ 1
         for i in 0..<plan.count where nodes[i].isThin { nodes[i].dropped = nodes[i].active }
-        if plan.sharesOut { shareOut() }
+        if plan.sharesOut { shareOut() } else if plan.thresholdIsGlobal { cutGlobally(epoch: epoch) }
         for i in 0..<plan.count where nodes[i].sparse {
             if nodes[i].isThin {
                 if nodes[i].thin.most == 0 { continue }
@@ -20,7 +20,7 @@ extension Model {
             }
             let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
             let inPool = int64(nodes[i].units) / units(of: nodes[i]).pools
-            let amount = plan.sharesOut
+            let amount = plan.sharesOut || plan.thresholdIsGlobal
                 ? Amount(keep: int64(nodes[i].dropped), after: int64(nodes[i].grown))
                 : plan.amount(nodes[i], epoch: epoch, active: inPool)
             withScheme(nodes[i], Mutate(model: self, node: nodes + i, amount: amount, key: key))
@@ -30,6 +30,7 @@ extension Model {
             nodes[i].dropped &-= survivors
             nodes[i].grown = nodes[i].active &- survivors
         }
+        if config.method == MEST_METHOD_LOTTERY { rewind() }
         state.pointee.mutations = number
         state.pointee.mutationEpoch = epoch
         let report = mutationReport()

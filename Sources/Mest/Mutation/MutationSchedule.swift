@@ -27,6 +27,7 @@ extension Plan {
         if config.method == MEST_METHOD_STATIC || growsByGradient { return false }
         if config.method == MEST_METHOD_SET && epoch == 0 { return false }
         if sharesOut { return epoch > 0 && epoch < config.mutation_epochs.1 && epoch % config.mutation_every == 0 }
+        if config.method == MEST_METHOD_LOTTERY { return epoch > 0 && epoch % config.mutation_every == 0 && prunes(after: epoch &- 1) }
         let settles = config.decays && epoch == config.mutation_epochs.1
         return settles || epoch % config.mutation_every == 0
     }
@@ -50,6 +51,10 @@ extension Plan {
             let now = pruned(node, epoch: epoch)
             return MutationLevels(low: now, high: now)
         }
+        if config.method == MEST_METHOD_LOTTERY {
+            let now = lotteryDensity(node, epoch: epoch)
+            return MutationLevels(low: now, high: now)
+        }
         let decay = mutationDecay(epoch)
         if config.method == MEST_METHOD_EMS {
             return MutationLevels(low: target, high: target + extra(target, withScheme(node, Densest())) * decay)
@@ -68,7 +73,7 @@ extension Plan {
 
     /// Density of a sparse layer when training begins.
     func initialDensity(_ node: Node) -> Ratio {
-        if config.method != MEST_METHOD_GMP { return node.density }
+        if config.method != MEST_METHOD_GMP && config.method != MEST_METHOD_LOTTERY { return node.density }
         let densest = withScheme(node, Densest())
         return Ratio(billionths: max(node.density.billionths, min(Ratio(config.initial_density).billionths, densest.billionths)))
     }

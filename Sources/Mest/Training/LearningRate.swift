@@ -7,6 +7,7 @@ import CMestKernels
 extension Plan {
     /// epoch: from 0.  update: updates already applied in it.  steps: updates the epoch has.
     func learningRate(epoch: UInt32, update: UInt32, steps: UInt32) -> Float {
+        let epoch = scheduleEpoch(epoch)
         let byUpdate = config.schedule_flags & UInt32(MEST_SCHEDULE_BY_UPDATE) != 0 && steps > 0
         let unit = byUpdate ? 1 / Double(int(steps)) : 1
         let position = Double(int(epoch)) + (byUpdate ? Double(int(update)) * unit : 0)
@@ -22,7 +23,7 @@ extension Plan {
             for _ in 0..<int(epoch / config.schedule_every) { rate *= Double(config.schedule_gamma) }
             return mestk_float_double(rate)
         case MEST_SCHEDULE_COSINE:
-            let length = Double(int(config.epochs)) - warmup
+            let length = Double(int(scheduleEpochs)) - warmup
             let low = Double(config.learning_rate_min)
             let part = min(1, (position - warmup) / length)
             return mestk_float_double(low + (base - low) * (1 + mestk_cos_double(Double.pi * part)) / 2)

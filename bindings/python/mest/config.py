@@ -22,7 +22,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
         None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter",
         "channel",
     ),  # fmt: skip
-    "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr"),
+    "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
@@ -44,6 +44,7 @@ _FLAGS: Dict[str, Tuple[Tuple[str, bool, int], ...]] = {
         ("exclude_dropped", True, _abi.MEST_MUTATION_EXCLUDE_DROPPED),
         ("round_compat", True, _abi.MEST_MUTATION_ROUND_COMPAT),
         ("normalised", True, _abi.MEST_MUTATION_NORMALISED),
+        ("global_threshold", True, _abi.MEST_MUTATION_GLOBAL),
     ),
     "forgetting_flags": (
         ("margins", True, _abi.MEST_FORGETTING_MARGIN),
@@ -180,11 +181,14 @@ class Config:
                                "gmp": from initial_density down to the target along a cubic; "rigl":
                                the least important are dropped and those of the largest gradient grown,
                                in place of every mutation_updates-th update; "dsr": what is below one
-                               threshold for all layers is dropped and as much grown where most stayed
+                               threshold for all layers is dropped and as much grown where most stayed;
+                               "lottery": rounds of mutation_every epochs from the dense network on,
+                               each with fewer connections, at the values of the beginning
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
-      mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr" 1.
+      mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr" 1;
+                               to be set for "lottery".
                                "em", "em&s" and "gmp" mutate at mutation_epochs[1] as well
       mutation_updates = None  updates between mutations of "rigl"; None: 100
       mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
@@ -200,6 +204,8 @@ class Config:
       round_compat = False     True: counts are rounded as in the authors' published code
       normalised = False       True: |w| and g are divided by their means in the layer before they
                                are added
+      global_threshold = False  True: one threshold for all layers: as many are dropped in all, the
+                               least important of the network
       importance_gradient = 'last'  g in importance = |w| + importance_lambda * g.  "last":
                                |gradient| of the last update; "ema": its running mean, 4 bytes more
                                a connection; "momentum": (1 - momentum) * |momentum buffer|.  Of a
@@ -274,6 +280,7 @@ class Config:
     exclude_dropped: bool = False
     round_compat: bool = False
     normalised: bool = False
+    global_threshold: bool = False
     importance_gradient: str = "last"
     importance_lambda: float = 0.0
     importance_beta: Optional[float] = None
