@@ -738,7 +738,8 @@ typedef struct mest_mutation_report {
     uint64_t active;         /* connections in sparse layers afterwards                          */
     uint64_t positions;      /* that they could take                                             */
     float    density;        /* active / positions                                               */
-    float    explored;       /* expected share of positions that have ever been active; FILTER,
+    float    explored;       /* share of positions that have ever been active, as random growth
+                                lets expect it (RIGL: as if its growth were random); FILTER,
                                 CHANNEL: that of outputs times that of inputs                    */
 } mest_mutation_report;
 
