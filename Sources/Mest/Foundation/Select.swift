@@ -6,18 +6,22 @@
 /// The (rank+1)-th smallest of key(0) ..< key(n), rank < n.  `bits`: of the keys, a multiple of 8.
 /// Returns the key and how many keys are smaller.
 func select(rank: Int, of n: Int, bits: Int, key: (Int) -> UInt64) -> (key: UInt64, smaller: Int) {
+    select(rank: rank, bits: bits) { take in
+        for i in 0..<n { take(key(i)) }
+    }
+}
+
+/// The same of the keys that `each` hands over, all of them at every call.
+@inline(__always)
+func select(rank: Int, bits: Int, each: ((UInt64) -> Void) -> Void) -> (key: UInt64, smaller: Int) {
     var prefix: UInt64 = 0
     var mask: UInt64 = 0
     var wanted = rank
     var shift = bits &- 8
     while shift >= 0 {
         var histogram = InlineArray<256, UInt32>(repeating: 0)
-        for i in 0..<n {
-            let k = key(i)
-            if k & mask == prefix {
-                let byte = int((k &>> uint64(shift)) & 255)
-                histogram[byte] &+= 1
-            }
+        each { k in
+            if k & mask == prefix { histogram[int((k &>> uint64(shift)) & 255)] &+= 1 }
         }
         var byte = 0
         while byte < 255 && wanted >= int(histogram[byte]) {

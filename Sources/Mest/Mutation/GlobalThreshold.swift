@@ -26,7 +26,7 @@ extension Model {
             let n = int(nodes[i].units)
             var gone = 0
             for j in 0..<n where leaving > 0 {
-                let bits = importance[j].bitPattern
+                let bits = uint64(importance[j].bitPattern)
                 if bits < cut.threshold {
                     gone &+= 1
                 } else if bits == cut.threshold && cut.ties > 0 {
@@ -41,30 +41,16 @@ extension Model {
         }
     }
 
-    /// Of the `count` least important of all layers the last one's importance, and how many of those that equal it
-    /// are among them, in the order of the layers. By radix, as `select`.
-    private func globalCut(_ leaving: Int64) -> (threshold: UInt32, ties: Int64) {
+    /// Of the `leaving` least important of all layers the last one's importance, and how many of those that equal it
+    /// are among them, in the order of the layers.
+    private func globalCut(_ leaving: Int64) -> (threshold: UInt64, ties: Int64) {
         if leaving == 0 { return (0, 0) }
-        var prefix: UInt32 = 0, mask: UInt32 = 0, wanted = leaving &- 1
-        var shift: UInt32 = 32
-        while shift > 0 {
-            shift &-= 8
-            var histogram = InlineArray<256, UInt32>(repeating: 0)
+        let (threshold, smaller) = select(rank: int(leaving &- 1), bits: 32) { take in
             for i in 0..<count where nodes[i].sparse {
                 let importance = Importance(self, nodes + i)
-                for j in 0..<int(nodes[i].units) {
-                    let bits = importance[j].bitPattern
-                    if bits & mask == prefix { histogram[int((bits &>> shift) & 255)] &+= 1 }
-                }
+                for j in 0..<int(nodes[i].units) { take(uint64(importance[j].bitPattern)) }
             }
-            var byte = 0
-            while byte < 255 && wanted >= int64(histogram[byte]) {
-                wanted &-= int64(histogram[byte])
-                byte &+= 1
-            }
-            prefix |= uint32(byte) &<< shift
-            mask |= 255 &<< shift
         }
-        return (prefix, wanted &+ 1)
+        return (threshold, leaving &- int64(smaller))
     }
 }
