@@ -328,7 +328,8 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 update, drops the least important and grows those of the largest
                                 gradient at 0, the share falling like half a cosine from mutation_rate
                                 to 0 at mutation_epochs[1].  The gradient is that of the batch (of the
-                                last micro-batch), computed row by row: 16 bytes a connection that
+                                last micro-batch; importance_gradient LAST therefore with lambda 0
+                                only), computed some rows at a time: 16 bytes a connection that
                                 moves, and scratch; no dense gradient exists.  Scheme UNSTRUCTURED    */
     MEST_METHOD_DSR     = 7, /* dynamic sparse reparameterization (Mostafa, Wang 2019): one threshold for
                                 all layers, 0.001 at first; what is below it leaves and as many come at
@@ -756,9 +757,9 @@ typedef struct mest_mutation_layer {
 
 /*
  * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
- * time proportional to the connections.  Grown weights and their momentum start at 0 (FILTER, CHANNEL:
+ * time proportional to the connections.  Grown weights and their momentum start at 0 (SET, FILTER, CHANNEL:
  * as said there).
- * out_report: or NULL.  Errors: ARGUMENT (method is STATIC), STATE (micro-batches unfinished),
+ * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL or LOTTERY), STATE (micro-batches unfinished),
  * CANCELLED and CALLBACK (before the first layer is touched).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_mutate(mest_model *model,

@@ -64,7 +64,8 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         status = mest_model_step(model, &batch, &report);
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
-    int moves_between = n->config.method != MEST_METHOD_STATIC && n->config.method != MEST_METHOD_RIGL;
+    int32_t method = n->config.method;
+    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY;
     if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
@@ -120,42 +121,46 @@ static void compare(network n, const dataset *d, uint32_t epochs)
     check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);
 }
 
+static network in_batches(const char *name, network n, uint32_t batch)
+{
+    n.name = name;
+    n.config.batch = batch;
+    return n;
+}
+
+static network by_method(const char *name, network n, int32_t method)
+{
+    n.name = name;
+    n.config.method = method;
+    n.config.mutation_updates = 3;
+    if (method == MEST_METHOD_RIGL) n.config.importance_lambda = 0;
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
-    network networks[] = { mlp(), residual(), pools(), resnet20(4), mlp(), residual(), residual(), separable(), schemes(), schemes(), scheme_convolutions(),
-                           residual(), residual(), scheme_convolutions(), separable(), separable(), channels(), channels(),
-                           residual(), mlp(), residual(), residual() };
-    /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones. */
-    networks[4].name = "mlp, one by one";
-    networks[4].config.batch = 1;
-    networks[5].name = "residual, batches of 6";
-    networks[5].config.batch = 6;
-    networks[6].name = "residual, batches of 23";
-    networks[6].config.batch = 23;
-    networks[9].name = "schemes, one by one";
-    networks[9].config.batch = 1;
-    networks[11].name = "residual, one by one";
-    networks[11].config.batch = 1;
-    networks[12].name = "residual, batches of 3";
-    networks[12].config.batch = 3;
-    networks[13].name = "scheme convolutions, one by one";
-    networks[13].config.batch = 1;
-    networks[14].name = "separable, one by one";
-    networks[14].config.batch = 1;
-    networks[15].name = "separable, batches of 3";
-    networks[15].config.batch = 3;
-    networks[17].name = "channels, one by one";
-    networks[17].config.batch = 1;
-    networks[18].name = "residual, RigL";
-    networks[18].config.method = MEST_METHOD_RIGL;
-    networks[18].config.mutation_updates = 3;
-    networks[19].name = "mlp, SET";
-    networks[19].config.method = MEST_METHOD_SET;
-    networks[20].name = "residual, DSR";
-    networks[20].config.method = MEST_METHOD_DSR;
-    networks[21].name = "residual, lottery";
-    networks[21].config.method = MEST_METHOD_LOTTERY;
+    /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones.  Other methods. */
+    network networks[] = {
+        mlp(), residual(), pools(), resnet20(4),
+        in_batches("mlp, one by one", mlp(), 1),
+        in_batches("residual, batches of 6", residual(), 6),
+        in_batches("residual, batches of 23", residual(), 23),
+        separable(), schemes(),
+        in_batches("schemes, one by one", schemes(), 1),
+        scheme_convolutions(),
+        in_batches("residual, one by one", residual(), 1),
+        in_batches("residual, batches of 3", residual(), 3),
+        in_batches("scheme convolutions, one by one", scheme_convolutions(), 1),
+        in_batches("separable, one by one", separable(), 1),
+        in_batches("separable, batches of 3", separable(), 3),
+        channels(),
+        in_batches("channels, one by one", channels(), 1),
+        by_method("residual, RigL", residual(), MEST_METHOD_RIGL),
+        by_method("mlp, SET", mlp(), MEST_METHOD_SET),
+        by_method("residual, DSR", residual(), MEST_METHOD_DSR),
+        by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+    };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

@@ -110,6 +110,11 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     if config.schedule_flags & UInt32(MEST_SCHEDULE_BY_UPDATE) != 0 && config.steps_per_epoch == 0 {
         throw message.start("MEST_SCHEDULE_BY_UPDATE: set steps_per_epoch or samples").as(.argument)
     }
+    let byLastGradient = config.importance_lambda > 0 && config.importance_gradient == MEST_GRADIENT_LAST
+    if config.method == MEST_METHOD_RIGL && byLastGradient {
+        throw message.start("method RIGL moves connections while the last gradient is computed; set importance_gradient to EMA or MOMENTUM, or importance_lambda to 0")
+            .as(.argument)
+    }
     if config.method == MEST_METHOD_RIGL && config.steps_per_epoch == 0 {
         throw message.start("method RIGL: set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
     }

@@ -27,7 +27,9 @@ extension Plan {
         if config.method == MEST_METHOD_STATIC || growsByGradient { return false }
         if config.method == MEST_METHOD_SET && epoch == 0 { return false }
         if sharesOut { return epoch > 0 && epoch < config.mutation_epochs.1 && epoch % config.mutation_every == 0 }
-        if config.method == MEST_METHOD_LOTTERY { return epoch > 0 && epoch % config.mutation_every == 0 && prunes(after: epoch &- 1) }
+        if config.method == MEST_METHOD_LOTTERY {
+            return epoch > 0 && epoch % config.mutation_every == 0 && prunes(after: epoch &- 1)
+        }
         let settles = config.decays && epoch == config.mutation_epochs.1
         return settles || epoch % config.mutation_every == 0
     }
@@ -191,7 +193,9 @@ extension Plan {
         for i in 0..<count where nodes[i].sparse && !nodes[i].isThin {
             let pools = units(of: nodes[i]).pools
             let capacity = nodes[i].weight.capacity / int64(nodes[i].unit) / pools
-            let dropped = sharesOut ? capacity : max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)
+            // By one threshold for all layers all may leave the same one.
+            let anyNumber = sharesOut || thresholdIsGlobal
+            let dropped = anyNumber ? capacity : max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)
             let grown = nodes[i].mostGrown
             let words = Floyd.tableCount(grown) &+ (pools &- 1) &* grown &+ (excludes ? pools &* dropped : 0)
             most = max(most, 4 &* words)
