@@ -37,7 +37,7 @@ config = mest.Config(
     schedule="cosine",
     learning_rate_min=4e-8,
     density=arguments.density,
-    method="em&s" if arguments.density < 1 else None,
+    method="em&s" if arguments.density < 1 else "static",
 )
 print(mest.plan(network, config))
 

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains what the experiments consist of and writes a log of each training.
+
+    python benchmarks/experiments/run.py --list
+    MEST_DATA=FOLDER python benchmarks/experiments/run.py [--jobs 2] [--only 'em*-95-*']
+    python benchmarks/experiments/run.py --scale digits
+
+A training whose log is complete is not repeated: stop at any time, start again.  Each is one process of one
+thread; the bits of a result do not depend on threads, nor on what else runs.  `report.py` makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import common  # noqa: E402
+import runs  # noqa: E402
+
+
+def log_path(run: runs.Run) -> Path:
+    return HERE / "logs" / run.scale / f"{run.name}.jsonl"
+
+
+def load(scale: str) -> Any:
+    from mest import datasets
+
+    if scale == "digits":
+        return datasets.digits()
+    folder = os.environ.get("MEST_DATA")
+    if not folder:
+        sys.exit("MEST_DATA must name the folder in which cifar-10 lies, binary batches")
+    return datasets.cifar10(Path(folder) / "cifar-10")
+
+
+def train(run: runs.Run) -> None:
+    """One training; its log appears, whole, when it is done."""
+    import mest
+    from mest.datasets import CIFAR10_MEAN, CIFAR10_STD, black, pad_crop_flip
+
+    data = load(run.scale)
+    augment = pad_crop_flip(4, fill=black(CIFAR10_MEAN, CIFAR10_STD)) if runs.SCALES[run.scale].augmented else None
+    config = mest.Config(threads=1, **run.config(len(data.x_train)))
+    path = log_path(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with open(part, "w") as log, mest.Model(mest.resnet(**run.architecture()), config) as model:
+
+        def write(kind: str, record: Dict[str, Any]) -> None:
+            log.write(json.dumps({"kind": kind, **record}) + "\n")
+            log.flush()
+
+        plan = model.plan()
+        write("run", {
+            **asdict(run), "architecture": run.architecture(), "config": run.config(len(data.x_train)),
+            **common.origin(), "command": f"python benchmarks/experiments/run.py --scale {run.scale} --one {run.name}",
+            "plan": memory(plan),
+        })  # fmt: skip
+
+        def epoch(record: Any) -> None:
+            mutation = model.mutation()
+            write("epoch", {**asdict(record), "explored": mutation.explored})
+            print(f"{run.name}: {record}", flush=True)
+
+        started = time.process_time()
+        model.fit(
+            data.x_train, data.y_train, validation=(data.x_test, data.y_test), augment=augment,
+            progress=False, callback=epoch,
+        )  # fmt: skip
+        write("end", {"cpu_seconds": time.process_time() - started, "forgetting": forgetting(model)})
+    part.replace(path)
+
+
+def memory(plan: Any) -> Dict[str, int]:
+    names = (
+        "total_bytes table_bytes weight_bytes index_bytes gradient_bytes state_bytes forgetting_bytes batch_bytes "
+        "workspace_bytes mutation_bytes dense_bytes parameters active active_peak macs dense_macs"
+    )
+    return {name: getattr(plan, name) for name in names.split()}
+
+
+def forgetting(model: Any) -> Dict[str, Any]:
+    report = model.forgetting()
+    names = "samples seen learned never_learned unforgettable training events presentations presentations_saved"
+    found = {name: getattr(report, name) for name in names.split()}
+    return {**found, "histogram": [int(n) for n in report.histogram]}
+
+
+def wanted(options: argparse.Namespace) -> List[runs.Run]:
+    chosen = [run for run in runs.all_runs(options.scale) if fnmatch.fnmatch(run.name, options.only)]
+    if not options.long:
+        chosen = [run for run in chosen if run not in runs.long(options.scale)]
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--scale", choices=runs.SCALES, default="cifar10")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="names to train")
+    parser.add_argument("--long", action="store_true", help="also what takes hours")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--list", action="store_true", help="names, and which are done")
+    parser.add_argument("--one", metavar="NAME", help="this one, here, even if its log exists")
+    options = parser.parse_args()
+    if options.one:
+        train(runs.named(options.one, options.scale))
+        return
+    chosen = wanted(options)
+    missing = [run for run in chosen if not log_path(run).exists()]
+    if options.list:
+        print("\n".join(f"{'      ' if run in missing else 'done  '}{run.name}" for run in chosen))
+        print(f"{len(chosen) - len(missing)} of {len(chosen)} done")
+        return
+
+    def start(run: runs.Run) -> int:
+        command = [sys.executable, __file__, "--scale", run.scale, "--one", run.name]
+        return subprocess.run(command).returncode
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        failed = [run.name for run, code in zip(missing, pool.map(start, missing)) if code]
+    if failed:
+        sys.exit("failed: " + ", ".join(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which trainings the experiments consist of: names and settings, nothing that runs.
+
+One training may serve several experiments: the forgetting counts are those of the runs that compare methods.
+The recipe is the MEST authors' (SGD, momentum 0.9, weight decay 1e-4, batch 64, rate 0.1 along a cosine, pad,
+crop and flip), all that is said in epochs scaled from their 160 to `epochs`: a mutation every 5 of 160 epochs,
+but at least every epoch; decay at 9/16 and 3/4.  All methods give every sparse layer the same density.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Sequence
+
+# Method as the library names it -> as the tables do, in their order.
+METHODS: Mapping[str, str] = {
+    "dense": "dense",
+    "static": "static",
+    "set": "SET",
+    "rigl": "RigL",
+    "dsr": "DSR",
+    "vanilla": "MEST vanilla",
+    "em": "MEST EM",
+    "em&s": "MEST EM&S",
+}
+SCHEMES: Mapping[str, str] = {
+    "unstructured": "unstructured",
+    "block4": "block 4x1",
+    "block8": "block 8x1",
+    "block16": "block 16x1",
+    "pattern": "pattern 4 of 9",
+    "fan_in": "constant fan-in",
+    "channel": "channel",
+}
+SEEDED = ("set", "em", "em&s")  # compared with three seeds at 90 and 95 %
+SPARSITIES = (90, 95, 98)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A data set with a network and a length."""
+
+    name: str
+    network: Mapping[str, Any]  # of mest.resnet
+    epochs: int
+    recipe: Mapping[str, Any]  # of mest.Config
+    seeds: Sequence[int]
+    phases: Sequence[int]  # lengths of phase 1, in epochs
+    augmented: bool
+
+
+_RECIPE = dict(momentum=0.9, weight_decay=1e-4, schedule="cosine", learning_rate_min=4e-8)
+
+SCALES = {
+    "cifar10": Scale(
+        "cifar10", dict(depth=20, width=16, classes=10, input=(3, 32, 32)), 20,
+        dict(_RECIPE, batch=64, learning_rate=0.1), (1, 2, 3), (4, 8, 12), True,
+    ),
+    "digits": Scale(
+        "digits", dict(depth=8, width=16, classes=10, input=(1, 8, 8)), 20,
+        dict(_RECIPE, batch=32, learning_rate=0.1), (1, 2, 3, 4, 5), (4, 8, 12), False,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str  # of its log
+    scale: str
+    method: str
+    sparsity: int  # percent, of the sparse layers
+    seed: int
+    scheme: str = "unstructured"
+    epochs: int = 0  # 0: the scale's
+    network: Mapping[str, Any] = field(default_factory=dict)  # what differs from the scale's
+    options: Mapping[str, Any] = field(default_factory=dict)  # of mest.Config, beyond the recipe
+
+    @property
+    def length(self) -> int:
+        return self.epochs or SCALES[self.scale].epochs
+
+    def architecture(self) -> Dict[str, Any]:
+        """Arguments of mest.resnet."""
+        return {**SCALES[self.scale].network, **self.network}
+
+    def config(self, samples: int) -> Dict[str, Any]:
+        """Arguments of mest.Config."""
+        config = dict(SCALES[self.scale].recipe, epochs=self.length, samples=samples, seed=self.seed)
+        if self.method != "dense":
+            config.update(method=self.method, density=(100 - self.sparsity) / 100, scheme=self.scheme)
+        if self.method in ("vanilla", "em", "em&s"):
+            config.update(mutation_every=max(1, round(self.length * 5 / 160)))
+        return {**config, **self.options}
+
+
+def slug(method: str) -> str:
+    return method.replace("&", "")
+
+
+def of_method(scale: str, method: str, sparsity: int, seed: int) -> Run:
+    return Run(f"{slug(method)}-{sparsity}-seed{seed}", scale, method, sparsity, seed)
+
+
+def methods(scale: str) -> List[Run]:
+    """Methods at three sparsities; those that are compared closely with all seeds."""
+    seeds = SCALES[scale].seeds
+    runs = []
+    for seed in seeds:
+        for sparsity in SPARSITIES:
+            for method in METHODS:
+                if method == "dense":
+                    continue
+                if seed == seeds[0] or scale == "digits" or (method in SEEDED and sparsity < 98):
+                    runs.append(of_method(scale, method, sparsity, seed))
+        runs.append(of_method(scale, "dense", 0, seed))
+    return runs
+
+
+def schemes(scale: str) -> List[Run]:
+    """Schemes under EM&S; the unstructured one is among the methods."""
+    seed = SCALES[scale].seeds[0]
+    return [
+        Run(f"{scheme}-{sparsity}-seed{seed}", scale, "em&s", sparsity, seed, scheme)
+        for sparsity in SPARSITIES[:2]
+        for scheme in SCHEMES
+        if scheme != "unstructured"
+    ]
+
+
+def phases(scale: str) -> List[Run]:
+    """Two-phase training under EM&S at 90 %: who has been forgotten at most `count` times leaves."""
+    seed = SCALES[scale].seeds[0]
+    return [
+        Run(
+            f"phase{length}-count{count}-seed{seed}", scale, "em&s", 90, seed,
+            options=dict(phase1_epochs=length, remove_rule="count", remove_count=count),
+        )
+        for length in SCALES[scale].phases
+        for count in (0, 1)
+    ]  # fmt: skip
+
+
+def long(scale: str) -> List[Run]:
+    """What takes hours: the authors' 160 epochs, once on the small network, once on theirs."""
+    if scale != "cifar10":
+        return []
+    return [
+        Run("long-resnet20", scale, "em&s", 90, 1, epochs=160),
+        Run("long-resnet32", scale, "em&s", 90, 1, epochs=160, network=dict(depth=32, width=32)),
+    ]
+
+
+def all_runs(scale: str) -> List[Run]:
+    return methods(scale) + schemes(scale) + phases(scale) + long(scale)
+
+
+def named(name: str, scale: str) -> Run:
+    return next(run for run in all_runs(scale) if run.name == name)
