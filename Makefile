@@ -43,11 +43,11 @@ SPARSEPROP       := $(if $(BENCH_SPARSEPROP),--sparseprop '$(BENCH_SPARSEPROP)')
 COMPILE          := $(if $(filter on,$(BENCH_COMPILE)),--compile)
 
 # The last collects what the others have found about goals.
-BENCHMARKS       := step batches schemes floor alone layers products memory inference mutation bits goals
+BENCHMARKS       := step batches schemes floor alone layers products memory inference mutation bits experiments goals
 bench_step       := step.py
 bench_batches    := step.py --name batches --networks mlp resnet20 resnet32 vgg dscnn --batch 1 8 64 --threads 1 2 \
                     --sparsity 0 90 --rounds 5
-bench_schemes    := step.py --name schemes --networks resnet20 --sparsity 0 90 --activations float32 bfloat16 \
+bench_schemes    := step.py --name schemes --networks resnet20 --sparsity 0 90 95 --activations float32 bfloat16 \
                     --schemes unstructured block4 block8 block16 pattern nm24 fan_in filter channel
 bench_floor      := step.py --name floor --no-torch --networks resnet32 --batch 64 --threads 1 2 --sparsity 90 98 99.9 \
                     --schemes block4 --activations float32 bfloat16 --rounds 5
@@ -58,6 +58,7 @@ bench_memory     := memory.py
 bench_inference  := inference.py
 bench_mutation   := mutation.py
 bench_bits       := bits.py
+bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
 .PHONY: help setup build demo test bench install uninstall clean

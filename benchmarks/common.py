@@ -287,13 +287,13 @@ def save(name: str, title: str, notes: Sequence[str], text: str, records: Iterab
     print(f"\nwritten to {RESULTS.name}/{name}.md and .jsonl", file=sys.stderr)
 
 
-def rounded(value: Any) -> Any:
+def rounded(value: Any, places: int = 4) -> Any:
     """Floats to four places: a sample is not known better."""
     if isinstance(value, float):
-        return round(value, 4)
+        return round(value, places)
     if isinstance(value, Mapping):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: rounded(item, places) for key, item in value.items()}
+    return [rounded(item, places) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def load(name: str) -> List[Dict[str, Any]]:

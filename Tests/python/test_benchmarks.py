@@ -13,7 +13,7 @@ import pytest
 import mest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks/experiments")]
 
 import bits  # noqa: E402
 import common  # noqa: E402
@@ -24,6 +24,9 @@ import mutation  # noqa: E402
 import networks  # noqa: E402
 import products  # noqa: E402
 import readme  # noqa: E402
+import report  # noqa: E402
+import run as experiment  # noqa: E402
+import runs  # noqa: E402
 import step  # noqa: E402
 from step import Row, Variant  # noqa: E402
 
@@ -417,3 +420,50 @@ def cells(text, columns):
     """The rows of the tables in a text that have so many columns, without head and rule."""
     rows = [tuple(map(str.strip, line.split("|")[1:-1])) for line in text.splitlines() if line.startswith("|")]
     return [row for row in rows[2:] if len(row) == columns]
+
+
+# -------------------------------------------------------------------------------- experiments ---
+
+
+def test_comparison_asks_for_two_standard_errors():
+    # variances 1 and 1, three seeds each: the error is sqrt(2 / 3)
+    assert report.compare([2.0, 3.0, 4.0], [0.0, 1.0, 2.0]).error == pytest.approx((2 / 3) ** 0.5)
+    assert report.compare([2.0, 3.0, 4.0], [0.0, 1.0, 2.0]).verdict() == "confirmed"
+    assert report.compare([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]).verdict() == "contradicted"
+    assert report.compare([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).verdict() == "not decided"
+    assert report.compare([2.0], [0.0, 1.0]).verdict() == "one seed"
+    assert report.compare([], [1.0]) is None
+
+
+def test_deviation_is_said_with_its_seeds():
+    assert report.mean_and_deviation([]) == "-"
+    assert report.mean_and_deviation([91.234]) == "91.23"
+    assert report.mean_and_deviation([1.0, 2.0, 3.0]) == "2.00 ± 1.00 (3)"
+
+
+@pytest.mark.parametrize("scale", runs.SCALES)
+def test_every_training_of_the_experiments_can_be_planned(scale):
+    names = [run.name for run in runs.all_runs(scale)]
+    assert len(set(names)) == len(names)
+    for run in runs.all_runs(scale):
+        assert runs.named(run.name, scale) == run
+        plan = mest.plan(mest.resnet(**run.architecture()), mest.Config(**run.config(1000)))
+        if run.method != "dense":
+            sparse = [layer.density for layer in plan.layers if layer.sparse]
+            assert sparse and max(sparse) < 0.2
+
+
+def test_experiments_from_training_to_document(tmp_path, monkeypatch):
+    """Two short trainings: what the logs say is what the table shows."""
+    for module in (experiment, report):
+        monkeypatch.setattr(module, "HERE", tmp_path)
+    kept = runs.of_method("digits", "em&s", 90, 1), runs.of_method("digits", "em&s", 90, 2)
+    for run in kept:
+        experiment.train(run)
+    assert not list(tmp_path.rglob("*.part"))
+    logs = report.Logs(runs.SCALES["digits"])
+    found = logs.method("em&s", 90)
+    assert [log.run["seed"] for log in found] == [1, 2] and [len(log.epochs) for log in found] == [20, 20]
+    text = report.document(logs, None, str)
+    assert report.mean_and_deviation([log.accuracy for log in found]) in text
+    assert found[0].accuracy > 90  # and it learns

@@ -5,8 +5,9 @@
     MEST_DATA=FOLDER python benchmarks/experiments/run.py [--jobs 2] [--only 'em*-95-*']
     python benchmarks/experiments/run.py --scale digits
 
-A training whose log is complete is not repeated: stop at any time, start again.  Each is one process of one
-thread; the bits of a result do not depend on threads, nor on what else runs.  `report.py` makes the tables.
+A training whose log is complete is not repeated (--again does): stop at any time, start again.  Each is one
+process of one thread; the bits of a result do not depend on threads, nor on what else runs.  `report.py` makes
+the tables.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def train(run: runs.Run) -> None:
     with open(part, "w") as log, mest.Model(mest.resnet(**run.architecture()), config) as model:
 
         def write(kind: str, record: Dict[str, Any]) -> None:
-            log.write(json.dumps({"kind": kind, **record}) + "\n")
+            log.write(json.dumps({"kind": kind, **common.rounded(record, 6)}) + "\n")
             log.flush()
 
         plan = model.plan()
@@ -105,33 +106,40 @@ def wanted(options: argparse.Namespace) -> List[runs.Run]:
     return chosen
 
 
+def train_all(chosen: List[runs.Run], jobs: int, again: bool = False) -> None:
+    """Those without a log (again: all), `jobs` at a time, each in a process of its own."""
+    missing = [run for run in chosen if again or not log_path(run).exists()]
+
+    def start(run: runs.Run) -> int:
+        command = [sys.executable, str(Path(__file__).resolve()), "--scale", run.scale, "--one", run.name]
+        return subprocess.run(command).returncode
+
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [run.name for run, code in zip(missing, pool.map(start, missing)) if code]
+    if failed:
+        sys.exit("failed: " + ", ".join(failed))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", choices=runs.SCALES, default="cifar10")
     parser.add_argument("--only", default="*", metavar="GLOB", help="names to train")
     parser.add_argument("--long", action="store_true", help="also what takes hours")
+    parser.add_argument("--again", action="store_true", help="also those that are done")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--list", action="store_true", help="names, and which are done")
-    parser.add_argument("--one", metavar="NAME", help="this one, here, even if its log exists")
+    parser.add_argument("--one", metavar="NAME", help="this one, in this process, again")
     options = parser.parse_args()
     if options.one:
         train(runs.named(options.one, options.scale))
         return
     chosen = wanted(options)
-    missing = [run for run in chosen if not log_path(run).exists()]
     if options.list:
-        print("\n".join(f"{'      ' if run in missing else 'done  '}{run.name}" for run in chosen))
-        print(f"{len(chosen) - len(missing)} of {len(chosen)} done")
+        done = [log_path(run).exists() for run in chosen]
+        print("\n".join(f"{'done  ' if there else '      '}{run.name}" for run, there in zip(chosen, done)))
+        print(f"{sum(done)} of {len(chosen)} done")
         return
-
-    def start(run: runs.Run) -> int:
-        command = [sys.executable, __file__, "--scale", run.scale, "--one", run.name]
-        return subprocess.run(command).returncode
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        failed = [run.name for run, code in zip(missing, pool.map(start, missing)) if code]
-    if failed:
-        sys.exit("failed: " + ", ".join(failed))
+    train_all(chosen, options.jobs, options.again)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ SCHEMES: Mapping[str, str] = {
     "block8": "block 8x1",
     "block16": "block 16x1",
     "pattern": "pattern 4 of 9",
+    "nm24": "at most 2 of 4",
     "fan_in": "constant fan-in",
     "channel": "channel",
 }
