@@ -522,6 +522,10 @@ typedef struct mest_plan_report {
     uint32_t lanes;             /* samples computed side by side: 1, 4, 8 or 16                  */
     uint32_t steps_per_epoch;   /* as config gives it; 0: unknown                                */
     uint32_t threads;           /* that will be used                                             */
+    int32_t  method;            /* MEST_METHOD_*.  All the bytes above contain what it needs; what that is
+                                   beyond STATIC, a plan with STATIC tells                       */
+    uint32_t memory_economic;   /* 1: the sparse layers never have more than twice the connections of
+                                   their targets; 0: they do, as with LOTTERY and GMP, which begin dense */
 } mest_plan_report;
 
 enum { /* mest_layer_plan.output: where a layer's output is */

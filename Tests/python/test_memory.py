@@ -101,6 +101,17 @@ def test_a_plan_tells_of_growth():
     assert "a last block of rows is stored whole" in str(odd)
 
 
+@pytest.mark.parametrize("method, economic, why", [
+    ("static", True, ""), ("rigl", True, ""), ("em&s", True, "grows above"), ("dsr", True, "twice its target"),
+    ("gmp", False, "initial_density"), ("lottery", False, "begin dense"),
+])  # fmt: skip
+def test_a_plan_tells_which_methods_are_not_memory_economic(method, economic, why):
+    plan = mest.plan(mest.mlp(64, [128], 10), density=0.1, method=method, epochs=20, mutation_every=5, samples=100)
+    assert (plan.method, plan.memory_economic) == (method, economic)
+    assert ("not memory-economic" in str(plan)) == (not economic)
+    assert why in str(plan)
+
+
 def test_sparse_is_sparse():
     """At 1 % of a large layer the whole block is far smaller than its dense weights alone."""
     layers = [Input(4000), Linear(4000, density=0.01), ReLU(), Linear(10, density=1.0)]

@@ -59,7 +59,19 @@ extension Plan {
         r.lanes = uint32(lanes)
         r.steps_per_epoch = config.steps_per_epoch
         r.threads = uint32(threads)
+        r.method = config.method
+        r.memory_economic = isMemoryEconomic ? 1 : 0
         return r
+    }
+
+    /// Whether sparse layers never have more than twice the connections of their targets.
+    private var isMemoryEconomic: Bool {
+        var target: Int64 = 0, most: Int64 = 0
+        for i in 0..<count where nodes[i].sparse {
+            target &+= targetWeights(nodes[i])
+            most &+= min(nodes[i].weight.capacity, nodes[i].positions)
+        }
+        return most <= 2 &* target
     }
 
     /// Where the output of a node is, in the words of the header.

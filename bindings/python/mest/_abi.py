@@ -162,6 +162,8 @@ class mest_plan_report(Struct):
         ),
         *_fields(u64, "dense_bytes parameters active active_peak macs dense_macs"),
         *_fields(u32, "layers inputs outputs lanes steps_per_epoch threads"),
+        ("method", i32),
+        ("memory_economic", u32),
     ]
 
 

@@ -24,6 +24,15 @@ _KINDS = {
 }
 
 
+# Methods that at some time have more connections than their target.
+_ABOVE_TARGET = {
+    "em&s": "EM&S grows above the target and comes down to it in the end",
+    "gmp": "gradual pruning begins at initial_density",
+    "dsr": "with DSR connections move between layers: each may have twice its target",
+    "lottery": "lottery tickets begin dense",
+}
+
+
 def from_struct(kind: Type[T], struct: Any, /, **more: Any) -> T:
     """A dataclass with the fields of the same names of a C struct; `more` are those it lacks."""
     for name in kind.__dataclass_fields__:  # type: ignore[attr-defined]
@@ -114,6 +123,8 @@ class Plan:
     lanes: int
     steps_per_epoch: int  # 0: unknown
     threads: int
+    method: str  # "em&s"; what it needs beyond "static", a plan with that tells
+    memory_economic: bool  # sparse layers never have more than twice the connections of their targets
 
     @property
     def sparse_bytes(self) -> int:
@@ -137,17 +148,21 @@ class Plan:
     __repr__ = __str__
 
     def _growth(self) -> List[str]:
-        """Why bytes are more than `active` needs, where they are: EM&S, or missing rows of a last block."""
+        """Why bytes are more than `active` needs, where they are."""
         target, peak = (
             sum(getattr(layer, what) for layer in self.layers if layer.sparse)
             for what in ("active", "capacity")
         )
         if peak <= target:
             return []
-        return [
-            f"sparse connections: {target:,} at the target; bytes are planned for {peak:,}, since EM&S",
-            "grows above it and a last block of rows is stored whole",
+        why = _ABOVE_TARGET.get(self.method, "a last block of rows is stored whole")
+        lines = [
+            f"sparse connections: {target:,} at the target; bytes are planned for {peak:,}:",
+            why,
         ]
+        if not self.memory_economic:
+            lines.append("not memory-economic: for comparison, not for devices")
+        return lines
 
     def _memory(self) -> List[str]:
         parts = [
@@ -231,7 +246,13 @@ def plan(layers: Sequence[Layer], config: Optional[Config] = None, **fields: Any
 
 def plan_of(report: Any, parts: Any) -> Plan:
     """A Plan from the library's two reports."""
-    return from_struct(Plan, report, layers=tuple(map(_layer_plan, parts)))
+    return from_struct(
+        Plan,
+        report,
+        layers=tuple(map(_layer_plan, parts)),
+        method=word_of("method", report.method),
+        memory_economic=bool(report.memory_economic),
+    )
 
 
 def _layer_plan(part: Any) -> LayerPlan:
