@@ -59,6 +59,7 @@ extension Plan {
         r.lanes = uint32(lanes)
         r.steps_per_epoch = config.steps_per_epoch
         r.threads = uint32(threads)
+        r.checkpoint_bytes = uint64(bytes.checkpoint)
         return r
     }
 

@@ -114,6 +114,7 @@ class Plan:
     lanes: int
     steps_per_epoch: int  # 0: unknown
     threads: int
+    checkpoint_bytes: int  # the most that `Model.save` writes
 
     @property
     def sparse_bytes(self) -> int:
