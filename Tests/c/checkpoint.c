@@ -1,54 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Checkpoints: stopping and resuming anywhere changes no bit; whatever happens to a slot, load returns a whole
- * state, says which, or says why not, and nothing has changed then. */
-#include "check.h"
-#include "devices.h"
-#include "networks.h"
-
-/* ------------------------------------------------------------------------------- training --- */
-
-static mest_model *create(const network *n)
-{
-    mest_model *model = NULL;
-    check(mest_model_create(&n->config, n->layers, n->count, NULL, &model) == MEST_OK, "%s: create: %s", n->name,
-          mest_last_error(NULL));
-    return model;
-}
-
-static size_t slot_bytes(const network *n)
-{
-    mest_plan_report plan = { .struct_size = sizeof plan };
-    check(mest_plan(&n->config, n->layers, n->count, &plan, NULL) == MEST_OK, "%s: plan: %s", n->name,
-          mest_last_error(NULL));
-    return plan.checkpoint_bytes;
-}
-
-/* Step number i of a training; the hash of its report. */
-static uint64_t step(mest_model *model, const network *n, const dataset *d, uint32_t i)
-{
-    uint32_t first = i * n->config.batch % d->samples, room = d->samples - first;
-    mest_batch batch = batch_at(d, &n->config, first, room < n->config.batch ? room : n->config.batch);
-    mest_step_report report = { .struct_size = sizeof report };
-    mest_status status = mest_model_step(model, &batch, &report);
-    check(status == MEST_OK, "%s: step %u: %s", n->name, i, mest_last_error(model));
-    return hash_bytes(HASH_START, &report, offsetof(mest_step_report, count) + sizeof report.count);
-}
-
-static uint64_t mutation_hash(const mest_model *model)
-{
-    mest_mutation_report report = { .struct_size = sizeof report };
-    return mest_model_mutation(model, &report, NULL, 0) == MEST_OK ? hash_bytes(HASH_START, &report, sizeof report) : 0;
-}
-
-static uint64_t whole_hash(const mest_model *model)
-{
-    uint64_t part = mutation_hash(model);
-    mest_forgetting_report report = { .struct_size = sizeof report };
-    if (mest_model_forgetting(model, &report, NULL, 0) == MEST_OK)
-        part = hash_bytes(part, (char *)&report + sizeof report.struct_size, sizeof report - sizeof report.struct_size);
-    uint64_t all = hash_model(model);
-    return hash_bytes(all, &part, sizeof part);
-}
+ * Checkpoints: stopping and resuming anywhere changes no bit; two slots in turn; files of earlier formats.
+ *
+ *   checkpoint                 the tests, in the repository's root
+ *   checkpoint --write FILE    writes a file of today's format and prints what it continues to */
+#include "checkpoints.h"
 
 /* After every step the model is saved, destroyed, and a new one loaded: with other threads and instruction sets in
  * turn.  Every report and every state must be that of the training that never stops. */
@@ -146,8 +101,87 @@ static void resume(void)
     }
 }
 
-int main(void)
+/* ---------------------------------------------------------------------------- the slots --- */
+
+static void slots_in_turn(void)
 {
+    network n = small();
+    dataset d = small_data(&n);
+    device slots = make_device(slot_bytes(&n));
+    mest_io io = device_io(&slots);
+    mest_model *model = create(&n);
+    mest_checkpoint_report report = { .struct_size = sizeof report };
+    check(mest_model_load(model, &io, 0, NULL) == MEST_ERR_CORRUPT && strstr(mest_last_error(model), "is empty"),
+          "empty slots: %s", mest_last_error(model));
+    io.minimum_updates = 2;
+    /* Of the three batches of an epoch two make an update, and the last one. */
+    static const int expected[] = { 0, -1, -1, 1, -1, -1, 0, -1, -1 };
+    static const uint64_t updates[] = { 0, 0, 1, 2, 2, 3, 4, 4, 5 };
+    uint64_t written = 0;
+    for (int i = 0; i < 9; i++) {
+        check(mest_model_save(model, &io, &report) == MEST_OK && report.slot == expected[i],
+              "interval: save %d in slot %d", i, report.slot);
+        written += report.bytes;
+        check(report.bytes_written == written && report.updates == updates[i], "interval: %llu bytes written",
+              (unsigned long long)report.bytes_written);
+        step(model, &n, &d, (uint32_t)i);
+    }
+    /* Another model's checkpoints in both slots: not loaded, and made room in. */
+    network other = small();
+    other.config.learning_rate = 0.5f;
+    mest_model *stranger = create(&other);
+    io.minimum_updates = 0;
+    check(mest_model_load(stranger, &io, 0, NULL) == MEST_ERR_ARGUMENT
+          && strstr(mest_last_error(stranger), "learning_rate"), "a stranger's: %s", mest_last_error(stranger));
+    check(mest_model_load(stranger, &io, MEST_LOAD_OTHER_SETTINGS, &report) == MEST_OK && report.sequence == 3,
+          "a stranger's, wanted: %s", mest_last_error(stranger));
+    check(mest_model_save(stranger, &io, &report) == MEST_OK && report.slot == 1 && report.sequence == 4,
+          "a stranger saves: %s", mest_last_error(stranger));
+    check(mest_model_load(model, &io, 0, &report) == MEST_OK && report.sequence == 3 && report.slot == 0,
+          "the older, since the newer is a stranger's: %s", mest_last_error(model));
+    mest_model_destroy(model);
+    mest_model_destroy(stranger);
+    free_device(&slots);
+    free_data(&d);
+}
+
+/* ------------------------------------------------------------------------- earlier formats --- */
+
+/* Saved by this program with --write; never written again. */
+static void load_format(const char *path, uint64_t expected)
+{
+    network n = forgetful();
+    mest_model *model = create(&n);
+    dataset d = make_data(64, 216, 10);
+    mest_checkpoint_report report = { .struct_size = sizeof report };
+    if (check(mest_model_load_file(model, path, 0, &report) == MEST_OK, "%s: %s", path, mest_last_error(model))) {
+        check(report.updates == 9 && report.epochs == 3 && report.step_in_epoch == 1, "%s: %llu updates", path,
+              (unsigned long long)report.updates);
+        for (uint32_t i = 9; i < 20; i++) step(model, &n, &d, i);
+        uint64_t hash = hash_model(model);
+        check(hash == expected, "%s: continued to %016llx", path, (unsigned long long)hash);
+    }
+    mest_model_destroy(model);
+    free_data(&d);
+}
+
+static int write_format(const char *path)
+{
+    network n = forgetful();
+    mest_model *model = create(&n);
+    dataset d = make_data(64, 216, 10);
+    for (uint32_t i = 0; i < 9; i++) step(model, &n, &d, i);
+    check(mest_model_save_file(model, path, NULL) == MEST_OK, "%s: %s", path, mest_last_error(model));
+    for (uint32_t i = 9; i < 20; i++) step(model, &n, &d, i);
+    printf("%s %016llx\n", path, (unsigned long long)hash_model(model));
+    return checks.failed != 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2 && !strcmp(argv[1], "--write")) return write_format(argv[2]);
     resume();
+    slots_in_turn();
+    load_format("Tests/c/checkpoints/format1.mest", 0xef8ae336de108bd3);
     return finish("checkpoint");
 }

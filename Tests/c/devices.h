@@ -57,20 +57,20 @@ static int32_t device_sync(uint32_t slot, void *user)
     return slot > 1 || d->power == 0 ? 5 : 0;
 }
 
-static device make_device(size_t bytes)
+__attribute__((unused)) static device make_device(size_t bytes)
 {
     device d = { .bytes = bytes, .power = SIZE_MAX };
     for (int i = 0; i < 2; i++) d.slot[i] = memset(malloc(bytes), 0xff, bytes);
     return d;
 }
 
-static void free_device(device *d)
+__attribute__((unused)) static void free_device(device *d)
 {
     free(d->slot[0]);
     free(d->slot[1]);
 }
 
-static mest_io device_io(device *d)
+__attribute__((unused)) static mest_io device_io(device *d)
 {
     return (mest_io){ .struct_size = sizeof(mest_io), .user = d, .read = device_read, .write = device_write,
                       .sync = device_sync };

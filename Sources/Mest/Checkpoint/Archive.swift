@@ -18,6 +18,9 @@ struct Header {
     static let magic: UInt64 = 0x6176_6173_7473_656d  // "mestsava", little-endian
     static let format: UInt32 = 1
 
+    /// Zeros, or what erased flash holds.
+    static func isBlank(_ magic: UInt64) -> Bool { magic == 0 || magic == .max }
+
     var format = Header.format
     var sequence: UInt64
     var size: UInt64
@@ -209,7 +212,10 @@ extension Archive {
             return
         }
         left = Header.bytes
-        if try wide(Header.magic) != Header.magic { throw said().text(" is no checkpoint").as(.corrupt) }
+        let magic = try wide(Header.magic)
+        if magic != Header.magic {
+            throw said().text(Header.isBlank(magic) ? " is empty" : " is no checkpoint").as(.corrupt)
+        }
         let format = try word(header.format)
         _ = try word(mest_version())
         let sequence = try wide(header.sequence)

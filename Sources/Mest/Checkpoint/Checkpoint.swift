@@ -132,7 +132,7 @@ extension Model {
         }
     }
 
-    /// What a slot's header says. Empty: zeros, or what erased flash holds.
+    /// What a slot's header says.
     private func sequence(_ io: mest_io, _ slot: UInt32) -> Sequence {
         let device = device(io, slot)
         if let header = try? header(device) { return Sequence(number: header.sequence, isWhole: true) }
@@ -140,7 +140,7 @@ extension Model {
         let isRead = withUnsafeMutableBytes(of: &magic) {
             device.io.read(slot, 0, $0.baseAddress, 8, device.io.user) == 0
         }
-        return Sequence(isEmpty: isRead && (magic == 0 || magic == .max))
+        return Sequence(isEmpty: isRead && Header.isBlank(magic))
     }
 
     func report(_ slot: Int32, _ header: Header) -> mest_checkpoint_report {
