@@ -95,13 +95,15 @@ enum {
     MEST_ERR_ARGUMENT    = -10, /* a value passed in is wrong: pointer, size, range, NaN        */
     MEST_ERR_SHAPE       = -11, /* layers do not fit together                                   */
     MEST_ERR_UNSUPPORTED = -12, /* valid, but this version cannot do it                         */
-    MEST_ERR_VERSION     = -13, /* struct_size or ABI version is not one this library knows     */
+    MEST_ERR_VERSION     = -13, /* struct_size, ABI version or checkpoint is not one this library knows */
     MEST_ERR_STATE       = -20, /* not now: in use by another call, micro-batches unfinished    */
     MEST_ERR_CANCELLED   = -21, /* mest_model_cancel() was called                               */
     MEST_ERR_CALLBACK    = -22, /* a callback of the caller returned non-zero                   */
     MEST_ERR_DIVERGED    = -23, /* loss or gradient is not finite; the update was not applied   */
     MEST_ERR_MEMORY      = -30, /* the allocator gave nothing, or the given block is too small  */
     MEST_ERR_BUDGET      = -31, /* the plan needs more than config.budget_bytes                 */
+    MEST_ERR_CORRUPT     = -40, /* a checkpoint is damaged, cut off, or none                    */
+    MEST_ERR_IO          = -41, /* reading or writing failed                                    */
     MEST_ERR_INTERNAL    = -90  /* a defect of the library: please report it                    */
 };
 
@@ -526,6 +528,7 @@ typedef struct mest_plan_report {
                                    beyond STATIC, a plan with STATIC tells                       */
     uint32_t memory_economic;   /* 1: the sparse layers never have more than twice the connections of
                                    their targets; 0: they do, as with LOTTERY and GMP, which begin dense */
+    uint64_t checkpoint_bytes;  /* the most that mest_model_save() writes at once: a slot's size */
 } mest_plan_report;
 
 enum { /* mest_layer_plan.output: where a layer's output is */
@@ -948,6 +951,87 @@ MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, 
  */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32_t layer,
                                                        const mest_csr *csr);
+
+/* ----------------------------------------------------------------------------- checkpoints --- */
+
+/*
+ * A checkpoint has all that continuing needs: weights, connections, optimizer state, statistics, forgetting
+ * counts, gathered micro-batches, and the position in training, of which everything random is a function.
+ * Saved at any moment between two calls and loaded into a new model of the same description and config, in
+ * another process or on another machine, training goes on to the same bits as if it had never stopped.
+ * What the caller feeds is the caller's: which sample comes next follows from mest_checkpoint_report.
+ *
+ * The bytes are the same for every number of threads, instruction set, pointer size and byte order; each
+ * section of them has a CRC-32, which covers all bytes before it as well.  Later versions load what earlier
+ * ones have saved.
+ *
+ * Power may go at any byte of a save: there are two slots, and a save writes to the one that is not the
+ * newest whole one.  So a load finds the state before or after that save, and says which.
+ */
+
+/* Where checkpoints are kept.  The functions are called during a save or load, on the caller's thread, and
+ * return 0, or an error, which stops the call: MEST_ERR_IO.  Slots are 0 and 1, with room for
+ * mest_plan_report.checkpoint_bytes each; offsets begin at 0 in both. */
+typedef struct mest_io {
+    uint32_t struct_size;
+    uint32_t minimum_updates; /* a save sooner than this many updates after the last one does nothing */
+    void *user;
+    /* Of any bytes below checkpoint_bytes, also such as were never written.  Load reads a slot twice. */
+    int32_t (*read)(uint32_t slot, uint64_t offset, void *bytes, size_t count, void *user);
+    /* A save writes ascending offsets without gaps, at multiples of MEST_CHECKPOINT_CHUNK and, but for the last,
+     * so many bytes.  Offset 0 begins a save: flash erases the slot then. */
+    int32_t (*write)(uint32_t slot, uint64_t offset, const void *bytes, size_t count, void *user);
+    /* Returns when what was written will survive.  Called before and after the last write of a save. */
+    int32_t (*sync)(uint32_t slot, void *user);
+} mest_io;
+
+#define MEST_CHECKPOINT_CHUNK 1024u
+
+enum { /* mest_model_load flags, bits */
+    MEST_LOAD_OTHER_SETTINGS = 1 /* fields of the config that no stored value depends on may differ, the learning
+                                    rate say: training goes on with the model's own              */
+};
+
+typedef struct mest_checkpoint_report {
+    uint32_t struct_size;
+    int32_t  slot;           /* written or loaded; 0 for files; -1: minimum_updates, nothing written */
+    uint64_t sequence;       /* number of the checkpoint: one more than the one before           */
+    uint64_t bytes;          /* of the checkpoint                                                */
+    uint64_t bytes_written;  /* by all saves of this training, resumed ones included: wear of flash */
+    uint64_t updates;        /* applied so far                                                   */
+    uint32_t epochs;         /* begun so far                                                     */
+    uint32_t step_in_epoch;  /* updates applied in this epoch                                    */
+    uint32_t batches_in_epoch; /* steps given in this epoch                                      */
+    uint32_t damaged;        /* load: slots with something that is no whole checkpoint, as an interrupted
+                                save leaves it                                                   */
+} mest_checkpoint_report;
+
+/*
+ * Saves the model.  No allocation; 1 KB of stack, and reads the newest slot once, so as not to overwrite it.
+ * out_report: or NULL.  Errors: IO (the slot in work is damaged, the other is as before), ARGUMENT, STATE.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_save(mest_model *model, const mest_io *io,
+                                                    mest_checkpoint_report *out_report);
+
+/*
+ * Loads the newest checkpoint that is whole.  The model's description and config must be those of the model that
+ * was saved (names, threads, simd, budget_bytes and recompute aside; see MEST_LOAD_OTHER_SETTINGS): the message
+ * says what differs.  Everything is checked before anything changes.
+ * out_report: or NULL.  Errors: CORRUPT (no whole checkpoint), VERSION (of a later version), ARGUMENT (of another
+ * model), IO, STATE.  If the second reading differs from the first, because the device fails, the model begins
+ * anew, as mest_model_create() made it: IO, and the message says so.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_load(mest_model *model, const mest_io *io, uint32_t flags,
+                                                    mest_checkpoint_report *out_report);
+
+/*
+ * The same in a file.  Saving writes path.tmp, forces it to the disk and renames it: `path` is the state before
+ * or after.  One model, one path.  Errors: also UNSUPPORTED, in builds without an operating system.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_save_file(mest_model *model, const char *path,
+                                                         mest_checkpoint_report *out_report);
+MEST_API MEST_NODISCARD mest_status mest_model_load_file(mest_model *model, const char *path, uint32_t flags,
+                                                         mest_checkpoint_report *out_report);
 
 /* ---------------------------------------------------------------------------------- cancel --- */
 

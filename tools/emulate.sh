@@ -96,7 +96,7 @@ neon() {
 
 programs() {
     local name
-    for name in determinism bad_input; do
+    for name in determinism bad_input checkpoint damage; do
         compile -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -g -Wall -Wextra -Wpedantic -Werror -Iinclude "Tests/c/$name.c" \
             -o "$work/$name" -L"$work" -lmest -lpthread -Wl,-rpath,"$work" || return 1
     done
@@ -107,8 +107,8 @@ one 'kernels, and the bits of this machine' kernels
 if one 'library and test programs' eval 'library && programs'; then
     [ $target != aarch64 ] || one 'NEON instructions' neon
     one 'committed hashes' hashes
-    checked=bad_input
-    [ $target != aarch64 ] || checked="determinism bad_input" # the hashes say as much of one level's bits
+    checked="bad_input checkpoint damage"
+    [ $target != aarch64 ] || checked="determinism $checked" # the hashes say as much of one level's bits
     for program in $checked; do
         emulate "$work/$program" >"$work/$program.txt"
         status=$?

@@ -3,12 +3,13 @@
  * named, the message says what is wrong, the model is as it was, and its next step works. */
 #define _GNU_SOURCE /* strcasestr */
 #include "check.h"
+#include "devices.h"
 #include "networks.h"
 #include <math.h>
 
 enum { /* expected statuses, as bits: a row may allow several */
     ARGUMENT = 1, SHAPE = 2, UNSUPPORTED = 4, VERSION = 8, STATE = 16, CANCELLED = 32, CALLBACK = 64,
-    DIVERGED = 128, MEMORY = 256, BUDGET = 512, INTERNAL = 1024, OK = 2048
+    DIVERGED = 128, MEMORY = 256, BUDGET = 512, INTERNAL = 1024, OK = 2048, CORRUPT = 4096, IO = 8192
 };
 
 static int bit_of(mest_status status)
@@ -18,6 +19,7 @@ static int bit_of(mest_status status)
         { MEST_ERR_UNSUPPORTED, UNSUPPORTED }, { MEST_ERR_VERSION, VERSION }, { MEST_ERR_STATE, STATE },
         { MEST_ERR_CANCELLED, CANCELLED }, { MEST_ERR_CALLBACK, CALLBACK }, { MEST_ERR_DIVERGED, DIVERGED },
         { MEST_ERR_MEMORY, MEMORY }, { MEST_ERR_BUDGET, BUDGET }, { MEST_ERR_INTERNAL, INTERNAL },
+        { MEST_ERR_CORRUPT, CORRUPT }, { MEST_ERR_IO, IO },
     };
     for (size_t i = 0; i < sizeof bits / sizeof *bits; i++)
         if (bits[i].status == status) return bits[i].bit;
@@ -33,7 +35,7 @@ static int bit_of(mest_status status)
 enum { /* which call a callback makes */
     INSIDE_NOTHING, INSIDE_STEP, INSIDE_BEGIN_EPOCH, INSIDE_MUTATE, INSIDE_PREDICT, INSIDE_EVALUATE,
     INSIDE_TENSOR_GET, INSIDE_TENSOR_SET, INSIDE_CSR_GET, INSIDE_CSR_SET, INSIDE_FORGETTING, INSIDE_SELECT,
-    INSIDE_MUTATION, INSIDE_PLAN
+    INSIDE_MUTATION, INSIDE_PLAN, INSIDE_SAVE, INSIDE_LOAD
 };
 
 typedef struct scene {
@@ -49,6 +51,8 @@ typedef struct scene {
     uint32_t own_start[16];
     uint16_t own_column[512];
     float own_value[512];
+    device slots;           /* set back to: nothing in slot 0, a checkpoint of model in slot 1 */
+    unsigned char *saved;
 
     /* Set back before every row. */
     mest_config config;
@@ -72,6 +76,8 @@ typedef struct scene {
     mest_mutation_layer mutation_layers[4];
     mest_forgetting_report forgetting;
     mest_evaluation evaluation;
+    mest_io io;
+    mest_checkpoint_report checkpoint;
 
     /* What the progress callback does and finds. */
     int32_t say_stop;
@@ -98,6 +104,27 @@ static void swap(uint16_t *column, uint32_t at)
     uint16_t first = column[at];
     column[at] = column[at + 1];
     column[at + 1] = first;
+}
+
+static int32_t fail_sync(uint32_t slot, void *user) { return (void)slot, (void)user, 5; }
+static int32_t fail_read(uint32_t slot, uint64_t offset, void *bytes, size_t count, void *user)
+{
+    return (void)slot, (void)offset, (void)bytes, (void)count, (void)user, 5;
+}
+
+/* Where the first weights of a checkpoint are: sections begin after 40 bytes; id 4, layer 4, size 8, content, CRC 4. */
+static size_t weight_section(const unsigned char *bytes)
+{
+    size_t at = 40;
+    while (bytes[at] != 20) at += 20 + bytes[at + 8] + 256u * bytes[at + 9];
+    return at + 16;
+}
+
+static const char *long_path(void)
+{
+    static char path[8192];
+    memset(path, 'x', sizeof path - 1);
+    return path;
 }
 
 /* For MEST_SIMD_AUTO, until the next set_back. */
@@ -132,6 +159,8 @@ static int32_t progress(const mest_progress *now, void *user)
     case INSIDE_FORGETTING:  status = mest_model_forgetting(s->model, &s->forgetting, NULL, 0); break;
     case INSIDE_SELECT:      status = mest_model_select(s->model, &s->selection, NULL, 0, &s->number); break;
     case INSIDE_MUTATION:    status = mest_model_mutation(s->model, &s->mutation, NULL, 0); break;
+    case INSIDE_SAVE:        status = mest_model_save(s->model, &s->io, NULL); break;
+    case INSIDE_LOAD:        status = mest_model_load(s->model, &s->io, 0, NULL); break;
     case INSIDE_PLAN:        status = mest_model_plan(s->model, &s->plan, NULL); break;
     default:                 return s->say_stop;
     }
@@ -178,6 +207,14 @@ static void set_back(scene *s)
         s->mutation_layers[i] = (mest_mutation_layer){ .struct_size = sizeof(mest_mutation_layer) };
     s->forgetting = (mest_forgetting_report){ .struct_size = sizeof(mest_forgetting_report) };
     s->evaluation = (mest_evaluation){ .struct_size = sizeof(mest_evaluation) };
+    s->io = device_io(&s->slots);
+    s->checkpoint = (mest_checkpoint_report){ .struct_size = sizeof(mest_checkpoint_report) };
+    if (s->saved) {
+        memset(s->slots.slot[0], 0xff, s->slots.bytes);
+        memcpy(s->slots.slot[1], s->saved, s->slots.bytes);
+        s->slots.power = SIZE_MAX;
+        s->slots.fail_read = 0;
+    }
     s->say_stop = 0;
     s->inside = INSIDE_NOTHING;
     s->inside_message[0] = 0;
@@ -212,6 +249,9 @@ static int set_up(scene *s)
     s->alignment = s->plan.alignment;
     s->block = aligned_alloc(s->alignment, (s->bytes / s->alignment + 2) * s->alignment);
     check(mest_model_csr_get(s->model, 1, &s->own) == MEST_ERR_VERSION, "csr_get without struct_size");
+    s->slots = make_device(2 * s->plan.checkpoint_bytes); /* with gathered gradients there is more */
+    check(mest_model_save(s->model, &s->io, NULL) == MEST_OK, "save: %s", mest_last_error(s->model));
+    s->saved = memcpy(malloc(s->slots.bytes), s->slots.slot[0], s->slots.bytes);
     s->own.struct_size = sizeof s->own;
     if (!check(mest_model_csr_get(s->model, 1, &s->own) == MEST_OK && s->own.rows < 16 && s->own.count < 500,
                "csr_get: %s", mest_last_error(s->model)))
@@ -463,5 +503,7 @@ int main(void)
     mest_model_destroy(s.micro);
     mest_model_destroy(s.inference);
     free(s.block);
+    free(s.saved);
+    free_device(&s.slots);
     return finish("bad_input");
 }

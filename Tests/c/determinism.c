@@ -121,22 +121,6 @@ static void compare(network n, const dataset *d, uint32_t epochs)
     check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);
 }
 
-static network in_batches(const char *name, network n, uint32_t batch)
-{
-    n.name = name;
-    n.config.batch = batch;
-    return n;
-}
-
-static network by_method(const char *name, network n, int32_t method)
-{
-    n.name = name;
-    n.config.method = method;
-    n.config.mutation_updates = 3;
-    if (method == MEST_METHOD_RIGL) n.config.importance_lambda = 0;
-    return n;
-}
-
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");

@@ -3,6 +3,7 @@
  * it, nothing written outside it, nothing of the dense size. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "check.h"
+#include "devices.h"
 #include "networks.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -155,6 +156,13 @@ static mest_status use_everything(mest_model *model, const network *n, const dat
         TRY(mest_model_tensor_get(model, layer, MEST_TENSOR_WEIGHT, value, csr.count));
         TRY(mest_model_tensor_set(model, layer, MEST_TENSOR_WEIGHT, value, csr.count));
     }
+    static unsigned char slots[2][1 << 20];
+    device device = { .slot = { slots[0], slots[1] }, .bytes = sizeof slots[0], .power = SIZE_MAX };
+    mest_io io = device_io(&device);
+    if (plan.checkpoint_bytes > device.bytes) return MEST_ERR_INTERNAL;
+    TRY(mest_model_save(model, &io, NULL));
+    TRY(mest_model_load(model, &io, 0, NULL));
+    TRY(mest_model_save_file(model, "/dev/null/nowhere", NULL) == MEST_ERR_IO ? MEST_OK : MEST_ERR_INTERNAL);
 #undef TRY
     return status;
 }

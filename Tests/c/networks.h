@@ -243,6 +243,22 @@ UNUSED static network channels(void)
     return n;
 }
 
+UNUSED static network in_batches(const char *name, network n, uint32_t batch)
+{
+    n.name = name;
+    n.config.batch = batch;
+    return n;
+}
+
+UNUSED static network by_method(const char *name, network n, int32_t method)
+{
+    n.name = name;
+    n.config.method = method;
+    n.config.mutation_updates = 3;
+    if (method == MEST_METHOD_RIGL) n.config.importance_lambda = 0;
+    return n;
+}
+
 /* ----------------------------------------------------------------------------------- data --- */
 
 /* Uniform in [-1, 1), the same everywhere. */

@@ -84,7 +84,7 @@ def agrees(python, c):
 
 def test_prototypes():
     found = prototypes()
-    assert len(found) == 28 and set(found) == set(_abi.PROTOTYPES)
+    assert len(found) == 32 and set(found) == set(_abi.PROTOTYPES)
     for name, (result, arguments) in found.items():
         known_result, known_arguments = _abi.PROTOTYPES[name]
         assert agrees(known_result, result) and len(known_arguments) == len(arguments), name

@@ -7,6 +7,8 @@
 #include "layout.h"
 #include "operand.h"
 #include "host.h"
+#include "checksum.h"
+#include "files.h"
 #include "scalar.h"
 #include "weights.h"
 #include "conv.h"

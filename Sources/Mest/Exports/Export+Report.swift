@@ -61,6 +61,7 @@ extension Plan {
         r.threads = uint32(threads)
         r.method = config.method
         r.memory_economic = isMemoryEconomic ? 1 : 0
+        r.checkpoint_bytes = uint64(bytes.checkpoint)
         return r
     }
 

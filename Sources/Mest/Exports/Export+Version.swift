@@ -36,6 +36,8 @@ public func mest_status_string(_ status: Int32) -> UnsafePointer<CChar>? {
     case .diverged: return text("MEST_ERR_DIVERGED")
     case .memory: return text("MEST_ERR_MEMORY")
     case .budget: return text("MEST_ERR_BUDGET")
+    case .corrupt: return text("MEST_ERR_CORRUPT")
+    case .io: return text("MEST_ERR_IO")
     case .internal: return text("MEST_ERR_INTERNAL")
     case nil: return text("unknown status")
     }

@@ -16,5 +16,7 @@ enum Status: Int32, Error {
     case diverged = -23
     case memory = -30
     case budget = -31
+    case corrupt = -40
+    case io = -41
     case `internal` = -90
 }

@@ -36,6 +36,9 @@ struct ModelState {
     var presentationsSaved: UInt64 = 0  // those of the epochs that began without the samples that had left
     var orderGiven = false
 
+    var bytesWritten: UInt64 = 0        // by saves
+    var savedAt: UInt64?                // updates at the last save or load
+
     /// Lane blocks of the samples of this pass: what a short batch does not fill is not computed.
     var blocks: Int32
 
@@ -174,6 +177,18 @@ extension Model {
         model.message.clear()
         model.initialise()
         return model
+    }
+
+    /// Back to what create() made. For who has lost the state.
+    func beginAnew() {
+        let s = state.pointee
+        state.pointee = ModelState(plan: s.plan, env: s.env, kernels: s.kernels, ownsBlock: s.ownsBlock)
+        state.pointee.blocks = s.blocks  // nodes' geometry says the same
+        for i in 0..<count {
+            (nodes[i].dropped, nodes[i].grown) = (0, 0)
+            if nodes[i].hasMatrix && !nodes[i].isThin { s.plan.countFirst(nodes + i) }
+        }
+        initialise()
     }
 
     private func initialise() {

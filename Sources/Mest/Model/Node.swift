@@ -59,6 +59,7 @@ struct ChannelGroup {
     var byColumns = false         // of the consumers' columns (CHANNEL), or of both
     var isFixed = false           // reaches the network's inputs or outputs
     var unexplored: Float = 1     // expected share of channels that never existed
+    var saved: Int32 = 0          // that exist in the checkpoint in work
     var ids = Place.none          // of those that exist, UInt16, ascending
 }
 
@@ -95,6 +96,7 @@ struct Node {
     var distributedFull = false   // as dense as its scheme allows because the distribution says so
     var units: UInt32 = 0         // that exist now (plan: at the start)
     var active: UInt32 = 0        // weights that exist now (plan: expected at the start)
+    var saved: UInt32 = 0         // units in the checkpoint in work, of a sparse layer that is not thin
     var mostGrown: Int64 = 0      // units of a pool, by one mutation
     var candidates = Place.none   // RIGL: the largest gradients of what is not connected
     var found: Int32 = 0          // of them, in this backward pass

@@ -28,6 +28,7 @@ struct PartBytes {
     var workspace: Int64 = 0
     var activations: Int64 = 0  // peak inside workspace
     var mutation: Int64 = 0     // inside workspace
+    var checkpoint: Int64 = 0   // the largest; elsewhere
 
     var total: Int64 {
         table &+ weights &+ index &+ gradients &+ state &+ forgetting &+ batch &+ workspace
@@ -104,6 +105,7 @@ extension Plan {
         plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)
+        plan.bytes.checkpoint = try plan.largestCheckpoint()
         return plan
     }
 
@@ -165,11 +167,18 @@ extension Plan {
                 throw layer(i, message).text(": its scheme stores more than 2^31 - 1 values").as(.unsupported)
             }
             nodes[i].unit = int32(units.weights)
-            nodes[i].units = uint32(start &* units.pools)
-            nodes[i].active = uint32(units.expectedWeights(start))
+            countFirst(nodes + i)
             nodes[i].weight.capacity = most &* units.pools &* units.weights
             nodes[i].mostGrown = training ? mostGrown(nodes[i], most) : 0
         }
+    }
+
+    /// The connections that a new model has.
+    func countFirst(_ node: UnsafeMutablePointer<Node>) {
+        let units = units(of: node.pointee)
+        let start = initialUnits(node.pointee)
+        node.pointee.units = uint32(start &* units.pools)
+        node.pointee.active = uint32(units.expectedWeights(start))
     }
 
     /// Weight, gradient and state of parameters, batch statistics: all that lives as long as the model.

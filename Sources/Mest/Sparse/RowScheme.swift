@@ -83,6 +83,8 @@ extension RowScheme {
         store(model, node).mutate(amount, key: key)
     }
 
+    static func refresh(_ model: Model, _ node: UnsafeMutablePointer<Node>) { store(model, node).refresh() }
+
     static func connections(_ model: Model, _ node: UnsafeMutablePointer<Node>, row: Int, _ body: (Int, Int) -> Void) {
         store(model, node).rows.connections(row, taps: mestk_patterns(model.code8), body)
     }

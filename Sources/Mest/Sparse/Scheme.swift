@@ -68,11 +68,15 @@ protocol Scheme {
     /// Takes over a checked set of connections; gradients and averages start at 0. UNSUPPORTED when the
     /// scheme does not have such a set.
     static func replace(_ model: Model, _ node: UnsafeMutablePointer<Node>, by csr: mest_csr) throws(Status)
+
+    /// After an index has been loaded: what is derived from it.
+    static func refresh(_ model: Model, _ node: UnsafeMutablePointer<Node>)
 }
 
 extension Scheme {
     static var densest: Ratio { .one }
     static func room(for csr: mest_csr, _ node: Node) -> Int64 { int64(csr.count) }
+    static func refresh(_ model: Model, _ node: UnsafeMutablePointer<Node>) {}
 }
 
 // MARK: - The table
@@ -167,6 +171,12 @@ struct Replace: SchemeVisitor {
     let node: UnsafeMutablePointer<Node>
     let csr: mest_csr
     func visit<S: Scheme>(_: S.Type) throws(Status) { try S.replace(model, node, by: csr) }
+}
+
+struct Refresh: SchemeVisitor {
+    let model: Model
+    let node: UnsafeMutablePointer<Node>
+    func visit<S: Scheme>(_: S.Type) throws(Never) { S.refresh(model, node) }
 }
 
 /// Copies the values of all connections, row by row, out of or into one of the weight's arrays.

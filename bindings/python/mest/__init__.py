@@ -29,10 +29,12 @@ from .errors import (
     BudgetError,
     CallbackError,
     CancelledError,
+    CorruptError,
     DivergedError,
     InternalError,
     MestArgumentError,
     MestError,
+    MestIOError,
     MestMemoryError,
     ShapeError,
     StateError,
@@ -58,6 +60,7 @@ from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
 from .reports import (
     CSR,
+    Checkpoint,
     EpochReport,
     Evaluation,
     ForgettingReport,
@@ -91,11 +94,12 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError", "Config",
-    "Conv2d", "CopyWarning", "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation",
-    "Flatten", "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
-    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
-    "MestMemoryError", "Model", "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError",
-    "StateError", "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp",
-    "plan", "resnet", "show_versions", "vgg",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
+    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
+    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
+    "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
+    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
+    "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
+    "resnet", "show_versions", "vgg",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ MEST_OK = 0
 MEST_ERR_ARGUMENT, MEST_ERR_SHAPE, MEST_ERR_UNSUPPORTED, MEST_ERR_VERSION = -10, -11, -12, -13
 MEST_ERR_STATE, MEST_ERR_CANCELLED, MEST_ERR_CALLBACK, MEST_ERR_DIVERGED = -20, -21, -22, -23
 MEST_ERR_MEMORY, MEST_ERR_BUDGET, MEST_ERR_INTERNAL = -30, -31, -90
+MEST_ERR_CORRUPT, MEST_ERR_IO = -40, -41
 
 # mest_layer
 MEST_LAYER_INPUT, MEST_LAYER_LINEAR, MEST_LAYER_CONV2D, MEST_LAYER_BATCH_NORM = 1, 2, 3, 4
@@ -67,6 +68,10 @@ MEST_EVENT_UPDATED, MEST_EVENT_EPOCH, MEST_EVENT_MUTATED, MEST_EVENT_REMOVED = 1
 MEST_FORGETTING_BINS = 64
 MEST_NEVER_LEARNED = 255
 MEST_PREDICT_PROBABILITIES = 1
+
+# Checkpoints
+MEST_CHECKPOINT_CHUNK = 1024
+MEST_LOAD_OTHER_SETTINGS = 1
 
 # Tensors
 MEST_TENSOR_WEIGHT, MEST_TENSOR_WEIGHT_GRADIENT, MEST_TENSOR_WEIGHT_MOMENTUM = 1, 2, 3
@@ -164,6 +169,7 @@ class mest_plan_report(Struct):
         *_fields(u32, "layers inputs outputs lanes steps_per_epoch threads"),
         ("method", i32),
         ("memory_economic", u32),
+        ("checkpoint_bytes", u64),
     ]
 
 
@@ -282,6 +288,30 @@ class mest_csr(Struct):
     ]
 
 
+read_function = CFUNCTYPE(i32, u32, u64, c_void_p, c_size_t, c_void_p)
+write_function = CFUNCTYPE(i32, u32, u64, c_void_p, c_size_t, c_void_p)
+sync_function = CFUNCTYPE(i32, u32, c_void_p)
+
+
+class mest_io(Struct):
+    _fields_ = [
+        *_fields(u32, "struct_size minimum_updates"),
+        ("user", c_void_p),
+        ("read", read_function),
+        ("write", write_function),
+        ("sync", sync_function),
+    ]
+
+
+class mest_checkpoint_report(Struct):
+    _fields_ = [
+        ("struct_size", u32),
+        ("slot", i32),
+        *_fields(u64, "sequence bytes bytes_written updates"),
+        *_fields(u32, "epochs step_in_epoch batches_in_epoch damaged"),
+    ]
+
+
 _description = [POINTER(mest_config), POINTER(mest_layer), u32]
 _plan_out = [POINTER(mest_plan_report), POINTER(mest_layer_plan)]
 
@@ -320,5 +350,9 @@ PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "mest_model_tensor_set": (i32, [model, u32, i32, address, u64]),
     "mest_model_csr_get": (i32, [model, u32, POINTER(mest_csr)]),
     "mest_model_csr_set": (i32, [model, u32, POINTER(mest_csr)]),
+    "mest_model_save": (i32, [model, POINTER(mest_io), POINTER(mest_checkpoint_report)]),
+    "mest_model_load": (i32, [model, POINTER(mest_io), u32, POINTER(mest_checkpoint_report)]),
+    "mest_model_save_file": (i32, [model, c_char_p, POINTER(mest_checkpoint_report)]),
+    "mest_model_load_file": (i32, [model, c_char_p, u32, POINTER(mest_checkpoint_report)]),
     "mest_model_cancel": (None, [model]),
 }

@@ -37,7 +37,7 @@ class UnsupportedError(MestError, NotImplementedError):
 
 
 class VersionError(MestError, RuntimeError):
-    """Library and bindings were built from different headers."""
+    """Library and bindings were built from different headers, or a checkpoint is of a later version."""
 
     status = _abi.MEST_ERR_VERSION
 
@@ -79,6 +79,18 @@ class BudgetError(MestError, MemoryError):
     plan: Optional[Any] = None
 
 
+class CorruptError(MestError, ValueError):
+    """A checkpoint is damaged, cut off, or none.  The model is as it was."""
+
+    status = _abi.MEST_ERR_CORRUPT
+
+
+class MestIOError(MestError, OSError):
+    """Reading or writing a checkpoint failed."""
+
+    status = _abi.MEST_ERR_IO
+
+
 class InternalError(MestError):
     """A defect of the library: please report it."""
 
@@ -98,6 +110,8 @@ _KINDS: Dict[int, Type[MestError]] = {
         DivergedError,
         MestMemoryError,
         BudgetError,
+        CorruptError,
+        MestIOError,
         InternalError,
     )
 }

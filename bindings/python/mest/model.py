@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+import os
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ from .errors import MestArgumentError, StateError
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
+    Checkpoint,
     EpochReport,
     Evaluation,
     ForgettingReport,
@@ -24,8 +26,9 @@ from .reports import (
     MutationReport,
     StepReport,
 )
-from .training import Augment, EpochRecord, History, fit
+from .training import Augment, EpochRecord, History, Keeper, fit
 
+Path = Union[str, "os.PathLike[str]"]
 Floats = NDArray[np.float32]
 
 
@@ -135,6 +138,9 @@ class Model(Tensors):
         shuffle: bool = True,
         progress: bool = True,
         callback: Optional[Callable[[EpochRecord], Optional[bool]]] = None,
+        checkpoint: Optional[Path] = None,
+        checkpoint_every: int = 1,
+        checkpoint_seconds: float = 0.0,
     ) -> History:
         """Trains for `epochs` more epochs (None: until config.epochs are complete).
 
@@ -144,10 +150,50 @@ class Model(Tensors):
         to stop.  When config.samples is set, row i of x is sample i in the forgetting counts.
         All of x and y is checked before the first step.
 
+        checkpoint: a file that keeps the training through a stop of the process.  It is saved after
+        every `checkpoint_every`-th epoch, but no sooner than `checkpoint_seconds` after the save
+        before, and after the last.  A model that has not trained yet, a new one in a script that is
+        run again, resumes from the file if there is one: `epochs` then counts the epochs in it, the
+        history has their records (kept beside it, in `checkpoint` + ".history"), and the result has
+        the same bits as if nothing had stopped.  One training, one file: delete it to begin anew.
+
         Returns one EpochRecord an epoch.  Ctrl-C is raised as KeyboardInterrupt after the running
         step; the model stays usable and the next fit begins a new epoch.
         """
-        return fit(self, x, y, epochs, validation, augment, shuffle, progress, callback)
+        keeper = None if checkpoint is None else Keeper(
+            self, checkpoint, checkpoint_every, checkpoint_seconds
+        )
+        return fit(self, x, y, epochs, validation, augment, shuffle, progress, callback, keeper)
+
+    # -------------------------------------------------------------------------- checkpoints ---
+
+    def save(self, path: Path) -> Checkpoint:
+        """Saves all that continuing needs in a file, which is replaced as a whole or not at all.
+
+        At any moment between two calls.  Errors: MestIOError (an OSError).
+        """
+        return self._checkpoint(self._lib.mest_model_save_file, os.fsencode(path))
+
+    def load(self, path: Path, *, strict: bool = True) -> Checkpoint:
+        """Continues where `save` was called, to the same bits, in this process or another.
+
+            model = Model(layers, config)  # those of the model that was saved
+            model.load("training.mest")
+
+        strict: every field of the config that changes a bit must be the one that was saved; False:
+        only those that what is stored depends on, so that the learning rate may be another, say.
+        Errors: CorruptError, MestArgumentError (of another model: says what differs), VersionError
+        (of a later libmest), MestIOError (an OSError).  The model is then as it was.
+        """
+        flags = 0 if strict else _abi.MEST_LOAD_OTHER_SETTINGS
+        found = self._checkpoint(self._lib.mest_model_load_file, os.fsencode(path), flags)
+        self._epoch = found.epochs - 1
+        return found
+
+    def _checkpoint(self, function: Callable[..., int], *arguments: Any) -> Checkpoint:
+        report = _abi.mest_checkpoint_report()
+        self._call(function, *arguments, ctypes.byref(report))
+        return from_struct(Checkpoint, report)
 
     # --------------------------------------------------------------------------- forgetting ---
 

@@ -125,6 +125,7 @@ class Plan:
     threads: int
     method: str  # "em&s"; what it needs beyond "static", a plan with that tells
     memory_economic: bool  # sparse layers never have more than twice the connections of their targets
+    checkpoint_bytes: int  # the most that `Model.save` writes
 
     @property
     def sparse_bytes(self) -> int:

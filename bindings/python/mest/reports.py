@@ -150,6 +150,19 @@ class Progress:
     loss: float
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was saved or loaded."""
+
+    sequence: int  # its number: one more than that of the file it replaced
+    bytes: int
+    bytes_written: int  # by all saves of this training, resumed ones included
+    updates: int  # applied so far
+    epochs: int  # begun so far
+    step_in_epoch: int  # updates applied in this epoch
+    batches_in_epoch: int  # steps given in this epoch
+
+
 class CSR(NamedTuple):
     """Weights of a sparse layer, compressed sparse rows of [outputs][inputs * kernel]:
 

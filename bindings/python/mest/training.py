@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Optional, Tuple
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -108,29 +110,79 @@ def fit(
     shuffle: bool,
     progress: bool,
     callback: Optional[Callable[[EpochRecord], Optional[bool]]],
+    keeper: Optional["Keeper"] = None,
 ) -> History:
     """See Model.fit."""
     data = _Data(model, x, y, augment, shuffle)
-    if epochs is None:
+    history = History() if keeper is None else keeper.resume()
+    resumed = model._epoch + 1 if keeper is not None and keeper.resumed else 0
+    if epochs is not None:
+        epochs -= resumed
+    else:
         if model.config.epochs is None:
             raise ValueError("epochs is not given, neither here nor in the config")
         done = model._epoch + 1
         epochs = model.config.epochs - done
-        if epochs <= 0:
+        if epochs <= 0 and not resumed:
             arrays.warn_caller(
                 f"{done} of {model.config.epochs} epochs are done; pass epochs= to train on"
             )
     if validation is not None:  # converted once, not in every epoch
         validation = model._samples(validation[0], "the validation array x"), validation[1]
-    history = History()
-    for _ in range(epochs):
+    for left in reversed(range(epochs)):
         record = _train_epoch(model, data, validation, progress)
         history.append(record)
         if progress:
             print(record, flush=True)
-        if callback is not None and callback(record):
+        stops = callback is not None and bool(callback(record))
+        if keeper is not None:
+            keeper.keep(history, last=stops or left == 0)
+        if stops:
             break
     return history
+
+
+class Keeper:
+    """Saves a training in a file after epochs, and resumes it."""
+
+    def __init__(
+        self, model: "Model", path: Union[str, "os.PathLike[str]"], every: int, seconds: float
+    ) -> None:
+        if every < 1:
+            raise MestArgumentError(f"checkpoint_every is {every}; use 1 on")
+        self.model, self.every, self.seconds = model, every, seconds
+        self.path = os.fspath(path)
+        self.resumed = False
+        self._saved = time.monotonic()
+
+    @property
+    def _records(self) -> str:
+        return self.path + ".history"
+
+    def resume(self) -> History:
+        """Loads the file into a model that is new; what the epochs in it were like."""
+        history = History()
+        if self.model._epoch >= 0 or not os.path.exists(self.path):
+            return history
+        self.model.load(self.path)
+        self.resumed = True
+        with suppress(FileNotFoundError), open(self._records, encoding="utf-8") as lines:
+            records = (EpochRecord(**json.loads(line)) for line in lines)
+            history.extend(record for record in records if record.epoch <= self.model._epoch)
+        return history
+
+    def keep(self, history: History, last: bool) -> None:
+        now = time.monotonic()
+        due = (history[-1].epoch + 1) % self.every == 0 and now - self._saved >= self.seconds
+        if not (due or last):
+            return
+        # The records first: those of epochs that the checkpoint has not are left out when resuming.
+        temporary = self._records + ".tmp"
+        with open(temporary, "w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(asdict(record)) + "\n" for record in history)
+        os.replace(temporary, self._records)
+        self.model.save(self.path)
+        self._saved = now
 
 
 class _Data:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints from Python: save and load, a fit that resumes by itself, and what is refused."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+from support import X, Y, fingerprint, tiny
+
+import mest
+
+RNG = np.random.default_rng(0)
+DATA = RNG.normal(size=(60, 4)).astype(np.float32), RNG.integers(0, 3, 60)
+
+
+def learner(**config):
+    """4 -> 8 sparse -> 3 that mutates, forgets and leaves samples out; 8 epochs of 60 samples."""
+    return tiny(**{
+        "samples": 60, "batch": 8, "epochs": 8, "method": "em&s", "mutation_every": 1, "learning_rate": 0.1,
+        "momentum": 0.9, "importance_lambda": 0.01, "phase1_epochs": 5, "remove_rule": "fraction",
+        "remove_fraction": 0.3, **config,
+    })  # fmt: skip
+
+
+def comparable(history):
+    """Records but for the time that an epoch took; nan is nan."""
+    return [str(dataclasses.replace(record, seconds=0.0)) for record in history]
+
+
+def jitter(x, rng):
+    return x + rng.normal(0, 0.1, x.shape).astype(np.float32)
+
+
+def fit(model, path=None, stop=None, **more):
+    stops = None if stop is None else lambda record: record.epoch == stop
+    kept = {} if path is None else {"checkpoint": path}
+    return model.fit(*DATA, progress=False, augment=jitter, callback=stops, **kept, **more)
+
+
+def test_load_continues_where_save_was_called(tmp_path):
+    path = tmp_path / "some where.mest"
+    never = learner()
+    for i in range(30):
+        rows = np.arange(i * 8, i * 8 + 8) % 60
+        if i == 17:
+            saved = never.save(path)
+            again = learner()
+            loaded = again.load(path)
+            assert loaded == saved and saved.sequence == 1 and saved.updates == 17
+            assert saved.bytes == path.stat().st_size <= never.plan().checkpoint_bytes
+        reports = [m.step(DATA[0][rows], DATA[1][rows], rows) for m in ([never, again] if i >= 17 else [never])]
+        assert len(set(reports)) == 1
+    assert fingerprint(again) == fingerprint(never)
+    assert never.save(path).sequence == 2 and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+@pytest.mark.parametrize("stop", range(8))
+def test_fit_resumes_by_itself(tmp_path, stop, micro):
+    never = learner(micro_batches=micro)
+    whole = fit(never)
+    first = fit(learner(micro_batches=micro), tmp_path / "c", stop=stop)
+    assert len(first) == stop + 1
+    resumed = learner(micro_batches=micro)
+    history = fit(resumed, tmp_path / "c")
+    assert comparable(history) == comparable(whole) and len(history) == 8
+    assert fingerprint(resumed) == fingerprint(never)
+    # Run once more, there is nothing left to do.
+    again = learner(micro_batches=micro)
+    assert comparable(fit(again, tmp_path / "c")) == comparable(whole)
+    assert fingerprint(again) == fingerprint(never)
+
+
+def test_epochs_count_those_of_the_checkpoint(tmp_path):
+    fit(learner(), tmp_path / "c", epochs=3)
+    history = fit(learner(), tmp_path / "c", epochs=5)
+    assert history.column("epoch").tolist() == [0, 1, 2, 3, 4]
+    model = learner()
+    fit(model, tmp_path / "c", epochs=2)
+    assert len(fit(model, tmp_path / "c", epochs=1)) == 1  # it has trained: nothing is loaded
+
+
+def test_saves_only_as_often_as_asked(tmp_path, monkeypatch):
+    saved = []
+    save = mest.Model.save
+    monkeypatch.setattr(mest.Model, "save", lambda self, path: saved.append(self._epoch) or save(self, path))
+    fit(learner(), tmp_path / "a", checkpoint_every=3)
+    assert saved == [2, 5, 7]
+    saved.clear()
+    fit(learner(), tmp_path / "b", checkpoint_seconds=1000)
+    assert saved == [7]
+    with pytest.raises(mest.MestArgumentError, match="checkpoint_every"):
+        fit(learner(), tmp_path / "c", checkpoint_every=0)
+
+
+def test_history_may_be_missing(tmp_path):
+    fit(learner(), tmp_path / "c", stop=3)
+    (tmp_path / "c.history").unlink()
+    resumed = learner()
+    assert fit(resumed, tmp_path / "c").column("epoch").tolist() == [4, 5, 6, 7]
+
+
+def test_another_model_is_refused_with_what_differs(tmp_path):
+    path = tmp_path / "c"
+    learner().save(path)
+    for change, words in (
+        ({"learning_rate": 0.2}, r"config.learning_rate is 0.2 here, 0.1 in the checkpoint"),
+        ({"method": "em"}, r"config.method is 2 here, 3 in the checkpoint"),
+        ({"seed": 5}, r"config.seed"),
+        ({"samples": 61}, r"config.samples is 61 here, 60"),
+    ):
+        model = learner(**change)
+        before = fingerprint(model)
+        with pytest.raises(mest.MestArgumentError, match=words):
+            model.load(path)
+        assert fingerprint(model) == before
+    layers = [mest.Input(4), mest.Linear(9, density=0.5), mest.ReLU(), mest.Linear(3, density=1.0)]
+    with pytest.raises(mest.MestArgumentError, match=r"layer 1 \(linear1\): channels is 9 here, 8"):
+        mest.Model(layers, learner().config).load(path)
+    with pytest.raises(mest.MestArgumentError, match=r"config.layers is 3 here, 4"):
+        mest.Model([layers[0], mest.Linear(8, density=0.5), mest.Linear(3)], learner().config).load(path)
+
+
+def test_other_settings_may_differ_if_wanted(tmp_path):
+    path = tmp_path / "c"
+    model = learner()
+    fit(model, epochs=2)
+    model.save(path)
+    slower = learner(learning_rate=0.01)
+    slower.load(path, strict=False)
+    assert fingerprint(slower) == fingerprint(model)
+    assert slower.begin_epoch().learning_rate == pytest.approx(0.01)
+    with pytest.raises(mest.MestArgumentError, match="samples"):
+        learner(samples=61).load(path, strict=False)
+
+
+def test_errors_are_those_of_python_too(tmp_path):
+    model = tiny()
+    with pytest.raises(OSError, match="no such file"):
+        model.load(tmp_path / "nothing")
+    with pytest.raises(mest.MestIOError, match="it is a folder"):
+        model.load(tmp_path)
+    with pytest.raises(OSError, match="no such file or folder"):
+        model.save(tmp_path / "no" / "where")
+    (tmp_path / "text").write_text("not a checkpoint at all, but long enough to be one")
+    with pytest.raises(mest.CorruptError, match="is no checkpoint"):
+        model.load(tmp_path / "text")
+    with pytest.raises(ValueError):
+        model.load(tmp_path / "text")
+    model.step(X, Y)
+    model.close()
+    with pytest.raises(mest.StateError):
+        model.save(tmp_path / "c")
