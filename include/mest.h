@@ -347,6 +347,17 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 Scheme UNSTRUCTURED                                              */
 };
 
+enum { /* mest_config.initial: which connections a sparse layer has when the model is created */
+    MEST_INITIAL_RANDOM    = 0, /* any, at random; w ~ N(0, 2 / fan_in) with the connections of the output
+                                   as fan_in, so that it keeps its variance whatever its density */
+    MEST_INITIAL_MAGNITUDE = 1  /* as the MEST authors' published code: the largest |w| of a dense
+                                   layer, at the values drawn, w ~ N(0, 2 / fan_in) with all inputs as
+                                   fan_in, not scaled up.  Drawn one after the other, the largest
+                                   kept: 16 bytes a connection of the largest layer, of workspace
+                                   (mest_plan_report.mutation_bytes), no dense weights.  Outputs may
+                                   start with no connection.  Scheme UNSTRUCTURED                */
+};
+
 enum { /* mest_config.mutation_decay */
     MEST_DECAY_STAIRCASE = 0, /* 1, 1/2, 0 of the rate, changing at mutation_epochs              */
     MEST_DECAY_COSINE    = 1  /* half a cosine from 1 to 0, reached at mutation_epochs[1]        */
@@ -432,7 +443,8 @@ typedef struct mest_config {
     int32_t  distribution;      /* MEST_DISTRIBUTION_*                                           */
     uint32_t allow_empty_rows;  /* 0: every output starts with at least one connection where
                                    there are enough; 1: outputs may start with none.  Nothing to
-                                   PATTERN and FAN_IN: there all outputs have as many            */
+                                   PATTERN and FAN_IN, where all outputs have as many, and to
+                                   MEST_INITIAL_MAGNITUDE                                        */
 
     /* Mutation */
     int32_t  method;            /* MEST_METHOD_*                                                 */
@@ -478,6 +490,9 @@ typedef struct mest_config {
     /* Schemes */
     int32_t  scheme;            /* MEST_SCHEME_* of layers that name none                        */
     uint32_t scheme_flags;      /* MEST_PATTERNS_*                                               */
+
+    /* Initial connections */
+    int32_t  initial;           /* MEST_INITIAL_*                                                */
 } mest_config;
 
 #ifdef __cplusplus
@@ -508,7 +523,7 @@ typedef struct mest_plan_report {
                                    of mutation, sharing one place by life-time                   */
     uint64_t activation_bytes;  /* peak of activations and their gradients inside workspace      */
     uint64_t mutation_bytes;    /* scratch of mutation inside workspace; of FILTER and CHANNEL also
-                                   of mest_model_csr_set                                         */
+                                   of mest_model_csr_set, of MEST_INITIAL_MAGNITUDE of create    */
     uint64_t dense_bytes;       /* weight + gradient + state bytes of the same network, dense    */
     uint64_t parameters;        /* of the dense network                                          */
     uint64_t active;            /* that exist at the target density                              */
@@ -631,7 +646,7 @@ typedef struct mest_env {
 
 /*
  * Creates a model in one block of exactly mest_plan_report.total_bytes, asked from env->allocate
- * (env NULL: posix_memalign).  Connections are drawn at random straight into sparse storage.
+ * (env NULL: posix_memalign).  Connections are drawn (config.initial) straight into sparse storage.
  * Errors: those of mest_plan, MEMORY.  *out_model is NULL on failure.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_create(const mest_config *config,

@@ -137,6 +137,13 @@ static network by_method(const char *name, network n, int32_t method)
     return n;
 }
 
+static network from_largest(const char *name, network n)
+{
+    n.name = name;
+    n.config.initial = MEST_INITIAL_MAGNITUDE;
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
@@ -160,6 +167,7 @@ int main(int argc, char **argv)
         by_method("mlp, SET", mlp(), MEST_METHOD_SET),
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+        from_largest("residual, from the largest values", residual()),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

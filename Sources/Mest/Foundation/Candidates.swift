@@ -10,6 +10,8 @@ struct Candidates {
     private(set) var count = 0
     private var least: UInt64 = 0           // what no longer counts
 
+    static func bytes(_ wanted: Int64) -> Int64 { wanted &* 16 }
+
     init(wanted: Int, keys: UnsafeMutablePointer<UInt64>) {
         self.wanted = wanted
         self.keys = keys

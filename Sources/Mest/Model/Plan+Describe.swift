@@ -45,6 +45,20 @@ extension Plan {
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
     }
 
+    /// Magnitudes are of single weights, and of some that exist.
+    func checkInitial(_ message: Message) throws(Status) {
+        if config.initial == MEST_INITIAL_RANDOM { return }
+        var sparse = false
+        for i in 0..<count where nodes[i].sparse {
+            sparse = true
+            if int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
+            throw layer(i, message).text(": initial MAGNITUDE compares single weights, scheme ")
+                .text(schemeName(nodes[i].scheme)).text(" has none; use UNSTRUCTURED").as(.unsupported)
+        }
+        if sparse { return }
+        throw message.start("initial is MAGNITUDE, but every layer is dense: set density below 1, or initial RANDOM").as(.argument)
+    }
+
     /// A scheme that was chosen must be able to have the density, and must have something to do.
     func checkDensities(_ layers: UnsafePointer<mest_layer>, _ message: Message) throws(Status) {
         var sparse = false

@@ -68,7 +68,7 @@ extension Plan {
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
         bytes.activations = activations
         resolveShared()
-        bytes.mutation = mutationScratch()
+        bytes.mutation = max(mutationScratch(), initialScratch())
         bytes.workspace = all > bytes.mutation ? all : bytes.mutation
     }
 

@@ -101,6 +101,7 @@ extension Plan {
         try plan.thinChannels(message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
+        try plan.checkInitial(message)
         plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)
@@ -212,7 +213,7 @@ extension Plan {
                 nodes[i].bias.momentum = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
                 nodes[i].weight.average = cursor.take(nodes[i].weight.capacity &* 4, if: averages && nodes[i].sparse)
                 let moved = mostMoved(nodes[i])
-                nodes[i].candidates = cursor.take(moved &* 16, if: moved > 0)
+                nodes[i].candidates = cursor.take(Candidates.bytes(moved), if: moved > 0)
             }
         }
         bytes.state = cursor.offset &- start

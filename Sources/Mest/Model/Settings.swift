@@ -35,6 +35,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
     try check.choice(config.activations, MEST_ACTIVATIONS_BF16, "activations", "MEST_ACTIVATIONS_*")
     try check.choice(config.recompute, MEST_RECOMPUTE_ELEMENTWISE, "recompute", "MEST_RECOMPUTE_*")
+    try check.choice(config.initial, MEST_INITIAL_MAGNITUDE, "initial", "MEST_INITIAL_*")
     try check.bits(config.optimizer_flags, 7, "optimizer_flags", "MEST_SGD_* and MEST_NO_DECAY_*")
     try check.bits(config.schedule_flags, 1, "schedule_flags", "MEST_SCHEDULE_BY_UPDATE")
     try check.bits(config.forgetting_flags, 3, "forgetting_flags", "MEST_FORGETTING_MARGIN, _ORDER")

@@ -23,6 +23,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
         "channel",
     ),  # fmt: skip
     "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery"),
+    "initial": ("random", "magnitude"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
@@ -169,8 +170,11 @@ class Config:
                                layers get more, and density holds for all of them (not with "filter"
                                and "channel": see Linear)
       allow_empty_rows = False  True: outputs may start without a connection, not only where there
-                               are too few.  Nothing to "pattern" and "fan_in": there all outputs
-                               have as many
+                               are too few.  Nothing to "pattern" and "fan_in", where all outputs
+                               have as many, and to initial="magnitude"
+      initial = 'random'       "random": any connections, values scaled to their number; "magnitude":
+                               those of the largest values of a dense layer, at these values, as the
+                               authors' published code begins; scheme "unstructured"
 
     Mutation: how connections move
       method = 'static'        "static": they stay; "vanilla": mutation_rate of them are dropped and as
@@ -268,6 +272,7 @@ class Config:
     code8_patterns: bool = False
     distribution: str = "uniform"
     allow_empty_rows: bool = False
+    initial: str = "random"
 
     method: str = "static"
     mutation_decay: str = "staircase"
