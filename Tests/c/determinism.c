@@ -65,7 +65,8 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
     int32_t method = n->config.method;
-    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY;
+    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY
+        && method != MEST_METHOD_SNIP && method != MEST_METHOD_GRASP;
     if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
@@ -167,6 +168,11 @@ int main(int argc, char **argv)
         by_method("mlp, SET", mlp(), MEST_METHOD_SET),
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+        by_method("residual, SNIP", residual(), MEST_METHOD_SNIP),
+        by_method("pools, SNIP", pools(), MEST_METHOD_SNIP),
+        by_method("mlp, one by one, SNIP", in_batches("", mlp(), 1), MEST_METHOD_SNIP),
+        by_method("separable, batches of 3, GraSP", in_batches("", separable(), 3), MEST_METHOD_GRASP),
+        by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
         from_largest("residual, from the largest values", residual()),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {

@@ -29,7 +29,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.method, MEST_METHOD_LOTTERY, "method", "MEST_METHOD_*")
+    try check.choice(config.method, MEST_METHOD_GRASP, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
@@ -81,7 +81,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
         config.mutation_rate = most ? 0.3 : config.method == MEST_METHOD_DSR ? 0.1 : 0.2
     }
     if config.mutation_updates == 0 { config.mutation_updates = 100 }
-    if config.initial_density == 0 { config.initial_density = 1 }
+    if config.initial_density == 0 && config.method != MEST_METHOD_GRASP { config.initial_density = 1 }
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
 

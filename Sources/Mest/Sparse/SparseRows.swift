@@ -255,6 +255,19 @@ struct SparseRows {
         start[rows] = uint32(next)
     }
 
+    /// How many of these ascending linear positions are connected.
+    func common(with positions: UnsafePointer<UInt32>, _ count: Int) -> Int {
+        var next = 0, common = 0
+        for r in 0..<rows {
+            for j in int(start[r])..<int(start[r &+ 1]) {
+                let here = position(r, int(column[j]))
+                while next < count && positions[next] < here { next &+= 1 }
+                if next < count && positions[next] == here { common &+= 1 }
+            }
+        }
+        return common
+    }
+
     /// Values of connections at ascending linear positions, one after the other.
     func fill(_ positions: UnsafePointer<UInt32>, _ count: Int, _ value: () -> Float) {
         var next = 0
