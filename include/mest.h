@@ -340,13 +340,53 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 mutation_rate of all, by a tenth of that, have left.  Before
                                 mutation_epochs[1].  A layer may have twice its target, and memory for
                                 it.  Scheme UNSTRUCTURED                                         */
-    MEST_METHOD_LOTTERY = 8  /* lottery ticket (Frankle, Carbin 2019): begins dense; every
+    MEST_METHOD_LOTTERY = 8, /* lottery ticket (Frankle, Carbin 2019): begins dense; every
                                 mutation_every epochs, a round, mutation_rate of the connections
                                 leave, the least important of all layers, and all parameters go back
                                 to their first values, until the target is reached.  Schedules of
                                 the learning rate see a round as the whole training.  Needs the
                                 memory of the dense network: for comparison, not for devices.
                                 Scheme UNSTRUCTURED                                              */
+    MEST_METHOD_SNIP    = 9, /* SNIP (Lee, Ajanthan, Torr 2019): the first step chooses the connections, as
+                                many as the targets of all layers add up to; see below           */
+    MEST_METHOD_GRASP   = 10 /* GraSP (Wang, Zhang, Grosse 2020), among random candidates; see below     */
+};
+/* SNIP and GRASP choose once and train what they have chosen; scheme UNSTRUCTURED.
+ *
+ * When        The first mest_model_step() scores on its batch, the first micro-batch, before it trains on
+ *             it; it reports MEST_EVENT_MUTATED, and mest_model_mutation() tells what left and came.
+ *             Whoever sets connections or momentum before (mest_model_csr_set, MEST_TENSOR_WEIGHT_MOMENTUM)
+ *             has chosen: nothing is scored.  Biases, statistics, dense layers and counters are as if
+ *             nothing had been scored; momentum is 0.
+ * Which       The largest scores of the whole network, at least one connection of each layer; of equal
+ *             ones those of earlier layers and lower positions.  Outputs may have none.
+ * SNIP        Score |w * gradient| of every weight of the dense network at its random beginning, w ~
+ *             N(0, 2 / fan_in) with all inputs as fan_in.  The chosen have these values.  No dense weights or
+ *             gradient exist: w is drawn again wherever it is needed, outputs are computed some rows at
+ *             a time, gradients some inputs at a time, and every layer keeps its best scores only.
+ *             Memory: there is room for twice the targets of all layers.  A layer has room for its
+ *             target, or for a level that is the same for all, or for all its positions: so small
+ *             layers may become dense, and none more than its room.  Until the first step the
+ *             connections are random ones.  Scratch: part of workspace.
+ *             Time: once, about that of a step of the dense network and three draws of its weights.
+ * GRASP       Begins with random connections at initial_density, in each layer, and room for them; those
+ *             with the largest w * (H g) stay, at their values.  g: gradient, H g: Hessian times g, the difference
+ *             of the gradients at w + e g and w - e g, where |e g| is 1/16 of |w|.  Cross-entropy is that
+ *             of outputs / 200, as the authors have it.  No other memory; time: once, three steps.
+ *             Differs from what was published: candidates are a random part of all weights, not all;
+ *             one batch, not as many samples of each class; biases, scales and dense layers take no part in g;
+ *             the difference sees ReLU's kinks.
+ */
+
+enum { /* mest_config.initial: which connections a sparse layer has when the model is created */
+    MEST_INITIAL_RANDOM    = 0, /* any, at random; w ~ N(0, 2 / fan_in) with the connections of the output
+                                   as fan_in, so that it keeps its variance whatever its density */
+    MEST_INITIAL_MAGNITUDE = 1  /* as the MEST authors' published code: the largest |w| of a dense
+                                   layer, at the values drawn, w ~ N(0, 2 / fan_in) with all inputs as
+                                   fan_in, not scaled up.  Drawn one after the other, the largest
+                                   kept: 16 bytes a connection of the largest layer, of workspace
+                                   (mest_plan_report.mutation_bytes), no dense weights.  Outputs may
+                                   start with no connection.  Scheme UNSTRUCTURED                */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -434,7 +474,8 @@ typedef struct mest_config {
     int32_t  distribution;      /* MEST_DISTRIBUTION_*                                           */
     uint32_t allow_empty_rows;  /* 0: every output starts with at least one connection where
                                    there are enough; 1: outputs may start with none.  Nothing to
-                                   PATTERN and FAN_IN: there all outputs have as many            */
+                                   PATTERN and FAN_IN, where all outputs have as many, and to
+                                   MEST_INITIAL_MAGNITUDE                                        */
 
     /* Mutation */
     int32_t  method;            /* MEST_METHOD_*                                                 */
@@ -453,7 +494,8 @@ typedef struct mest_config {
                                    perhaps none), and keeps one                                  */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
                                    half the target; the same minimum of one                      */
-    float    initial_density;   /* GMP: density at the start, not below the target; 0: 1         */
+    float    initial_density;   /* GMP, GRASP: density at the start, not below the target; 0: 1, of
+                                   GRASP 4 times the target, at most 1                           */
     uint32_t mutation_flags;    /* MEST_MUTATION_*                                               */
     int32_t  importance_gradient; /* MEST_GRADIENT_*                                             */
     float    importance_lambda; /* 0: magnitude only; the paper: 0.01                            */
@@ -480,6 +522,9 @@ typedef struct mest_config {
     /* Schemes */
     int32_t  scheme;            /* MEST_SCHEME_* of layers that name none                        */
     uint32_t scheme_flags;      /* MEST_PATTERNS_*                                               */
+
+    /* Initial connections */
+    int32_t  initial;           /* MEST_INITIAL_*                                                */
 } mest_config;
 
 #ifdef __cplusplus
@@ -510,12 +555,12 @@ typedef struct mest_plan_report {
                                    of mutation, sharing one place by life-time                   */
     uint64_t activation_bytes;  /* peak of activations and their gradients inside workspace      */
     uint64_t mutation_bytes;    /* scratch of mutation inside workspace; of FILTER and CHANNEL also
-                                   of mest_model_csr_set                                         */
+                                   of mest_model_csr_set, of MEST_INITIAL_MAGNITUDE of create    */
     uint64_t dense_bytes;       /* weight + gradient + state bytes of the same network, dense    */
     uint64_t parameters;        /* of the dense network                                          */
     uint64_t active;            /* that exist at the target density                              */
-    uint64_t active_peak;       /* there is room for (EMS grows above its target; a last block of
-                                   rows is stored whole)                                        */
+    uint64_t active_peak;       /* there is room for (EMS grows above its target; SNIP may give a
+                                   layer more than its own; a last block of rows is stored whole) */
     uint64_t macs;              /* multiply-adds of one sample forward at the target density     */
     uint64_t dense_macs;        /* ... of the dense network                                      */
     uint32_t layers;
@@ -601,7 +646,7 @@ enum { /* mest_env.log level */
 
 enum { /* mest_progress.stage */
     MEST_STAGE_STEP     = 1, /* done, total: updates of this epoch (total 0: unknown)            */
-    MEST_STAGE_MUTATE   = 2, /* once, before anything moves; total: sparse layers                */
+    MEST_STAGE_MUTATE   = 2, /* once, before anything moves or is scored; total: sparse layers   */
     MEST_STAGE_PREDICT  = 3, /* done, total: samples                                             */
     MEST_STAGE_EVALUATE = 4  /* done, total: samples                                             */
 };
@@ -638,7 +683,7 @@ typedef struct mest_env {
 
 /*
  * Creates a model in one block of exactly mest_plan_report.total_bytes, asked from env->allocate
- * (env NULL: posix_memalign).  Connections are drawn at random straight into sparse storage.
+ * (env NULL: posix_memalign).  Connections are drawn (config.initial) straight into sparse storage.
  * Errors: those of mest_plan, MEMORY.  *out_model is NULL on failure.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_create(const mest_config *config,
@@ -703,7 +748,8 @@ typedef struct mest_step_report {
  * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
  * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before.  After
  * DIVERGED, and CANCELLED in the middle, gradients are zero: an unfinished update is dropped and
- * MEST_GRADIENT_LAST sees none.  An epoch that this call began (not after ARGUMENT and STATE) has
+ * MEST_GRADIENT_LAST sees none.  Connections that SNIP or GRASP have chosen before the error stay, those that
+ * they have not are as before.  An epoch that this call began (not after ARGUMENT and STATE) has
  * begun; its events are in the report of the next step.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
@@ -766,8 +812,8 @@ typedef struct mest_mutation_layer {
  * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
  * time proportional to the connections.  Grown weights and their momentum start at 0 (SET, FILTER, CHANNEL:
  * as said there).
- * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL or LOTTERY), STATE (micro-batches unfinished),
- * CANCELLED and CALLBACK (before the first layer is touched).
+ * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL, LOTTERY, SNIP or GRASP), STATE
+ * (micro-batches unfinished), CANCELLED and CALLBACK (before the first layer is touched).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_mutate(mest_model *model,
                                                       mest_mutation_report *out_report);

@@ -87,6 +87,48 @@ void mestk_scatter(const mestk_context *k, mestk_shape s, const void *in, int32_
     mestk_run_light(k, (uint32_t)mestk_strips(s), mestk_values(s), scatter_strip, &m);
 }
 
+/* ---- some channels of a tensor: they are contiguous in every tile ---- */
+
+typedef struct part {
+    mestk_shape s;
+    int32_t first, channels;
+    const void *from;
+    void *to;
+    int32_t puts; /* back into the whole */
+} part;
+
+static void part_strip(void *argument, uint32_t strip, uint32_t worker)
+{
+    const part *p = argument;
+    int64_t channel = (int64_t)mestk_tile_h(p->s) * mestk_tile_w(p->s) * p->s.lanes * (p->s.format == MESTK_BF16 ? 2 : 4);
+    int32_t tx = mestk_tiles_x(p->s);
+    (void)worker;
+    for (int64_t t = (int64_t)strip * tx; t < ((int64_t)strip + 1) * tx; t++) {
+        int64_t whole = (t * p->s.channels + p->first) * channel, some = t * p->channels * channel;
+        memcpy((char *)p->to + (p->puts ? whole : some), (const char *)p->from + (p->puts ? some : whole),
+               (size_t)(p->channels * channel));
+    }
+}
+
+static void run_part(const mestk_context *k, part p)
+{
+    mestk_shape s = p.s;
+    s.channels = p.channels;
+    mestk_run_light(k, (uint32_t)mestk_strips(s), mestk_values(s), part_strip, &p);
+}
+
+void mestk_take_channels(const mestk_context *k, mestk_shape s, const void *from, int32_t first, int32_t channels,
+                         void *to)
+{
+    run_part(k, (part){s, first, channels, from, to, 0});
+}
+
+void mestk_put_channels(const mestk_context *k, mestk_shape s, void *to, int32_t first, int32_t channels,
+                        const void *from)
+{
+    run_part(k, (part){s, first, channels, from, to, 1});
+}
+
 static int not_finite(const float *x)
 {
     uint32_t bits;

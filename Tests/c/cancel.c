@@ -154,6 +154,57 @@ static void from_a_thread(const network *n, const dataset *d)
     mest_model_destroy(alone);
 }
 
+/* ------------------------------------------------------ while connections are being chosen --- */
+
+typedef struct loops {
+    mest_model *model;
+    int left; /* parallel loops until the request */
+} loops;
+
+static void cancel_in_a_loop(uint32_t count, void (*body)(void *, uint32_t, uint32_t), void *argument, void *user)
+{
+    loops *l = user;
+    if (l->left-- == 0) mest_model_cancel(l->model);
+    for (uint32_t i = 0; i < count; i++) body(argument, i, 0);
+}
+
+/* In any of the loops of the first step: all is as before, or the connections are chosen and the rest is as
+ * before; and they are the same ones. */
+static void while_choosing(network n, int32_t method, const dataset *d)
+{
+    n.config.method = method;
+    mest_batch batch = batch_at(d, &n.config, 0, n.config.batch);
+    mest_model *alone = NULL;
+    check(mest_model_create(&n.config, n.layers, n.count, NULL, &alone) == MEST_OK, "create: %s", mest_last_error(NULL));
+    uint64_t untouched = hash_model(alone);
+    check(mest_model_step(alone, &batch, NULL) == MEST_OK, "step: %s", mest_last_error(alone));
+    int undone = 0, chosen = 0;
+    for (int at = 0;; at++) {
+        loops l = { .left = at };
+        mest_env env = { .struct_size = sizeof env, .parallel_for = cancel_in_a_loop, .user = &l };
+        if (mest_model_create(&n.config, n.layers, n.count, &env, &l.model) != MEST_OK) break;
+        mest_status status = mest_model_step(l.model, &batch, NULL);
+        mest_mutation_report report = { .struct_size = sizeof report };
+        check(mest_model_mutation(l.model, &report, NULL, 0) == MEST_OK, "mutation: %s", mest_last_error(l.model));
+        if (status == MEST_OK) { /* the request came too late, or not at all */
+            check(hash_model(l.model) == hash_model(alone), "method %d: not as without cancelling", method);
+            mest_model_destroy(l.model);
+            break;
+        }
+        check(status == MEST_ERR_CANCELLED, "method %d, loop %d: %s", method, at, mest_status_string(status));
+        if (report.mutations == 0) undone++;
+        else chosen++;
+        check(report.mutations > 0 || hash_model(l.model) == untouched, "method %d, loop %d left something", method, at);
+        mest_step_report step = { .struct_size = sizeof step };
+        check(mest_model_step(l.model, &batch, &step) == MEST_OK, "step: %s", mest_last_error(l.model));
+        check((step.events & MEST_EVENT_MUTATED) && hash_model(l.model) == hash_model(alone),
+              "method %d, cancelled in loop %d: another step", method, at);
+        mest_model_destroy(l.model);
+    }
+    check(undone > 2 && chosen > 2, "method %d: cancelled %d times before and %d after the choice", method, undone, chosen);
+    mest_model_destroy(alone);
+}
+
 /* ---------------------------------------------------------------- two calls from two threads --- */
 
 enum { OTHER_STEP, OTHER_SELECT, OTHER_CSR_GET, OTHER_FORGETTING, OTHER_MUTATION, OTHER_CALLS };
@@ -299,6 +350,8 @@ int main(void)
     }
     mest_model_destroy(s.model);
     from_a_thread(&n, &d);
+    while_choosing(n, MEST_METHOD_SNIP, &d);
+    while_choosing(n, MEST_METHOD_GRASP, &d);
     overlapping(&n, &d, out);
     racing(n, &d);
     free(out);

@@ -88,6 +88,8 @@ static void resume(void)
         by_method("residual, RigL", residual(), MEST_METHOD_RIGL),
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+        by_method("residual, SNIP", residual(), MEST_METHOD_SNIP),
+        by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         const network *n = &networks[i];

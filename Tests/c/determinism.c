@@ -65,7 +65,8 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
     int32_t method = n->config.method;
-    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY;
+    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY
+        && method != MEST_METHOD_SNIP && method != MEST_METHOD_GRASP;
     if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
@@ -121,6 +122,13 @@ static void compare(network n, const dataset *d, uint32_t epochs)
     check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);
 }
 
+static network from_largest(const char *name, network n)
+{
+    n.name = name;
+    n.config.initial = MEST_INITIAL_MAGNITUDE;
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
@@ -144,6 +152,12 @@ int main(int argc, char **argv)
         by_method("mlp, SET", mlp(), MEST_METHOD_SET),
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+        by_method("residual, SNIP", residual(), MEST_METHOD_SNIP),
+        by_method("pools, SNIP", pools(), MEST_METHOD_SNIP),
+        by_method("mlp, one by one, SNIP", in_batches("", mlp(), 1), MEST_METHOD_SNIP),
+        by_method("separable, batches of 3, GraSP", in_batches("", separable(), 3), MEST_METHOD_GRASP),
+        by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
+        from_largest("residual, from the largest values", residual()),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

@@ -238,6 +238,7 @@ def test_every_config_field_arrives():
         code8_patterns=True,
         distribution="erk",
         allow_empty_rows=True,
+        initial="magnitude",
         method="EM&S",
         mutation_decay="cosine",
         mutation_every=12,

@@ -25,10 +25,14 @@ EXAMPLES = {
 TRAINING = dict(method="em&s", mutation_every=1, epochs=4, samples=100)
 
 
+MUTATING = ("em&s", "snip", "grasp")
+
+
+@pytest.mark.parametrize("method", MUTATING)
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_one_request_and_nothing_after(name):
+def test_one_request_and_nothing_after(name, method):
     network, config = EXAMPLES[name]
-    config = {**config, **(TRAINING if "density" in config else {"samples": 100})}
+    config = {**config, **({**TRAINING, "method": method} if "density" in config else {"samples": 100})}
     plan = mest.plan(network(), **config)
     model = mest.Model(network(), **config)
     assert model.plan() == plan
@@ -39,7 +43,7 @@ def test_one_request_and_nothing_after(name):
     for _ in range(3):
         model.begin_epoch()
         model.step(x, y, np.arange(len(x)))
-    if "density" in config:
+    if config.get("method") == "em&s":
         model.mutate()
     (
         model.predict(x),
@@ -174,18 +178,25 @@ def work(handle, plan, config):
     for _ in range(2):
         assert lib.mest_model_begin_epoch(handle, None) == 0
         assert lib.mest_model_step(handle, ctypes.byref(batch), None) == 0
-    if any(layer.sparse for layer in plan.layers):
+    if config.get("method") == "em&s":
         assert lib.mest_model_mutate(handle, None) == 0
     assert lib.mest_model_predict(handle, x.ctypes.data, count, 0, out.ctypes.data, out.size) == 0
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_nothing_outside_the_block(name):
+def single_weights(layers):
+    return all(getattr(layer, "scheme", None) in (None, "unstructured") for layer in layers)
+
+
+@pytest.mark.parametrize(
+    "name, method",
+    [(n, m) for n in NETWORKS for m in MUTATING if m == "em&s" or single_weights(NETWORKS[n]())],
+)
+def test_nothing_outside_the_block(name, method):
     """Guard zones around the block stay as painted, and the block is used to its end."""
     layers = NETWORKS[name]()
     config = dict(batch=5, density=0.4, epochs=4, samples=10, threads=2)
     if any(layer.sparse for layer in mest.plan(layers, **config).layers):
-        config["method"] = "em&s"  # refused where every layer is dense
+        config["method"] = method  # refused where every layer is dense
     plan = mest.plan(layers, **config)
     guard, total = 4096, plan.total_bytes
     touched = np.zeros(total, bool)

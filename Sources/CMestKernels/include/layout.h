@@ -69,6 +69,12 @@ void mestk_gather(const mestk_context *k, mestk_shape s, const float *x, int32_t
 /* The way back: in -> out [count][channels][height][width]. */
 void mestk_scatter(const mestk_context *k, mestk_shape s, const void *in, int32_t count, float *out);
 
+/* The channels first ..< first + channels of a tensor of shape s into a tensor that has these alone, and back. */
+void mestk_take_channels(const mestk_context *k, mestk_shape s, const void *from, int32_t first, int32_t channels,
+                         void *to);
+void mestk_put_channels(const mestk_context *k, mestk_shape s, void *to, int32_t first, int32_t channels,
+                        const void *from);
+
 /* Index of the first value that is NaN or infinite, or -1. */
 int64_t mestk_first_not_finite(const float *x, int64_t count);
 #endif

@@ -121,6 +121,7 @@ extension Archive {
         try setting("activations", c.activations)
         try setting("scheme", c.scheme)
         try setting("scheme_flags", c.scheme_flags)
+        try setting("initial", c.initial)
     }
 
     private mutating func describe(_ plan: Plan, _ n: Node) throws(Status) {
@@ -172,6 +173,7 @@ extension Archive {
         try number(&s.presentationsSaved)
         try flag(&s.orderGiven)
         try number(&s.bytesWritten)
+        try flag(&s.chosen)
     }
 
     /// How much of a layer there is, and what the last mutation did.

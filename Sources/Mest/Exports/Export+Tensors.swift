@@ -128,6 +128,8 @@ public func mest_model_tensor_set(
             }
         }
         found.copy(from: values)
+        // Momentum is that of connections that train already: nobody chooses others.
+        if found.sparse && int(tensor) == MEST_TENSOR_WEIGHT_MOMENTUM { model.state.pointee.chosen = true }
     }
 }
 
@@ -215,6 +217,7 @@ public func mest_model_csr_set(_ model: OpaquePointer?, _ layer: UInt32, _ csr: 
         try model.requireNoGathering()
         try check(csr.pointee, model, node)
         try withScheme(node.pointee, Replace(model: model, node: node, csr: csr.pointee))
+        model.state.pointee.chosen = true
     }
 }
 

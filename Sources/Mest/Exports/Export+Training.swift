@@ -42,6 +42,10 @@ public func mest_model_mutate(
         if model.config.method == MEST_METHOD_STATIC {
             throw model.message.start("config.method is STATIC: the connections are fixed").as(.argument)
         }
+        if model.state.pointee.plan.choosesOnce {
+            throw model.message.start("config.method chooses the connections by a batch, in the first mest_model_step()")
+                .as(.argument)
+        }
         if model.config.method == MEST_METHOD_LOTTERY {
             throw model.message.start("config.method is LOTTERY: connections leave between rounds, when all parameters go back")
                 .as(.argument)

@@ -6,6 +6,7 @@
 import CMestKernels
 
 struct SplitMix64 {
+    private static let step: UInt64 = 0x9e37_79b9_7f4a_7c15
     private var state: UInt64
 
     init(_ seed: UInt64) { state = seed }
@@ -18,9 +19,12 @@ struct SplitMix64 {
     }
 
     mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
+        state &+= SplitMix64.step
         return SplitMix64.mix(state)
     }
+
+    /// As if so many had been drawn.
+    mutating func skip(_ numbers: UInt64) { state &+= numbers &* SplitMix64.step }
 
     /// Uniform in 0 ..< n, n > 0.
     mutating func below(_ n: UInt64) -> UInt64 { next().multipliedFullWidth(by: n).high }

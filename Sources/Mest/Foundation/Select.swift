@@ -35,8 +35,16 @@ func select(rank: Int, bits: Int, each: ((UInt64) -> Void) -> Void) -> (key: UIn
     return (prefix, rank &- wanted)
 }
 
+/// Bits that order as the numbers do, -0 and 0 as one.
+func ordered(_ x: Float) -> UInt64 {
+    let bits = (x == 0 ? 0 : x).bitPattern
+    return uint64(bits & 0x8000_0000 != 0 ? ~bits : bits | 0x8000_0000)
+}
+
+func sort(_ a: UnsafeMutablePointer<UInt32>, _ n: Int) { sort(a, n) { uint64($0) } }
+
 /// Sorts in place by key, ascending; keys differ: heapsort, no recursion, no storage.
-func sort(_ a: UnsafeMutablePointer<UInt32>, _ n: Int, by key: (UInt32) -> UInt64 = { uint64($0) }) {
+func sort<T>(_ a: UnsafeMutablePointer<T>, _ n: Int, by key: (T) -> UInt64) {
     func sift(_ start: Int, _ end: Int) {
         var root = start
         while 2 &* root &+ 1 < end {

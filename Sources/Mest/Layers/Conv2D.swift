@@ -41,18 +41,22 @@ enum Conv2D: Layer {
         return mestk_conv_backward_scratch(&geometry, plan.threads, chunks, node.weight.capacity) &* 4
     }
 
+    /// What the outputs begin with, and where the sums go that a batch norm behind needs.
+    static func surroundings(
+        _ model: Model, _ n: Node, _ pass: Pass
+    ) -> (start: UnsafeMutablePointer<Float>?, sums: UnsafeMutablePointer<Double>?) {
+        let bias = model.optional(n.bias.value)
+        if n.normedBy < 0 { return (bias, nil) }
+        // Stored relative to the running mean: CMestKernels/include/norm.h.
+        let i = int(n.normedBy)
+        let norm = model.nodes[i]
+        let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
+        for c in 0..<int(norm.channels) { centred[c] = (bias.map { $0[c] } ?? 0) - centre[c] }
+        return (centred, pass.training && !pass.recomputing ? model.at(norm.sums, Double.self) : nil)
+    }
+
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        var start = model.optional(node.pointee.bias.value)
-        var sums: UnsafeMutablePointer<Double>?
-        if node.pointee.normedBy >= 0 {
-            // Stored relative to the running mean: CMestKernels/include/norm.h.
-            let i = int(node.pointee.normedBy)
-            let norm = model.nodes[i]
-            let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
-            for c in 0..<int(norm.channels) { centred[c] = (start.map { $0[c] } ?? 0) - centre[c] }
-            start = centred
-            if pass.training && !pass.recomputing { sums = model.at(norm.sums, Double.self) }
-        }
+        let (start, sums) = surroundings(model, node.pointee, pass)
         if node.pointee.isDepthwise { return DepthwiseConv2D.forward(model, node, pass, start, sums) }
         withScheme(node.pointee, ConvForward(model: model, node: node, pass: pass, start: start, sums: sums))
     }

@@ -25,6 +25,6 @@ enum Linear: Layer {
     }
 
     static func backward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
-        withScheme(node.pointee, LinearBackward(model: model, node: node))
+        withScheme(node.pointee, LinearBackward(model: model, node: node, pass: pass))
     }
 }

@@ -27,6 +27,7 @@ struct ModelState {
     var mutations: UInt32 = 0
     var mutationEpoch: UInt32 = 0
     var threshold: Float = 1e-3  // DSR: the next mutation's
+    var chosen: Bool             // SNIP, GRASP: the connections; else always
 
     var phase: UInt32 = 1
     var trainingSamples: UInt32 = 0  // in the training set
@@ -51,6 +52,7 @@ struct ModelState {
         self.kernels = kernels
         self.ownsBlock = ownsBlock
         stepsPerEpoch = plan.config.steps_per_epoch
+        chosen = !plan.choosesOnce
         blocks = plan.blocks
     }
 }

@@ -100,6 +100,7 @@ struct Node {
     var mostGrown: Int64 = 0      // units of a pool, by one mutation
     var candidates = Place.none   // RIGL: the largest gradients of what is not connected
     var found: Int32 = 0          // of them, in this backward pass
+    var scored: Int32 = 0         // SNIP, GRASP: scores that lie where the gradient does
     var weight = Parameter()      // BATCH_NORM: scale
     var bias = Parameter()        // BATCH_NORM: shift
     var connections = IndexPlaces()

@@ -34,15 +34,38 @@ extension Plan {
         var sparse = false
         for i in 0..<count where nodes[i].sparse {
             sparse = true
-            let single = growsByGradient || sharesOut || thresholdIsGlobal
+            let single = growsByGradient || sharesOut || choosesOnce || thresholdIsGlobal
             if !single || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
-            let what: StaticString = growsByGradient ? ": method RIGL grows" : sharesOut ? ": method DSR moves between layers"
-                : config.method == MEST_METHOD_LOTTERY ? ": method LOTTERY rewinds" : ": MEST_MUTATION_GLOBAL compares"
-            throw layer(i, message).text(what).text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
+            throw layer(i, message).text(whatSingleWeightsAreFor).text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
                 .text(" has none; use UNSTRUCTURED").as(.unsupported)
         }
         if sparse { return }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
+    }
+
+    private var whatSingleWeightsAreFor: StaticString {
+        switch int(config.method) {
+        case MEST_METHOD_RIGL: return ": method RIGL grows"
+        case MEST_METHOD_DSR: return ": method DSR moves between layers"
+        case MEST_METHOD_LOTTERY: return ": method LOTTERY rewinds"
+        case MEST_METHOD_SNIP: return ": method SNIP chooses"
+        case MEST_METHOD_GRASP: return ": method GRASP chooses"
+        default: return ": MEST_MUTATION_GLOBAL compares"
+        }
+    }
+
+    /// Magnitudes are of single weights, and of some that exist.
+    func checkInitial(_ message: Message) throws(Status) {
+        if config.initial == MEST_INITIAL_RANDOM { return }
+        var sparse = false
+        for i in 0..<count where nodes[i].sparse {
+            sparse = true
+            if int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
+            throw layer(i, message).text(": initial MAGNITUDE compares single weights, scheme ")
+                .text(schemeName(nodes[i].scheme)).text(" has none; use UNSTRUCTURED").as(.unsupported)
+        }
+        if sparse { return }
+        throw message.start("initial is MAGNITUDE, but every layer is dense: set density below 1, or initial RANDOM").as(.argument)
     }
 
     /// A scheme that was chosen must be able to have the density, and must have something to do.
@@ -60,9 +83,11 @@ extension Plan {
                 throw layer(i, message).text(": density is ").real(n.density.float).text(", scheme ").text(schemeName(n.scheme))
                     .text(" has at most ").real(densest.float).as(.argument)
             }
-            if n.sparse && config.method == MEST_METHOD_GMP && n.density.billionths > Ratio(config.initial_density).billionths {
+            let thins = config.method == MEST_METHOD_GMP || config.method == MEST_METHOD_GRASP
+            let given = config.initial_density
+            if n.sparse && thins && given > 0 && n.density.billionths > Ratio(given).billionths {
                 throw layer(i, message).text(": density is ").real(n.density.float).text(", above initial_density, ")
-                    .real(config.initial_density).text("; GMP grows nothing").as(.argument)
+                    .real(given).text("; the method grows nothing").as(.argument)
             }
         }
         if int(config.scheme) > MEST_SCHEME_UNSTRUCTURED && !sparse {

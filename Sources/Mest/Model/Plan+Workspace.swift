@@ -68,7 +68,7 @@ extension Plan {
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
         bytes.activations = activations
         resolveShared()
-        bytes.mutation = mutationScratch()
+        bytes.mutation = max(mutationScratch(), initialScratch())
         bytes.workspace = all > bytes.mutation ? all : bytes.mutation
     }
 
@@ -143,10 +143,11 @@ extension Plan {
                 }
             }
             let again = int32(2 &* loss) &- nodes[i].recomputedAt
-            add(layerScratch(nodes[i], self), i, i, i, .scratch,
+            add(max(layerScratch(nodes[i], self), forwardPartScratch(nodes[i])), i, i, i, .scratch,
                 again: nodes[i].recomputedAt >= 0 ? Life(again, again) : nil)
             if !training || !nodes[i].trains { continue }
-            add(max(layerBackwardScratch(nodes[i], self), gradientScratch(nodes[i])), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
+            let alternatives = max(gradientScratch(nodes[i]), backwardPartScratch(nodes[i]))
+            add(max(layerBackwardScratch(nodes[i], self), alternatives), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
             if int(nodes[i].gradientOwner) == i {
                 var first = firstGradient(i)
                 var end = 2 &* loss &- i

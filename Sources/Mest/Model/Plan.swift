@@ -46,6 +46,7 @@ struct Plan {
     var blocks: Int32 = 1       // lane blocks of a full batch
     var threads: Int32 = 1
     var level: Int32 = 1        // MESTK_REFERENCE ...: what the kernels run on
+    var roomLevel: Int64 = 0    // SNIP: room for connections that a layer has even if its target is lower
     var bytes = PartBytes()
     var gradients = Place.none  // start of the part, to zero it at once
     var sampleLoss = Place.none
@@ -102,6 +103,7 @@ extension Plan {
         try plan.thinChannels(message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
+        try plan.checkInitial(message)
         plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)
@@ -151,6 +153,7 @@ extension Plan {
 
     /// Connections at the start, and room for the most there will be.
     private mutating func countConnections(_ message: Message) throws(Status) {
+        if scoresAll { roomLevel = findRoomLevel() }
         for i in 0..<count where nodes[i].hasMatrix {
             if nodes[i].positions > int64(Int32.max) {
                 throw layer(i, message).text(": a weight matrix of ").integer(nodes[i].positions)
@@ -215,13 +218,13 @@ extension Plan {
 
         start = cursor.offset
         if training {
-            let averages = config.importance_gradient == MEST_GRADIENT_EMA && config.method != MEST_METHOD_STATIC
+            let averages = config.importance_gradient == MEST_GRADIENT_EMA && !config.rests
             for i in 0..<count {
                 nodes[i].weight.momentum = cursor.take(nodes[i].weight.capacity &* 4, if: nodes[i].weight.exists)
                 nodes[i].bias.momentum = cursor.take(nodes[i].bias.capacity &* 4, if: nodes[i].bias.exists)
                 nodes[i].weight.average = cursor.take(nodes[i].weight.capacity &* 4, if: averages && nodes[i].sparse)
                 let moved = mostMoved(nodes[i])
-                nodes[i].candidates = cursor.take(moved &* 16, if: moved > 0)
+                nodes[i].candidates = cursor.take(Candidates.bytes(moved), if: moved > 0)
             }
         }
         bytes.state = cursor.offset &- start

@@ -29,12 +29,13 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.method, MEST_METHOD_LOTTERY, "method", "MEST_METHOD_*")
+    try check.choice(config.method, MEST_METHOD_GRASP, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
     try check.choice(config.activations, MEST_ACTIVATIONS_BF16, "activations", "MEST_ACTIVATIONS_*")
     try check.choice(config.recompute, MEST_RECOMPUTE_ELEMENTWISE, "recompute", "MEST_RECOMPUTE_*")
+    try check.choice(config.initial, MEST_INITIAL_MAGNITUDE, "initial", "MEST_INITIAL_*")
     try check.bits(config.optimizer_flags, 7, "optimizer_flags", "MEST_SGD_* and MEST_NO_DECAY_*")
     try check.bits(config.schedule_flags, 1, "schedule_flags", "MEST_SCHEDULE_BY_UPDATE")
     try check.bits(config.forgetting_flags, 3, "forgetting_flags", "MEST_FORGETTING_MARGIN, _ORDER")
@@ -80,7 +81,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
         config.mutation_rate = most ? 0.3 : config.method == MEST_METHOD_DSR ? 0.1 : 0.2
     }
     if config.mutation_updates == 0 { config.mutation_updates = 100 }
-    if config.initial_density == 0 { config.initial_density = 1 }
+    if config.initial_density == 0 && config.method != MEST_METHOD_GRASP { config.initial_density = 1 }
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
 

@@ -8,50 +8,6 @@
 import CMest
 import CMestKernels
 
-/// The largest candidates so far: |gradient| in the upper half, the position complemented in the lower, so that
-/// of equal gradients the lower position is larger. All differ.
-struct Candidates {
-    let wanted: Int
-    let keys: UnsafeMutablePointer<UInt64>  // 2 * wanted
-    private(set) var count = 0
-    private var least: UInt64 = 0           // what no longer counts
-
-    init(wanted: Int, keys: UnsafeMutablePointer<UInt64>) {
-        self.wanted = wanted
-        self.keys = keys
-    }
-
-    /// Keys that an earlier one has left.
-    mutating func adopt(_ count: Int) { self.count = count }
-
-    mutating func offer(_ gradient: Float, _ position: Int64) {
-        let key = uint64(gradient.magnitude.bitPattern) &<< 32 | uint64(UInt32.max &- UInt32(truncatingIfNeeded: position))
-        if key < least { return }
-        if count == 2 &* wanted { keepLargest() }
-        keys[count] = key
-        count &+= 1
-    }
-
-    mutating func keepLargest() {
-        if count <= wanted { return }
-        least = select(rank: count &- wanted, of: count, bits: 64) { keys[$0] }.key
-        var kept = 0
-        for i in 0..<count where keys[i] >= least {
-            keys[kept] = keys[i]
-            kept &+= 1
-        }
-        count = kept
-    }
-
-    /// Ascending positions of those that are left, in the room of the keys.
-    func positions() -> UnsafeMutablePointer<UInt32> {
-        let positions = UnsafeMutableRawPointer(keys).assumingMemoryBound(to: UInt32.self)
-        for i in 0..<count { positions[i] = UInt32.max &- UInt32(truncatingIfNeeded: keys[i]) }
-        sort(positions, count)
-        return positions
-    }
-}
-
 // MARK: - Plan
 
 extension Plan {

@@ -63,18 +63,7 @@ extension Model {
 
     /// As Store.initialise() drew them when all positions were connected.
     private func rewindConnections(_ node: UnsafeMutablePointer<Node>) {
-        let rows = Unstructured.store(self, node).rows
-        var random = SplitMix64(streamKey(config.seed, .value, layer: int(node.pointee.index), number: 0))
-        let deviation = mestk_sqrt(2 / Float(rows.columns))
-        for r in 0..<rows.rows {
-            var j = int(rows.start[r])
-            for c in 0..<rows.columns {
-                let value = deviation * random.normal()
-                if j < int(rows.start[r &+ 1]) && int(rows.column[j]) == c {
-                    rows.value[j] = value
-                    j &+= 1
-                }
-            }
-        }
+        var values = FirstValues(self, node.pointee)
+        values.fill(Unstructured.store(self, node).rows)
     }
 }

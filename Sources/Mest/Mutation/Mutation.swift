@@ -31,7 +31,12 @@ extension Model {
             nodes[i].grown = nodes[i].active &- survivors
         }
         if config.method == MEST_METHOD_LOTTERY { rewind() }
-        state.pointee.mutations = number
+        finishMutation(epoch: epoch)
+    }
+
+    /// Counts it and tells the log.
+    func finishMutation(epoch: UInt32) {
+        state.pointee.mutations &+= 1
         state.pointee.mutationEpoch = epoch
         let report = mutationReport()
         log(MEST_LOG_INFO) {

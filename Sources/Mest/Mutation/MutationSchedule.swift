@@ -17,6 +17,9 @@ extension mest_config {
         method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_RIGL
             || method == MEST_METHOD_DSR
     }
+
+    /// Methods after whose first step connections stay.
+    var rests: Bool { method == MEST_METHOD_STATIC || method == MEST_METHOD_SNIP || method == MEST_METHOD_GRASP }
 }
 
 extension Plan {
@@ -24,7 +27,7 @@ extension Plan {
     /// included; and when the decay has ended, whatever mutation_every says, so that EM&S and GMP come down
     /// to their target. SET: between epochs.
     func mutates(at epoch: UInt32) -> Bool {
-        if config.method == MEST_METHOD_STATIC || growsByGradient { return false }
+        if config.rests || growsByGradient { return false }
         if config.method == MEST_METHOD_SET && epoch == 0 { return false }
         if sharesOut { return epoch > 0 && epoch < config.mutation_epochs.1 && epoch % config.mutation_every == 0 }
         if config.method == MEST_METHOD_LOTTERY {
@@ -75,6 +78,7 @@ extension Plan {
 
     /// Density of a sparse layer when training begins.
     func initialDensity(_ node: Node) -> Ratio {
+        if config.method == MEST_METHOD_GRASP { return candidateDensity(node.density) }
         if config.method != MEST_METHOD_GMP && config.method != MEST_METHOD_LOTTERY { return node.density }
         let densest = withScheme(node, Densest())
         return Ratio(billionths: max(node.density.billionths, min(Ratio(config.initial_density).billionths, densest.billionths)))
@@ -153,6 +157,9 @@ extension Plan {
         return node.sparse ? max(1, kept(units, units.density(initialDensity(node)))) : units.positions
     }
 
+    /// Units at the target, of a layer that is one pool.
+    func targetUnits(_ node: Node) -> Int64 { max(1, kept(units(of: node), node.density)) }
+
     /// Weights at the target, rounded exactly.
     func targetWeights(_ node: Node) -> Int64 {
         if node.isThin { return weights(node) { $0.target } }
@@ -164,7 +171,8 @@ extension Plan {
     /// Most units a pool will ever have: growth is largest at epoch 0.
     func mostUnits(_ node: Node) -> Int64 {
         let start = initialUnits(node)
-        if !node.sparse || config.method == MEST_METHOD_STATIC { return start }
+        if scoresAll && node.sparse { return room(node, level: roomLevel) }
+        if !node.sparse || config.rests { return start }
         let units = units(of: node)
         if sharesOut { return min(units.most, 2 &* start) }
         let high = min(units.most, Plan.rounded(units.positions, units.density(levels(node, epoch: 0).high)))
@@ -174,7 +182,7 @@ extension Plan {
     /// Most units grown at once in a pool of at most `most`; what a mutation within the schedule grows. A
     /// layer that was set to fewer connections grows in several rounds of this size.
     func mostGrown(_ node: Node, _ most: Int64) -> Int64 {
-        if !node.sparse || config.method == MEST_METHOD_STATIC { return 0 }
+        if !node.sparse || config.rests { return 0 }
         let start = initialUnits(node)
         let first = amount(node, epoch: 0, active: start)
         let full = amount(node, epoch: 0, active: most)
@@ -187,7 +195,7 @@ extension Plan {
     func mutationScratch() -> Int64 {
         var channels: Int64 = 0
         for i in 0..<count { channels = max(channels, Channels.scratchBytes(nodes[i].thin)) }
-        if config.method == MEST_METHOD_STATIC || !training { return aligned(channels) }
+        if config.rests || !training { return aligned(channels) }
         let excludes = config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
         var most = channels
         for i in 0..<count where nodes[i].sparse && !nodes[i].isThin {

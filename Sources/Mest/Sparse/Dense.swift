@@ -11,13 +11,10 @@ enum Dense: Scheme {
 
     static func reserveIndex(_ node: inout Node, training: Bool, _ cursor: inout Cursor) {}
 
-    /// w ~ N(0, 2 / fan_in): He et al. 2015.
     static func initialise(_ model: Model, _ node: UnsafeMutablePointer<Node>) {
         let n = node.pointee
-        let value = model.floats(n.weight.value)
-        let deviation = mestk_sqrt(2 / Float(int(n.inputs &* n.taps)))
-        var random = SplitMix64(streamKey(model.config.seed, .value, layer: int(n.index), number: 0))
-        for i in 0..<int(n.storedDense) { value[i] = deviation * random.normal() }
+        var values = FirstValues(model, n)
+        values.fill(model.floats(n.weight.value), from: 0, int(n.storedDense))
     }
 
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights {

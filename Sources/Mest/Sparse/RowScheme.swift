@@ -133,6 +133,7 @@ struct Store {
     /// connections as fan: sparse Kaiming, so that a row keeps its variance whatever its density.
     @inline(never)
     func initialise() {
+        if model.state.pointee.plan.beginsWithLargest { return initialiseLargest() }
         let rows = rows
         let n = node.pointee
         let pools = int(units.pools)

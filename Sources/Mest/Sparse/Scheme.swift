@@ -245,13 +245,14 @@ struct LinearForward: SchemeVisitor {
 struct LinearBackward: SchemeVisitor {
     let model: Model
     let node: UnsafeMutablePointer<Node>
+    let pass: Pass
     func visit<S: Scheme>(_: S.Type) throws(Never) {
         var weights = S.weights(model, node)
         let n = node.pointee
         mestk_linear_backward(
             model.kernels, model.blocks, model.lanes, &weights, model.input(node), model.floats(n.gradient),
             model.optional(model.nodes[int(n.from)].gradient), model.adds(n.accumulatesFrom), model.floats(n.weight.gradient),
-            model.optional(n.bias.gradient), model.adds(model.state.pointee.gathered > 0))
+            model.optional(n.bias.gradient), model.adds(pass.adds))
     }
 }
 

@@ -43,8 +43,9 @@ struct SparseRows {
         for i in 0..<width { values[to &* width &+ i] = values[from &* width &+ i] }
     }
 
+    /// At value 0, with no state.
     @inline(__always)
-    private func put(_ c: Int, at: Int) {
+    func put(_ c: Int, at: Int) {
         column[at] = UInt16(truncatingIfNeeded: c)
         if let pattern { pattern[at] = SparseRows.undecided }
         for i in (at &* width)..<(at &* width &+ width) {
@@ -240,6 +241,33 @@ struct SparseRows {
         }
     }
 
+    /// Those at ascending linear positions instead of all that there are, at value 0.
+    func replace(with positions: UnsafePointer<UInt32>, _ count: Int) {
+        var next = 0
+        for r in 0..<rows {
+            start[r] = uint32(next)
+            let rowFirst = int64(r) &* int64(columns)
+            while next < count && int64(positions[next]) < rowFirst &+ int64(columns) {
+                put(int(int64(positions[next]) &- rowFirst), at: next)
+                next &+= 1
+            }
+        }
+        start[rows] = uint32(next)
+    }
+
+    /// How many of these ascending linear positions are connected.
+    func common(with positions: UnsafePointer<UInt32>, _ count: Int) -> Int {
+        var next = 0, common = 0
+        for r in 0..<rows {
+            for j in int(start[r])..<int(start[r &+ 1]) {
+                let here = position(r, int(column[j]))
+                while next < count && positions[next] < here { next &+= 1 }
+                if next < count && positions[next] == here { common &+= 1 }
+            }
+        }
+        return common
+    }
+
     /// Values of connections at ascending linear positions, one after the other.
     func fill(_ positions: UnsafePointer<UInt32>, _ count: Int, _ value: () -> Float) {
         var next = 0
@@ -253,59 +281,5 @@ struct SparseRows {
 
     private func position(_ r: Int, _ c: Int) -> UInt32 {
         uint32(int64(r) &* int64(columns) &+ int64(c))
-    }
-
-    // MARK: Initial connections
-
-    /// `count` positions, of all or of every row, uniformly without replacement, in order, with no
-    /// storage: Knuth's selection sampling (TAOCP 2, algorithm S). O(positions) once in a model's life.
-    func drawUniform(count: Int, perRow: Bool = false, _ random: inout SplitMix64) {
-        var wanted = uint64(count)
-        var left = uint64(int64(perRow ? 1 : rows) &* int64(columns))
-        var n = 0
-        for r in 0..<rows {
-            start[r] = uint32(n)
-            if perRow { (wanted, left) = (uint64(count), uint64(columns)) }
-            for c in 0..<columns {
-                if random.below(left) < wanted {
-                    put(c, at: n)
-                    n &+= 1
-                    wanted &-= 1
-                }
-                left &-= 1
-            }
-        }
-        start[rows] = uint32(n)
-    }
-
-    /// Gives every empty row one connection, taken from the end of the fullest row; the lower row on
-    /// equal counts. Needs count >= rows. Values are not moved: they do not exist yet.
-    func fillEmptyRows(_ random: inout SplitMix64) {
-        func connections(_ r: Int) -> UInt32 { start[r &+ 1] &- start[r] }
-        var fullest: UInt32 = 0
-        for r in 0..<rows { fullest = max(fullest, connections(r)) }
-        var donor = 0  // rows before it have fewer than `fullest`
-        for r in 0..<rows where connections(r) == 0 {
-            while connections(donor) < fullest {
-                donor &+= 1
-                if donor == rows {
-                    donor = 0
-                    fullest &-= 1
-                }
-            }
-            let hole = int(start[donor &+ 1]) &- 1
-            if donor < r {
-                for j in hole..<(int(start[r]) &- 1) { column[j] = column[j &+ 1] }
-                for q in (donor &+ 1)...r { start[q] &-= 1 }
-            } else {
-                var j = hole
-                while j > int(start[r]) {
-                    column[j] = column[j &- 1]
-                    j &-= 1
-                }
-                for q in (r &+ 1)...donor { start[q] &+= 1 }
-            }
-            column[int(start[r])] = UInt16(truncatingIfNeeded: random.below(uint64(columns)))
-        }
     }
 }

@@ -11,14 +11,16 @@ extension Model {
         let s = state
         if !s.pointee.began || (!s.pointee.callerBegins && epochIsOver) { _ = try beginEpoch() }
 
-        let pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
+        var pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
         try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
+        if !s.pointee.chosen { try choose(batch, pass) }
         let result: (loss: Float, correct: UInt32)
         let completes = s.pointee.gathered &+ 1 == config.micro_batches || isLastOfEpoch
-        let moves = completes && movesByGradient
+        pass.adds = s.pointee.gathered > 0
+        pass.moves = completes && movesByGradient
         var update: Update?
         do throws(Status) {
-            result = try gather(batch, pass, moves: moves)
+            result = try gather(batch, pass)
             if completes {
                 update = try prepareUpdate(microBatches: s.pointee.gathered &+ 1)
             }
@@ -30,7 +32,7 @@ extension Model {
         // From here on nothing fails.
         s.pointee.gathered &+= 1
         s.pointee.batchesInEpoch &+= 1
-        if let update { moves ? applyMove() : apply(update) }
+        if let update { pass.moves ? applyMove() : apply(update) }
         for i in 0..<count where nodes[i].kind == .batchNorm { BatchNorm.commit(self, nodes + i, pass) }
         observe(batch)
         s.pointee.presentations &+= uint64(batch.count)
@@ -71,9 +73,9 @@ extension Model {
         return s.plan.learningRate(epoch: s.epoch, update: s.stepsInEpoch, steps: s.stepsPerEpoch)
     }
 
-    /// Forward, loss, backward: adds this micro-batch to the gradient. moves: connections will, by this gradient.
-    private func gather(_ batch: mest_batch, _ pass: Pass, moves: Bool) throws(Status) -> (loss: Float, correct: UInt32) {
-        if state.pointee.gathered == 0 { zeroGradients(stored: false) }
+    /// Forward, loss, backward: the gradient of this micro-batch.
+    func gather(_ batch: mest_batch, _ pass: Pass) throws(Status) -> (loss: Float, correct: UInt32) {
+        if !pass.adds { zeroGradients(stored: false) }
         try forward(batch.x, pass)
         let result = loss(batch, pass, smoothing: config.label_smoothing)
         if !result.loss.isFinite { throw diverged("loss") }
@@ -85,8 +87,7 @@ extension Model {
         while i > 0 {
             try stopIfCancelled()
             if nodes[i].recomputes.1 > 0 { recompute(nodes[i], pass) }
-            if moves && nodes[i].sparse { collectCandidates(nodes + i, pass) }
-            if nodes[i].trains { layerBackward(self, nodes + i, pass) }
+            if nodes[i].trains { try backward(nodes + i, pass) }
             i &-= 1
         }
         return result
@@ -98,8 +99,19 @@ extension Model {
         var again = pass
         again.recomputing = true
         for i in int(node.recomputes.0)..<int(node.recomputes.1) where nodes[i].recomputedAt == node.index {
-            layerForward(self, nodes + i, again)
+            forward(nodes + i, again)
         }
+    }
+
+    private func forward(_ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
+        if pass.inParts && node.pointee.sparse { return forwardInParts(node, pass) }
+        layerForward(self, node, pass)
+    }
+
+    private func backward(_ node: UnsafeMutablePointer<Node>, _ pass: Pass) throws(Status) {
+        if pass.inParts && node.pointee.sparse { return try scoreInParts(node, pass) }
+        if pass.moves && node.pointee.sparse { collectCandidates(node, pass) }
+        layerBackward(self, node, pass)
     }
 
     func dropGradients() {
@@ -108,7 +120,7 @@ extension Model {
     }
 
     /// stored: also those that the first micro-batch stores instead of adding them.
-    private func zeroGradients(stored: Bool) {
+    func zeroGradients(stored: Bool) {
         for i in 0..<count where stored || !layerTraits(nodes[i]).storesFirstGradient {
             zeroGradient(nodes[i].weight)
             zeroGradient(nodes[i].bias)
@@ -133,7 +145,7 @@ extension Model {
         }
         for i in 0..<count {
             try stopIfCancelled()
-            layerForward(self, nodes + i, pass)
+            forward(nodes + i, pass)
         }
     }
 
@@ -149,6 +161,10 @@ extension Model {
         let correct = at(plan.sampleCorrect, UInt8.self)
         let sum: Double
         if config.loss == MEST_LOSS_CROSS_ENTROPY {
+            // In place: backward reads of the outputs at most their sign.
+            if pass.temperature != 1 {
+                for i in 0..<int(plan.last.pointee.channels &* lanes &* blocks) { y[i] *= 1 / pass.temperature }
+            }
             sum = mestk_cross_entropy(
                 outputs, y, batch.labels, smoothing, scale, sampleLoss, correct, optional(plan.sampleMargin), dy)
         } else {

@@ -31,6 +31,7 @@ int main(int argc, char **argv)
     test_scalar();
     test_index();
     test_layout();
+    test_channels();
     test_operands();
     test_convs(argc > 1 ? atoi(argv[1]) : 240);
     test_conv_forms(argc > 1 ? atoi(argv[1]) : 240);

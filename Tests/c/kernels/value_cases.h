@@ -36,6 +36,40 @@ static void test_layout(void)
     }
 }
 
+/* Some channels out of a tensor, and into another: these and no others, padding as it was. */
+static void test_channels(void)
+{
+    for (int i = 0; i < 2 * SHAPES; i++) {
+        char name[200];
+        shape_case t = shapes[i / 2];
+        mestk_shape s = shape_of(t, i % 2), some = s;
+        state = seed_now = 300 + (uint64_t)i;
+        name_shape(name, "channels", t, s.format);
+        int32_t first = below(s.channels);
+        some.channels = 1 + below(s.channels - first);
+        void *x = random_tensor(s, t.count, 0), *y = random_tensor(s, t.count, 0);
+        int64_t plane = (int64_t)s.height * s.width, sample = plane * s.channels, part = plane * some.channels;
+        float *px = plain_floats(s, x, t.count), *py = plain_floats(s, y, t.count);
+        for (int k = 0; k < ways; k++) {
+            void *taken = new_tensor(some), *put = tensor_copy(s, y);
+            mestk_take_channels(&way[k], s, x, first, some.channels, taken);
+            mestk_put_channels(&way[k], s, put, first, some.channels, taken);
+            float *seen = plain_floats(some, taken, t.count), *mixed = plain_floats(s, put, t.count);
+            int ok = 1;
+            for (int32_t n = 0; n < t.count; n++) {
+                ok &= same(seen + n * part, px + n * sample + first * plane, part);
+                for (int64_t p = 0; p < sample; p++) {
+                    int inside = p >= first * plane && p < first * plane + part;
+                    ok &= mixed[n * sample + p] == (inside ? px : py)[n * sample + p];
+                }
+            }
+            check(ok, "channels", name);
+            free(taken), free(put), free(seen), free(mixed);
+        }
+        free(x), free(y), free(px), free(py);
+    }
+}
+
 static uint32_t dropout_draw(uint64_t key, uint64_t index)
 {
     uint64_t z = key + (index + 1) * 0x9e3779b97f4a7c15u;

@@ -22,7 +22,8 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
         None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter",
         "channel",
     ),  # fmt: skip
-    "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery"),
+    "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery", "snip", "grasp"),
+    "initial": ("random", "magnitude"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
     "remove_rule": (None, "count", "number", "fraction"),
@@ -169,8 +170,11 @@ class Config:
                                layers get more, and density holds for all of them (not with "filter"
                                and "channel": see Linear)
       allow_empty_rows = False  True: outputs may start without a connection, not only where there
-                               are too few.  Nothing to "pattern" and "fan_in": there all outputs
-                               have as many
+                               are too few.  Nothing to "pattern" and "fan_in", where all outputs
+                               have as many, and to initial="magnitude"
+      initial = 'random'       "random": any connections, values scaled to their number; "magnitude":
+                               those of the largest values of a dense layer, at these values, as the
+                               authors' published code begins; scheme "unstructured"
 
     Mutation: how connections move
       method = 'static'        "static": they stay; "vanilla": mutation_rate of them are dropped and as
@@ -183,7 +187,10 @@ class Config:
                                in place of every mutation_updates-th update; "dsr": what is below one
                                threshold for all layers is dropped and as much grown where most stayed;
                                "lottery": rounds of mutation_every epochs from the dense network on,
-                               each with fewer connections, at the values of the beginning
+                               each with fewer connections, at the values of the beginning; "snip":
+                               the first step keeps those of the largest |w * gradient| of the dense
+                               network, of all layers; "grasp": of random ones at initial_density the
+                               first step keeps those that the gradient flow needs most
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
@@ -198,7 +205,8 @@ class Config:
                                one kernel or connection, until the rate has decayed to 0
       mutation_extra = None    (0, 1), density above the target; None: 0.05, for targets below that
                                half the target.  "em&s"; the same minimum of one
-      initial_density = None   (0, 1], not below the target; None: 1.  "gmp"
+      initial_density = None   (0, 1], not below the target; "gmp", "grasp"; None: 1, of "grasp" 4
+                               times the target
       exclude_dropped = False  True: what was just dropped does not grow at once, unless nothing
                                else is free
       round_compat = False     True: counts are rounded as in the authors' published code
@@ -268,6 +276,7 @@ class Config:
     code8_patterns: bool = False
     distribution: str = "uniform"
     allow_empty_rows: bool = False
+    initial: str = "random"
 
     method: str = "static"
     mutation_decay: str = "staircase"

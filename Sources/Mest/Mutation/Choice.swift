@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Methods that choose the connections once, by the batch of the first step, and then leave them: SNIP and GraSP. They
+// score; the largest scores of all layers stay, as many as the targets add up to, at least one of each layer.
+
+import CMest
+import CMestKernels
+
+extension Plan {
+    var choosesOnce: Bool { config.method == MEST_METHOD_SNIP || config.method == MEST_METHOD_GRASP }
+}
+
+/// What stays: scores above the threshold, and the first `ties` of those that equal it.
+struct ScoreCut {
+    fileprivate let threshold: UInt64
+    fileprivate var ties: Int64
+
+    mutating func keeps(_ score: Float) -> Bool {
+        let key = ordered(score)
+        if key != threshold { return key > threshold }
+        ties &-= 1
+        return ties >= 0
+    }
+}
+
+extension Model {
+    /// Before the first step computes anything. What fails leaves the model as it was.
+    func choose(_ batch: mest_batch, _ pass: Pass) throws(Status) {
+        try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers))
+        let scoresAll = state.pointee.plan.scoresAll
+        do throws(Status) {
+            if scoresAll { try scoreAll(batch, pass) } else { try scoreCandidates(batch, pass) }
+        } catch {
+            dropGradients()
+            throw error
+        }
+        var cut = cutScores()
+        for i in 0..<count where nodes[i].sparse {
+            if scoresAll { takeChosen(nodes + i, &cut) } else { keepChosen(nodes + i, &cut) }
+            nodes[i].unexplored = 1 - Float(int(nodes[i].active)) / Float(int(nodes[i].positions))
+        }
+        zeroGradients(stored: true)
+        state.pointee.chosen = true
+        finishMutation(epoch: state.pointee.epoch)
+        let report = mutationReport()
+        if report.dropped > 0 || report.grown > 0 { state.pointee.events |= UInt32(MEST_EVENT_MUTATED) }
+    }
+
+    /// Of the scores, which lie where the gradients of the layers do. The best of each layer becomes infinite.
+    private func cutScores() -> ScoreCut {
+        var scored: Int64 = 0, wanted: Int64 = 0
+        for i in 0..<count where nodes[i].sparse {
+            let score = floats(nodes[i].weight.gradient)
+            var best = 0
+            for j in 0..<int(nodes[i].scored) where score[j] > score[best] { best = j }
+            score[best] = .infinity
+            scored &+= int64(nodes[i].scored)
+            wanted &+= state.pointee.plan.targetUnits(nodes[i])
+        }
+        let leaving = scored &- wanted
+        let (threshold, smaller) = select(rank: int(leaving), bits: 32) { take in
+            for i in 0..<count where nodes[i].sparse {
+                let score = floats(nodes[i].weight.gradient)
+                for j in 0..<int(nodes[i].scored) { take(ordered(score[j])) }
+            }
+        }
+        var equal: Int64 = 0
+        for i in 0..<count where nodes[i].sparse {
+            let score = floats(nodes[i].weight.gradient)
+            for j in 0..<int(nodes[i].scored) where ordered(score[j]) == threshold { equal &+= 1 }
+        }
+        return ScoreCut(threshold: threshold, ties: equal &- (leaving &- int64(smaller)))
+    }
+
+    func notFinite() -> Status {
+        message.start("not finite: the score of a connection; none was chosen. Give inputs of a usual size").as(.diverged)
+    }
+}
