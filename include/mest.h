@@ -338,13 +338,21 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 mutation_rate of all, by a tenth of that, have left.  Before
                                 mutation_epochs[1].  A layer may have twice its target, and memory for
                                 it.  Scheme UNSTRUCTURED                                         */
-    MEST_METHOD_LOTTERY = 8  /* lottery ticket (Frankle, Carbin 2019): begins dense; every
+    MEST_METHOD_LOTTERY = 8, /* lottery ticket (Frankle, Carbin 2019): begins dense; every
                                 mutation_every epochs, a round, mutation_rate of the connections
                                 leave, the least important of all layers, and all parameters go back
                                 to their first values, until the target is reached.  Schedules of
                                 the learning rate see a round as the whole training.  Needs the
                                 memory of the dense network: for comparison, not for devices.
                                 Scheme UNSTRUCTURED                                              */
+    MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with random
+                                growth: every mutation_every epochs but the first the share of RIGL
+                                leaves, the least important of the whole layer, so that outputs lose
+                                as many as they have that matter little; then every output is filled
+                                to its constant number at random, at 0.  An output keeps its most
+                                important connection; so many fewer leave.  SRigL's ablation of
+                                outputs is not in this version: FILTER drops outputs whole.  Scheme
+                                FAN_IN                                                           */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -437,18 +445,18 @@ typedef struct mest_config {
     /* Mutation */
     int32_t  method;            /* MEST_METHOD_*                                                 */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR 1, of
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR, SRIGL 1, of
                                    LOTTERY the epochs of a round, to be set; EM, EMS and GMP
                                    also mutate at mutation_epochs[1], where EMS and GMP come down to
                                    their target                                                  */
     uint32_t mutation_updates;  /* RIGL: updates between mutations; 0: 100                       */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
-                                   then be 2 or more for EM, EMS, GMP, RIGL, DSR                 */
-    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR: share of the connections dropped; 0: 0.2,
-                                   of SET and RIGL 0.3, of DSR 0.1.  Of PATTERN
+                                   then be 2 or more for EM, EMS, GMP, RIGL, DSR, SRIGL          */
+    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR, SRIGL: share of the connections dropped;
+                                   0: 0.2, of SET, RIGL and SRIGL 0.3, of DSR 0.1.  Of PATTERN
                                    and FAN_IN each output moves at least one kernel or connection
-                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
-                                   perhaps none), and keeps one                                  */
+                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT and
+                                   SRIGL: perhaps none), and keeps one                           */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
                                    half the target; the same minimum of one                      */
     float    initial_density;   /* GMP: density at the start, not below the target; 0: 1         */

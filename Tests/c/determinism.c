@@ -134,6 +134,7 @@ static network by_method(const char *name, network n, int32_t method)
     n.config.method = method;
     n.config.mutation_updates = 3;
     if (method == MEST_METHOD_RIGL) n.config.importance_lambda = 0;
+    if (method == MEST_METHOD_SRIGL) n.config.scheme = MEST_SCHEME_FAN_IN;
     return n;
 }
 
@@ -160,6 +161,7 @@ int main(int argc, char **argv)
         by_method("mlp, SET", mlp(), MEST_METHOD_SET),
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+        by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

@@ -34,15 +34,22 @@ extension Plan {
         var sparse = false
         for i in 0..<count where nodes[i].sparse {
             sparse = true
-            let single = growsByGradient || sharesOut || thresholdIsGlobal
-            if !single || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
-            let what: StaticString = growsByGradient ? ": method RIGL grows" : sharesOut ? ": method DSR moves between layers"
-                : config.method == MEST_METHOD_LOTTERY ? ": method LOTTERY rewinds" : ": MEST_MUTATION_GLOBAL compares"
-            throw layer(i, message).text(what).text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
-                .text(" has none; use UNSTRUCTURED").as(.unsupported)
+            let needed = neededScheme
+            if needed == MEST_SCHEME_DEFAULT || int(nodes[i].scheme) == needed { continue }
+            let named = growsByGradient || sharesOut || ranksLayers || config.method == MEST_METHOD_LOTTERY
+            throw layer(i, message).text(named ? ": method " : ": ")
+                .text(named ? methodName(config.method) ?? "" : "MEST_MUTATION_GLOBAL").text(" needs scheme ")
+                .text(schemeName(int32(needed))).text(", this layer's is ").text(schemeName(nodes[i].scheme)).as(.unsupported)
         }
         if sparse { return }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
+    }
+
+    /// The only scheme that the method moves: DEFAULT where it moves all. Single weights wherever they are, or as
+    /// many in every row.
+    private var neededScheme: Int {
+        if ranksLayers { return MEST_SCHEME_FAN_IN }
+        return growsByGradient || sharesOut || thresholdIsGlobal ? MEST_SCHEME_UNSTRUCTURED : MEST_SCHEME_DEFAULT
     }
 
     /// A scheme that was chosen must be able to have the density, and must have something to do.

@@ -62,13 +62,6 @@ extension Plan {
         growsByGradient && node.sparse ? Ratio(config.mutation_rate).floor(of: node.weight.capacity) : 0
     }
 
-    /// share of the connections, falling like half a cosine to 0 at mutation_epochs[1].
-    func movedShare(epoch: UInt32, update: UInt32, steps: UInt32) -> Ratio {
-        let position = (Double(int(epoch)) + Double(int(update)) / Double(int(max(1, steps)))) / Double(int(config.mutation_epochs.1))
-        if position > 1 { return .zero }
-        return Ratio(config.mutation_rate * mestk_float_double(0.5 * (1 + mestk_cos_double(Double.pi * position))))
-    }
-
     /// Rows of which the gradient is computed at once: about as many positions as there are connections.
     func gradientRows(_ node: Node) -> Int64 {
         min(int64(node.rows), max(1, node.weight.capacity / int64(node.columns)))
