@@ -105,6 +105,7 @@ CONFIG("mutation_extra infinite", ARGUMENT, "mutation_extra", c->mutation_extra 
 CONFIG("mutation_extra more than everything", ARGUMENT, "mutation_extra", c->mutation_extra = 1)
 CONFIG("RIGL without the length of an epoch", ARGUMENT, "steps_per_epoch", c->method = MEST_METHOD_RIGL, c->importance_lambda = 0, c->samples = c->steps_per_epoch = 0)
 CONFIG("RIGL by the last gradient", ARGUMENT, "importance_gradient", c->method = MEST_METHOD_RIGL, c->importance_gradient = MEST_GRADIENT_LAST, c->importance_lambda = 0.01f)
+CONFIG("GSE by the last gradient", ARGUMENT, "method GSE moves", c->method = MEST_METHOD_GSE, c->importance_gradient = MEST_GRADIENT_LAST, c->importance_lambda = 0.01f)
 CONFIG("RIGL without epochs", ARGUMENT, "epochs", c->method = MEST_METHOD_RIGL, c->importance_lambda = 0, c->epochs = 0)
 CONFIG("SRIGL where outputs have any number", UNSUPPORTED, "FAN_IN", c->method = MEST_METHOD_SRIGL)
 CONFIG("LOTTERY without rounds", ARGUMENT, "mutation_every", c->method = MEST_METHOD_LOTTERY, c->mutation_every = 0)

@@ -48,6 +48,9 @@ static void own_threads(uint32_t count, chunk_body *body, void *argument, void *
 
 /* --------------------------------------------------------------------------------- training --- */
 
+/* Whether connections move within a step. */
+static int by_gradient(int32_t method) { return method == MEST_METHOD_RIGL || method == MEST_METHOD_GSE; }
+
 /* Trains for some epochs; the hash of the model and of everything that was reported. */
 static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs, mest_status *out_status)
 {
@@ -65,7 +68,7 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
     int32_t method = n->config.method;
-    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY;
+    int moves_between = method != MEST_METHOD_STATIC && !by_gradient(method) && method != MEST_METHOD_LOTTERY;
     if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
     if (status == MEST_OK)
@@ -133,7 +136,7 @@ static network by_method(const char *name, network n, int32_t method)
     n.name = name;
     n.config.method = method;
     n.config.mutation_updates = 3;
-    if (method == MEST_METHOD_RIGL) n.config.importance_lambda = 0;
+    if (by_gradient(method)) n.config.importance_lambda = 0;
     if (method == MEST_METHOD_SRIGL) n.config.scheme = MEST_SCHEME_FAN_IN;
     return n;
 }
@@ -162,6 +165,8 @@ int main(int argc, char **argv)
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
         by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
+        by_method("residual, GSE", residual(), MEST_METHOD_GSE),
+        in_batches("mlp, GSE, one by one", by_method("", mlp(), MEST_METHOD_GSE), 1),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

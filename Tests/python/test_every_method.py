@@ -17,7 +17,7 @@ from test_memory import create_in
 import mest
 from mest import Conv2d, Flatten, Input, Linear, _abi, _lib, config
 
-METHODS = [m for m in config._WORDS["method"] if m not in ("snip", "grasp", "gse")]
+METHODS = [m for m in config._WORDS["method"] if m not in ("snip", "grasp")]
 SCHEMES = [s for s in config._WORDS["scheme"] if s]
 CHANNELS = ("filter", "channel")
 ONLY = {"rigl": "unstructured", "gse": "unstructured", "dsr": "unstructured", "lottery": "unstructured", "srigl": "fan_in"}

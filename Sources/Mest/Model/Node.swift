@@ -96,7 +96,7 @@ struct Node {
     var units: UInt32 = 0         // that exist now (plan: at the start)
     var active: UInt32 = 0        // weights that exist now (plan: expected at the start)
     var mostGrown: Int64 = 0      // units, by one round of a mutation
-    var candidates = Place.none   // RIGL: the largest gradients of what is not connected
+    var candidates = Place.none   // RIGL, GSE: the largest gradients of what is not connected
     var found: Int32 = 0          // of them, in this backward pass
     var weight = Parameter()      // BATCH_NORM: scale
     var bias = Parameter()        // BATCH_NORM: shift

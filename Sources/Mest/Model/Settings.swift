@@ -84,7 +84,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
         default: config.mutation_rate = 0.2
         }
     }
-    if config.mutation_updates == 0 { config.mutation_updates = 100 }
+    if config.mutation_updates == 0 { config.mutation_updates = config.method == MEST_METHOD_GSE ? 1000 : 100 }
     if config.initial_density == 0 { config.initial_density = 1 }
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
@@ -106,6 +106,7 @@ func methodName(_ method: Int32) -> StaticString? {
     case MEST_METHOD_RIGL: return "RIGL"
     case MEST_METHOD_DSR: return "DSR"
     case MEST_METHOD_LOTTERY: return "LOTTERY"
+    case MEST_METHOD_GSE: return "GSE"
     case MEST_METHOD_SRIGL: return "SRIGL"
     default: return nil
     }
@@ -133,12 +134,14 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
         throw message.start("MEST_SCHEDULE_BY_UPDATE: set steps_per_epoch or samples").as(.argument)
     }
     let byLastGradient = config.importance_lambda > 0 && config.importance_gradient == MEST_GRADIENT_LAST
-    if config.method == MEST_METHOD_RIGL && byLastGradient {
-        throw message.start("method RIGL moves connections while the last gradient is computed; set importance_gradient to EMA or MOMENTUM, or importance_lambda to 0")
+    if config.growsByGradient && byLastGradient {
+        throw message.start("method ").text(methodName(config.method) ?? "")
+            .text(" moves connections while the last gradient is computed; set importance_gradient to EMA or MOMENTUM, or importance_lambda to 0")
             .as(.argument)
     }
-    if config.method == MEST_METHOD_RIGL && config.steps_per_epoch == 0 {
-        throw message.start("method RIGL: set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
+    if config.growsByGradient && config.steps_per_epoch == 0 {
+        throw message.start("method ").text(methodName(config.method) ?? "")
+            .text(": set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
     }
     if config.mutation_epochs.0 == 0 { config.mutation_epochs.0 = uint32(int64(config.epochs) &* 9 / 16) }
     if config.mutation_epochs.1 == 0 { config.mutation_epochs.1 = uint32(int64(config.epochs) &* 3 / 4) }

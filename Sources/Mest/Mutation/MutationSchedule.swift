@@ -14,8 +14,8 @@ struct MutationLevels {
 extension mest_config {
     /// Methods that come to rest at mutation_epochs[1].
     var decays: Bool {
-        method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_RIGL
-            || method == MEST_METHOD_DSR || method == MEST_METHOD_SRIGL
+        method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_DSR
+            || method == MEST_METHOD_SRIGL || growsByGradient
     }
 }
 
@@ -46,7 +46,7 @@ extension Plan {
         return epoch >= first ? Ratio(billionths: 500_000_000) : .one
     }
 
-    /// RigL, SRigL: share of the connections that moves, falling like half a cosine to 0 at mutation_epochs[1].
+    /// RigL, GSE, SRigL: share of the connections that moves, falling like half a cosine to 0 at mutation_epochs[1].
     func movedShare(epoch: UInt32, update: UInt32 = 0, steps: UInt32 = 1) -> Ratio {
         let position = (Double(int(epoch)) + Double(int(update)) / Double(int(max(1, steps)))) / Double(int(config.mutation_epochs.1))
         if position > 1 { return .zero }
@@ -228,7 +228,7 @@ extension Plan {
             let dropped = anyNumber ? capacity : mostReplaced(nodes[i], capacity)
             let grown = nodes[i].mostGrown
             let inLastPool = min(grown, nodes[i].weight.capacity / int64(nodes[i].unit) / units(of: nodes[i]).pools)
-            let drawn = grown &- inLastPool &+ Floyd.tableCount(inLastPool)
+            let drawn = grown &- inLastPool &+ NumberSet.tableCount(inLastPool)
             most = max(most, 4 &* (drawn &+ (excludesDropped ? ranked &* dropped : 0)))
         }
         return aligned(most)

@@ -186,7 +186,8 @@ class Config:
                                in place of every mutation_updates-th update; "dsr": what is below one
                                threshold for all layers is dropped and as much grown where most stayed;
                                "lottery": rounds of mutation_every epochs from the dense network on,
-                               each with fewer connections, at the values of the beginning; "srigl":
+                               each with fewer connections, at the values of the beginning; "gse": as
+                               "rigl", the candidates a sample as large as the connections; "srigl":
                                for "fan_in": the least important of a layer are dropped, whoever's they
                                are, and every output filled to its constant number at random
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
@@ -195,7 +196,7 @@ class Config:
       mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr",
                                "srigl" 1; to be set for "lottery".  "em", "em&s" and "gmp" mutate at
                                mutation_epochs[1] as well
-      mutation_updates = None  updates between mutations of "rigl"; None: 100
+      mutation_updates = None  updates between mutations of "rigl" and "gse"; None: 100, of "gse" 1000
       mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
                                2 or more for all that come to rest
       mutation_rate = None     (0, 1), share of the connections; None: 0.2, of "set", "rigl" and
