@@ -349,7 +349,23 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 Scheme UNSTRUCTURED                                              */
     MEST_METHOD_SNIP    = 9, /* SNIP (Lee, Ajanthan, Torr 2019): the first step chooses the connections, as
                                 many as the targets of all layers add up to; see below           */
-    MEST_METHOD_GRASP   = 10 /* GraSP (Wang, Zhang, Grosse 2020), among random candidates; see below     */
+    MEST_METHOD_GRASP   = 10,/* GraSP (Wang, Zhang, Grosse 2020), among random candidates; see below */
+    MEST_METHOD_GSE     = 11,/* guided stochastic exploration (Heddes et al. 2024), RIGL always sparse:
+                                the gradients of as many positions as there are connections, no more,
+                                are computed.  They are drawn among those that are not connected,
+                                the output by the sum of |gradient| of what it makes, the input by
+                                that of |value| of what it reads, four tries each; of them those of
+                                the largest gradient grow, and as many leave.  What leaves does not
+                                come at once.  Memory and the rest as RIGL says, and 8 bytes a row
+                                and a column of scratch.  Scheme UNSTRUCTURED                    */
+    MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with random
+                                growth: every mutation_every epochs but the first the share of RIGL
+                                leaves, the least important of the whole layer, so that outputs lose
+                                as many as they have that matter little; then every output is filled
+                                to its constant number at random, at 0.  An output keeps its most
+                                important connection; so many fewer leave.  SRigL's ablation of
+                                outputs is not in this version: FILTER drops outputs whole.  Scheme
+                                FAN_IN                                                           */
 };
 /* SNIP and GRASP choose once and train what they have chosen; scheme UNSTRUCTURED.
  *
@@ -480,18 +496,18 @@ typedef struct mest_config {
     /* Mutation */
     int32_t  method;            /* MEST_METHOD_*                                                 */
     int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR 1, of
+    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR, SRIGL 1, of
                                    LOTTERY the epochs of a round, to be set; EM, EMS and GMP
                                    also mutate at mutation_epochs[1], where EMS and GMP come down to
                                    their target                                                  */
-    uint32_t mutation_updates;  /* RIGL: updates between mutations; 0: 100                       */
+    uint32_t mutation_updates;  /* RIGL, GSE: updates between mutations; 0: 100, of GSE 1000     */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
-                                   then be 2 or more for EM, EMS, GMP, RIGL, DSR                 */
-    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR: share of the connections dropped; 0: 0.2,
-                                   of SET and RIGL 0.3, of DSR 0.1.  Of PATTERN
+                                   then be 2 or more for EM, EMS, GMP, RIGL, DSR, GSE, SRIGL     */
+    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR, GSE, SRIGL: share of the connections
+                                   dropped; 0: 0.2, of SET, RIGL and SRIGL 0.3, of DSR 0.1.  Of PATTERN
                                    and FAN_IN each output moves at least one kernel or connection
-                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT:
-                                   perhaps none), and keeps one                                  */
+                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT and
+                                   SRIGL: perhaps none), and keeps one                           */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
                                    half the target; the same minimum of one                      */
     float    initial_density;   /* GMP, GRASP: density at the start, not below the target; 0: 1, of
@@ -793,7 +809,7 @@ typedef struct mest_mutation_report {
     uint64_t positions;      /* that they could take                                             */
     float    density;        /* active / positions                                               */
     float    explored;       /* share of positions that have ever been active, as random growth
-                                lets expect it (RIGL: as if its growth were random); FILTER,
+                                lets expect it (RIGL, GSE: as if their growth were random); FILTER,
                                 CHANNEL: that of outputs times that of inputs                    */
 } mest_mutation_report;
 
@@ -812,7 +828,7 @@ typedef struct mest_mutation_layer {
  * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
  * time proportional to the connections.  Grown weights and their momentum start at 0 (SET, FILTER, CHANNEL:
  * as said there).
- * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL, LOTTERY, SNIP or GRASP), STATE
+ * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL, GSE, LOTTERY, SNIP or GRASP), STATE
  * (micro-batches unfinished), CANCELLED and CALLBACK (before the first layer is touched).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_mutate(mest_model *model,

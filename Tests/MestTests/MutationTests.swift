@@ -66,7 +66,7 @@ final class Rows {
     /// Grows n connections at the ranks that Floyd draws from `seed`.
     func grow(_ n: Int, seed: UInt64, avoiding: [UInt32] = []) -> [UInt32] {
         let free = rows * columns - count - avoiding.count
-        var table = [UInt32](repeating: 0, count: Int(Floyd.tableCount(Int64(n))) + 1)
+        var table = [UInt32](repeating: 0, count: Int(NumberSet.tableCount(Int64(n))) + 1)
         var avoided = avoiding + [0]
         var random = SplitMix64(seed)
         return table.withUnsafeMutableBufferPointer { table in

@@ -90,6 +90,8 @@ static void resume(void)
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
         by_method("residual, SNIP", residual(), MEST_METHOD_SNIP),
         by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
+        by_method("residual, GSE", residual(), MEST_METHOD_GSE),
+        by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         const network *n = &networks[i];

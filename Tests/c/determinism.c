@@ -48,6 +48,7 @@ static void own_threads(uint32_t count, chunk_body *body, void *argument, void *
 
 /* --------------------------------------------------------------------------------- training --- */
 
+/* Whether connections move within a step. */
 /* Trains for some epochs; the hash of the model and of everything that was reported. */
 static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs, mest_status *out_status)
 {
@@ -65,7 +66,7 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
     int32_t method = n->config.method;
-    int moves_between = method != MEST_METHOD_STATIC && method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY
+    int moves_between = method != MEST_METHOD_STATIC && !by_gradient(method) && method != MEST_METHOD_LOTTERY
         && method != MEST_METHOD_SNIP && method != MEST_METHOD_GRASP;
     if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
     float *out = malloc(sizeof(float) * d->samples * d->outputs);
@@ -158,6 +159,9 @@ int main(int argc, char **argv)
         by_method("separable, batches of 3, GraSP", in_batches("", separable(), 3), MEST_METHOD_GRASP),
         by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
         from_largest("residual, from the largest values", residual()),
+        by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
+        by_method("residual, GSE", residual(), MEST_METHOD_GSE),
+        in_batches("mlp, GSE, one by one", by_method("", mlp(), MEST_METHOD_GSE), 1),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

@@ -250,12 +250,15 @@ UNUSED static network in_batches(const char *name, network n, uint32_t batch)
     return n;
 }
 
+UNUSED static int by_gradient(int32_t method) { return method == MEST_METHOD_RIGL || method == MEST_METHOD_GSE; }
+
 UNUSED static network by_method(const char *name, network n, int32_t method)
 {
     n.name = name;
     n.config.method = method;
     n.config.mutation_updates = 3;
-    if (method == MEST_METHOD_RIGL) n.config.importance_lambda = 0;
+    if (by_gradient(method)) n.config.importance_lambda = 0;
+    if (method == MEST_METHOD_SRIGL) n.config.scheme = MEST_SCHEME_FAN_IN;
     return n;
 }
 

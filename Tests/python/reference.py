@@ -120,7 +120,7 @@ class Network:
             results = self._backward(index, self.layers[index], gradient[index], found[index])
             for source, dx in zip(self.sources[index], results):
                 gradient[source] += dx
-        self.input_gradient = gradient[0]
+        self.gradients, self.input_gradient = gradient, gradient[0]
         return found
 
     def _backward(self, index, layer, dy, found):

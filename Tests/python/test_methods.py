@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 from randoms import Random, floyd
-from support import positions
+from support import positions, randomise, reference_of
 
 import mest
 from mest import Input, Linear
@@ -176,7 +176,7 @@ def test_methods_keep_every_schemes_rules(scheme, method):
             assert len(set(np.diff(csr.indptr))) == 1
 
 
-# ---------------------------------------------------------------------------------------- RigL ---
+# ----------------------------------------------------------------------------------- RigL, GSE ---
 
 
 def rigl_share(epoch, update, steps, last, rate):
@@ -223,22 +223,67 @@ def rigl_network(rng):
     ]  # fmt: skip
 
 
+class Doubtful(Exception):
+    """A number lies so near to a boundary that doubles and the library's floats may say different things."""
+
+
+def lot(weights, random, near):
+    """Draws an index as likely as its weight, all alike where all are 0: the first whose running sum reaches
+    a share of the total."""
+    sums = np.cumsum(weights)
+    if sums[-1] == 0:
+        sums = np.arange(1.0, len(weights) + 1)
+
+    def draw():
+        wanted = random.unit() * sums[-1]
+        if sums[-1] != len(weights) and np.abs(sums[:-1] - wanted).min(initial=np.inf) < near * sums[-1]:
+            raise Doubtful
+        return int(np.searchsorted(sums, wanted))
+
+    return draw
+
+
+def sampled(network, index, part, where, random, near=4e-6):
+    """GSE: as many positions as there are connections, none of them connected, by |dy| and |x|."""
+    layer, x, dy = network.layers[index], network.x[index][0], network.gradients[index]
+    if any(isinstance(l, mest.ReLU) and np.abs(network.x[i][0]).min() < 1e-5 for i, l in enumerate(network.layers)):
+        raise Doubtful
+    outputs = lot(np.abs(dy).sum((0, 2, 3)), random, near)
+    if isinstance(layer, mest.Conv2d):
+        geometry = map(reference.pair, (layer.kernel, layer.stride, layer.padding))
+        inputs = lot(np.abs(reference.windows(x, *geometry)).sum((0, 2, 3)).ravel(), random, near)
+    else:
+        inputs = lot(np.abs(x).sum((0, 2, 3)), random, near)
+    active, found = set(where.tolist()), set()
+    wanted = min(len(active), part.rows * part.columns - len(active))
+    for _ in range(4 * wanted):
+        if len(found) == wanted:
+            break
+        p = outputs() * part.columns + inputs()
+        if p not in active:
+            found.add(p)
+    return found
+
+
 @pytest.mark.parametrize("part", range(10))
-def test_rigl(part):
-    """Among everything that does not stay the largest gradients come; who comes back keeps value and
-    momentum.  No weight moves in that step."""
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+def test_growth_by_gradient(method, part):
+    """Among everything that does not stay the largest gradients come (GSE: among a sample of what is not
+    connected); who comes back keeps value and momentum.  No weight moves in that step."""
+    compared = doubtful = 0
     for seed in range(part * 20, part * 20 + 20):
         rng = np.random.default_rng(seed)
         layers = rigl_network(rng)
         batch = int(rng.choice([3, 4, 7, 8, 13]))  # of one sample a linear layer's sums depend on the connections
         rate = float(rng.uniform(0.1, 0.9))
         config = dict(
-            batch=batch, epochs=4, steps_per_epoch=4, mutation_epochs=(1, 3), method="rigl",
-            mutation_updates=3, mutation_rate=rate, learning_rate=0.1, seed=seed, threads=2,
-            activations=str(rng.choice(["float32", "bfloat16"])),
+            batch=batch, epochs=4, steps_per_epoch=4, mutation_epochs=(1, 3), method=method,
+            mutation_updates=3, mutation_rate=rate, learning_rate=0.1, seed=seed, threads=1 + seed % 4,
+            activations=str(rng.choice(["float32", "bfloat16"])) if method == "rigl" else "float32",
             recompute=[None, "block", "elementwise"][int(rng.integers(3))],
         )  # fmt: skip
         model = mest.Model(layers, **config)
+        randomise(model, rng)
         shape = [n for n in (layers[0].channels, layers[0].height, layers[0].width)]
         for update in range(14):
             x = rng.normal(size=(batch, *(n for n in shape if n))).astype(np.float32)
@@ -258,6 +303,9 @@ def test_rigl(part):
             if update == 0:
                 twin.begin_epoch()
             loss = twin.step(x, y).loss
+            exact = reference_of(model)
+            exact.backward(reference.cross_entropy(exact.forward(as_picture(x), training=True), y)[1])
+            number = model.mutation().mutations + 1
             report = model.step(x, y)
             share = rigl_share(update // 4, update % 4, 4, 3, rate)
             assert report.loss == loss, f"seed {seed} update {update}"
@@ -269,7 +317,16 @@ def test_rigl(part):
                 stay = {int(where[j]) for j in range(len(where)) if j not in gone}
                 gradient = np.abs(twin.tensor(i, "weight_gradient"))
                 rest = [p for p in range(plan.rows * plan.columns) if p not in stay]
+                if method == "gse" and count:
+                    try:
+                        rest = sampled(exact, i, plan, where, Random(seed, GROWTH, i, number))
+                    except Doubtful:
+                        doubtful += 1
+                        continue
+                    gone = least(values, range(len(where)), min(count, len(rest)))
+                    stay = {int(where[j]) for j in range(len(where)) if j not in gone}
                 come = set(sorted(rest, key=lambda p: (-gradient[p], p))[:count])
+                compared += bool(count)
                 csr = model.csr(i)
                 now = positions(csr, plan.columns)
                 assert set(now.tolist()) == stay | come, f"seed {seed} update {update} layer {i}"
@@ -277,6 +334,11 @@ def test_rigl(part):
                 for p, value, m in zip(now.tolist(), csr.values, model.tensor(i, "weight_momentum")):
                     want = (values[old[p]], momentum[old[p]]) if p in old else (0, 0)
                     assert (value, m) == want, f"seed {seed} update {update} layer {i}"
+    assert compared > 80 and doubtful < compared // 8
+
+
+def as_picture(x):
+    return x if x.ndim == 4 else x[:, :, None, None]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -325,15 +387,64 @@ def test_rigl_schedule():
     assert moved[0].grown > 0.2 * 5000
 
 
-def test_rigl_needs_no_dense_gradient():
+@pytest.mark.parametrize("still", ["inputs", "nothing"])
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+def test_gse_counts(density, still):
+    """Every 1000 updates a fifth, as far as so many are found: where few are free the draws end before all of
+    them are.  Of inputs that are all 0 every one is as likely, and of equal gradients the lower position comes."""
+    layers = [Input(40), Linear(25, density=density, bias=False)]
+    model = mest.Model(
+        layers, method="gse", epochs=80, steps_per_epoch=25, batch=4, loss="mse", learning_rate=0.01, seed=7
+    )
+    rng = np.random.default_rng(1)
+    for update in range(1001):
+        x = rng.normal(size=(4, 40)).astype(np.float32)
+        if still == "inputs":
+            x[:] = 0
+        where = positions(model.csr(1), 40)
+        if update == 0:
+            exact = reference_of(model)
+            target = rng.normal(size=(4, 25)).astype(np.float32)
+            exact.backward(reference.mean_squared_error(exact.forward(as_picture(x), training=True), target)[1])
+            found = sampled(exact, 1, model.plan().layers[1], where, Random(7, GROWTH, 1, 1), 4e-7)
+        report = model.step(x, target)
+        assert report.mutated == (update % 1000 == 0)
+        now = positions(model.csr(1), 40)
+        assert len(now) == len(where) == density * 1000
+        if update == 0:
+            moved = min(len(where) // 5, len(found))
+            assert model.mutation().dropped == model.mutation().grown == moved
+            came = set(now.tolist()) - set(where.tolist())
+            assert came <= found and len(came) == moved
+            assert still == "nothing" or came == set(sorted(found)[:moved])
+            assert (density > 0.1) == (len(found) < min(len(where), 1000 - len(where)))
+            assert model.mutation().explored == pytest.approx(density + moved / 1000)
+
+
+def test_gse_draws_where_the_gradient_can_be_large():
+    """An output whose gradient and an input whose value are always 0 get nothing."""
+    layers = [Input(30), Linear(30, density=0.2, bias=False)]
+    model = mest.Model(layers, method="gse", mutation_rate=0.9, epochs=8, steps_per_epoch=10, batch=4, loss="mse")
+    x = np.random.default_rng(0).normal(size=(4, 30)).astype(np.float32)
+    x[:, 10:] = 0
+    target = model.predict(x)
+    target[:, :20] += 1
+    before = set(positions(model.csr(1), 30).tolist())
+    model.step(x, target)
+    came = set(positions(model.csr(1), 30).tolist()) - before
+    assert len(came) > 100 and all(p // 30 < 20 and p % 30 < 10 for p in came)
+
+
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+def test_growth_by_gradient_needs_no_dense_gradient(method):
     """What the plan adds: 16 bytes a connection that moves, and scratch of the order of the connections."""
     layers = [Input(1024), Linear(1024, density=0.05)]
     common = dict(batch=1, epochs=8, steps_per_epoch=10)
     static = mest.plan(layers, **common)
-    rigl = mest.plan(layers, method="rigl", **common)
+    moving = mest.plan(layers, method=method, mutation_rate=0.3, **common)
     connections = 1024 * 1024 // 20
-    extra = rigl.total_bytes - static.total_bytes
-    assert extra < 16 * 0.3 * connections + 20 * connections
+    extra = moving.total_bytes - static.total_bytes
+    assert extra < 16 * 0.3 * connections + 20 * connections + 16 * 2048 * (method == "gse")
     assert extra < 4 * 1024 * 1024 / 2  # half of a dense gradient
 
 
@@ -348,15 +459,17 @@ def test_rigl_needs_no_dense_gradient():
         (dict(importance_lambda=0.5), mest.MestError, "importance_gradient"),
     ],
 )
-def test_rigl_refuses(config, error, words):
-    settings = dict(method="rigl", density=0.5, epochs=8, steps_per_epoch=10)
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+def test_growth_by_gradient_refuses(method, config, error, words):
+    settings = dict(method=method, density=0.5, epochs=8, steps_per_epoch=10)
     with pytest.raises(error, match=words):
         mest.plan([Input(8), Linear(8)], **{**settings, **config})
 
 
-def test_rigl_moves_within_a_step_only():
-    model = mest.Model([Input(8), Linear(8)], method="rigl", density=0.5, epochs=8, steps_per_epoch=10)
-    with pytest.raises(mest.MestError, match="RIGL"):
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+def test_growth_by_gradient_moves_within_a_step_only(method):
+    model = mest.Model([Input(8), Linear(8)], method=method, density=0.5, epochs=8, steps_per_epoch=10)
+    with pytest.raises(mest.MestError, match=method.upper()):
         model.mutate()
     assert not model.begin_epoch().mutated
 

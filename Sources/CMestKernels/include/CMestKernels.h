@@ -12,6 +12,7 @@
 #include "scalar.h"
 #include "weights.h"
 #include "conv.h"
+#include "magnitudes.h"
 #include "depthwise.h"
 #include "linear.h"
 #include "norm.h"

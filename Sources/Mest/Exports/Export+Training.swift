@@ -50,9 +50,9 @@ public func mest_model_mutate(
             throw model.message.start("config.method is LOTTERY: connections leave between rounds, when all parameters go back")
                 .as(.argument)
         }
-        if model.config.method == MEST_METHOD_RIGL {
-            throw model.message.start("config.method is RIGL: connections move by a batch's gradient, in mest_model_step()")
-                .as(.argument)
+        if model.config.growsByGradient {
+            throw model.message.start("config.method is ").text(methodName(model.config.method) ?? "")
+                .text(": connections move by a batch's gradient, in mest_model_step()").as(.argument)
         }
         try model.requireNoGathering()
         try model.poll(MEST_STAGE_MUTATE, done: 0, total: uint64(model.sparseLayers))

@@ -97,8 +97,8 @@ struct Node {
     var units: UInt32 = 0         // that exist now (plan: at the start)
     var active: UInt32 = 0        // weights that exist now (plan: expected at the start)
     var saved: UInt32 = 0         // units in the checkpoint in work, of a sparse layer that is not thin
-    var mostGrown: Int64 = 0      // units of a pool, by one mutation
-    var candidates = Place.none   // RIGL: the largest gradients of what is not connected
+    var mostGrown: Int64 = 0      // units, by one round of a mutation
+    var candidates = Place.none   // RIGL, GSE: the largest gradients of what is not connected
     var found: Int32 = 0          // of them, in this backward pass
     var scored: Int32 = 0         // SNIP, GRASP: scores that lie where the gradient does
     var weight = Parameter()      // BATCH_NORM: scale

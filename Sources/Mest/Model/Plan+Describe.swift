@@ -34,24 +34,15 @@ extension Plan {
         var sparse = false
         for i in 0..<count where nodes[i].sparse {
             sparse = true
-            let single = growsByGradient || sharesOut || choosesOnce || thresholdIsGlobal
-            if !single || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
-            throw layer(i, message).text(whatSingleWeightsAreFor).text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
-                .text(" has none; use UNSTRUCTURED").as(.unsupported)
+            let needed = neededScheme
+            if needed == MEST_SCHEME_DEFAULT || int(nodes[i].scheme) == needed { continue }
+            let named = growsByGradient || sharesOut || ranksLayers || choosesOnce || config.method == MEST_METHOD_LOTTERY
+            throw layer(i, message).text(named ? ": method " : ": ")
+                .text(named ? methodName(config.method) ?? "" : "MEST_MUTATION_GLOBAL").text(" needs scheme ")
+                .text(schemeName(int32(needed))).text(", this layer's is ").text(schemeName(nodes[i].scheme)).as(.unsupported)
         }
         if sparse { return }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
-    }
-
-    private var whatSingleWeightsAreFor: StaticString {
-        switch int(config.method) {
-        case MEST_METHOD_RIGL: return ": method RIGL grows"
-        case MEST_METHOD_DSR: return ": method DSR moves between layers"
-        case MEST_METHOD_LOTTERY: return ": method LOTTERY rewinds"
-        case MEST_METHOD_SNIP: return ": method SNIP chooses"
-        case MEST_METHOD_GRASP: return ": method GRASP chooses"
-        default: return ": MEST_MUTATION_GLOBAL compares"
-        }
     }
 
     /// Magnitudes are of single weights, and of some that exist.
@@ -66,6 +57,13 @@ extension Plan {
         }
         if sparse { return }
         throw message.start("initial is MAGNITUDE, but every layer is dense: set density below 1, or initial RANDOM").as(.argument)
+    }
+
+    /// The only scheme that the method moves: DEFAULT where it moves all. Single weights wherever they are, or as
+    /// many in every row.
+    private var neededScheme: Int {
+        if ranksLayers { return MEST_SCHEME_FAN_IN }
+        return growsByGradient || sharesOut || choosesOnce || thresholdIsGlobal ? MEST_SCHEME_UNSTRUCTURED : MEST_SCHEME_DEFAULT
     }
 
     /// A scheme that was chosen must be able to have the density, and must have something to do.

@@ -29,7 +29,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
     try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
-    try check.choice(config.method, MEST_METHOD_GRASP, "method", "MEST_METHOD_*")
+    try check.known(methodName(config.method) != nil, config.method, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")
     try check.choice(config.importance_gradient, MEST_GRADIENT_MOMENTUM, "importance_gradient", "MEST_GRADIENT_*")
     try check.choice(config.remove_rule, MEST_REMOVE_FRACTION, "remove_rule", "MEST_REMOVE_*")
@@ -73,14 +73,19 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
         }
     }
     if config.mutation_every == 0 {
-        let often = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_GMP || config.method == MEST_METHOD_DSR
-        config.mutation_every = often ? 1 : 5
+        switch int(config.method) {
+        case MEST_METHOD_SET, MEST_METHOD_GMP, MEST_METHOD_DSR, MEST_METHOD_SRIGL: config.mutation_every = 1
+        default: config.mutation_every = 5
+        }
     }
     if config.mutation_rate == 0 {
-        let most = config.method == MEST_METHOD_SET || config.method == MEST_METHOD_RIGL
-        config.mutation_rate = most ? 0.3 : config.method == MEST_METHOD_DSR ? 0.1 : 0.2
+        switch int(config.method) {
+        case MEST_METHOD_SET, MEST_METHOD_RIGL, MEST_METHOD_SRIGL: config.mutation_rate = 0.3
+        case MEST_METHOD_DSR: config.mutation_rate = 0.1
+        default: config.mutation_rate = 0.2
+        }
     }
-    if config.mutation_updates == 0 { config.mutation_updates = 100 }
+    if config.mutation_updates == 0 { config.mutation_updates = config.method == MEST_METHOD_GSE ? 1000 : 100 }
     if config.initial_density == 0 && config.method != MEST_METHOD_GRASP { config.initial_density = 1 }
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
@@ -88,6 +93,26 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try resolveTime(&config, message)
     try resolveRemoval(config, message)
     return config
+}
+
+/// As messages name it: MEST_METHOD_* without the prefix; nil where this version has no such method.
+func methodName(_ method: Int32) -> StaticString? {
+    switch int(method) {
+    case MEST_METHOD_STATIC: return "STATIC"
+    case MEST_METHOD_VANILLA: return "VANILLA"
+    case MEST_METHOD_EM: return "EM"
+    case MEST_METHOD_EMS: return "EMS"
+    case MEST_METHOD_SET: return "SET"
+    case MEST_METHOD_GMP: return "GMP"
+    case MEST_METHOD_RIGL: return "RIGL"
+    case MEST_METHOD_DSR: return "DSR"
+    case MEST_METHOD_LOTTERY: return "LOTTERY"
+    case MEST_METHOD_SNIP: return "SNIP"
+    case MEST_METHOD_GRASP: return "GRASP"
+    case MEST_METHOD_GSE: return "GSE"
+    case MEST_METHOD_SRIGL: return "SRIGL"
+    default: return nil
+    }
 }
 
 /// Batches that `samples` samples make.
@@ -112,12 +137,14 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
         throw message.start("MEST_SCHEDULE_BY_UPDATE: set steps_per_epoch or samples").as(.argument)
     }
     let byLastGradient = config.importance_lambda > 0 && config.importance_gradient == MEST_GRADIENT_LAST
-    if config.method == MEST_METHOD_RIGL && byLastGradient {
-        throw message.start("method RIGL moves connections while the last gradient is computed; set importance_gradient to EMA or MOMENTUM, or importance_lambda to 0")
+    if config.growsByGradient && byLastGradient {
+        throw message.start("method ").text(methodName(config.method) ?? "")
+            .text(" moves connections while the last gradient is computed; set importance_gradient to EMA or MOMENTUM, or importance_lambda to 0")
             .as(.argument)
     }
-    if config.method == MEST_METHOD_RIGL && config.steps_per_epoch == 0 {
-        throw message.start("method RIGL: set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
+    if config.growsByGradient && config.steps_per_epoch == 0 {
+        throw message.start("method ").text(methodName(config.method) ?? "")
+            .text(": set steps_per_epoch or samples, which tell how far an epoch has come").as(.argument)
     }
     if config.mutation_epochs.0 == 0 { config.mutation_epochs.0 = uint32(int64(config.epochs) &* 9 / 16) }
     if config.mutation_epochs.1 == 0 { config.mutation_epochs.1 = uint32(int64(config.epochs) &* 3 / 4) }
@@ -182,7 +209,11 @@ private struct ConfigCheck {
     }
 
     func choice(_ value: Int32, _ high: Int, _ field: StaticString, _ words: StaticString) throws(Status) {
-        if value < 0 || int(value) > high { throw unknown(int64(value), field, words) }
+        try known(value >= 0 && int(value) <= high, value, field, words)
+    }
+
+    func known(_ known: Bool, _ value: Int32, _ field: StaticString, _ words: StaticString) throws(Status) {
+        if !known { throw unknown(int64(value), field, words) }
     }
 
     func bits(_ value: UInt32, _ known: UInt32, _ field: StaticString, _ words: StaticString) throws(Status) {

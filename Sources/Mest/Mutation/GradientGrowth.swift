@@ -3,7 +3,8 @@
 // whose gradient is largest, in place of that update. The gradient of what is not connected exists nowhere: a
 // layer's backward pass computes it some rows at a time, as that of a sparse matrix in which these rows are
 // full, and a buffer of twice the connections that come keeps the largest (streaming top-k). So the memory is
-// O(connections), and the bits are those that the gradient of these connections would have.
+// O(connections), and the bits are those that the gradient of these connections would have. GSE differs in the
+// choice of candidates alone (GuidedExploration.swift).
 
 import CMest
 import CMestKernels
@@ -11,18 +12,11 @@ import CMestKernels
 // MARK: - Plan
 
 extension Plan {
-    var growsByGradient: Bool { config.method == MEST_METHOD_RIGL }
+    var growsByGradient: Bool { config.growsByGradient }
 
     /// Connections that leave and come at most, at one time.
     func mostMoved(_ node: Node) -> Int64 {
         growsByGradient && node.sparse ? Ratio(config.mutation_rate).floor(of: node.weight.capacity) : 0
-    }
-
-    /// share of the connections, falling like half a cosine to 0 at mutation_epochs[1].
-    func movedShare(epoch: UInt32, update: UInt32, steps: UInt32) -> Ratio {
-        let position = (Double(int(epoch)) + Double(int(update)) / Double(int(max(1, steps)))) / Double(int(config.mutation_epochs.1))
-        if position > 1 { return .zero }
-        return Ratio(config.mutation_rate * mestk_float_double(0.5 * (1 + mestk_cos_double(Double.pi * position))))
     }
 
     /// Rows of which the gradient is computed at once: about as many positions as there are connections.
@@ -30,20 +24,30 @@ extension Plan {
         min(int64(node.rows), max(1, node.weight.capacity / int64(node.columns)))
     }
 
-    /// Where the gradient of some full rows is computed; offsets from the layer's backward scratch.
+    /// Where the gradient of candidates is computed; offsets from the layer's backward scratch.
     func gradientPlaces(_ node: Node) -> GradientPlaces {
-        GradientPlaces(rows: int64(node.rows), channels: int64(node.inputs), positions: gradientRows(node) &* int64(node.columns))
+        let atOnce = explores ? mostExplored(node) : gradientRows(node) &* int64(node.columns)
+        return GradientPlaces(rows: int64(node.rows), channels: int64(node.inputs), positions: atOnce)
     }
 
     /// Bytes of it, and of the kernel.
     func gradientScratch(_ node: Node) -> Int64 {
         if !growsByGradient || !node.sparse { return 0 }
         let places = gradientPlaces(node)
-        if node.kind != .conv2D { return places.end }
+        var more: Int64 = 0
+        if explores {
+            more = ExplorationPlaces(rows: int64(node.rows), columns: int64(node.columns), positions: places.positions).end
+        }
+        if node.kind != .conv2D { return places.end &+ more }
         var geometry = node.geometry
         let chunks = int32(config.gradient_chunks)
-        return places.end &+ 4 &* mestk_conv_backward_scratch(&geometry, threads, chunks, places.positions)
+        return places.end &+ max(more, 4 &* mestk_conv_backward_scratch(&geometry, threads, chunks, places.positions))
     }
+}
+
+extension mest_config {
+    /// Connections come where the gradient is large, in place of an update.
+    var growsByGradient: Bool { method == MEST_METHOD_RIGL || method == MEST_METHOD_GSE }
 }
 
 struct GradientPlaces {
@@ -78,21 +82,35 @@ extension Model {
         return s.plan.movedShare(epoch: s.epoch, update: s.stepsInEpoch, steps: s.stepsPerEpoch)
     }
 
-    /// Before the backward of a layer: the connections that would come, among all that do not stay.
+    /// Before the backward of a layer: the connections that would come.
     func collectCandidates(_ node: UnsafeMutablePointer<Node>, _ pass: Pass) {
         let rows = Unstructured.store(self, node).rows
         let moved = int(movedShare.floor(of: int64(rows.count)))
         var candidates = Candidates(wanted: moved, keys: at(node.pointee.candidates, UInt64.self))
         node.pointee.found = 0
         if moved == 0 { return }
-        let leaving = rows.least(moved, by: Importance(self, node))
+        if state.pointee.plan.explores {
+            offerSome(node, rows, to: &candidates, pass)
+        } else {
+            offerAll(node, rows, to: &candidates, pass)
+        }
+        candidates.keepLargest()
+        node.pointee.found = int32(candidates.count)
+    }
+
+    /// RigL: the gradients of all positions that do not stay.
+    private func offerAll(
+        _ node: UnsafeMutablePointer<Node>, _ rows: SparseRows, to candidates: inout Candidates, _ pass: Pass
+    ) {
+        let leaving = rows.least(candidates.wanted, by: Importance(self, node))
         let places = state.pointee.plan.gradientPlaces(node.pointee)
         let columns = rows.columns, atOnce = int(places.positions) / columns
         let gradient = gradientRoom(node, places.gradient, Float.self)
         var first = 0
         while first < rows.rows {
             let end = min(first &+ atOnce, rows.rows)
-            computeGradient(node, first, end, places, pass)
+            fillRows(node, rows, first, end, places)
+            computeGradient(node, places, pass)
             for r in first..<end {
                 var j = int(rows.start[r])
                 for c in 0..<columns {
@@ -105,18 +123,24 @@ extension Model {
             }
             first = end
         }
-        candidates.keepLargest()
-        node.pointee.found = int32(candidates.count)
     }
 
-    private func gradientRoom<T>(_ node: UnsafeMutablePointer<Node>, _ offset: Int64, _ type: T.Type) -> UnsafeMutablePointer<T> {
+    /// An index in which the rows first ..< end are full and the others empty.
+    private func fillRows(
+        _ node: UnsafeMutablePointer<Node>, _ rows: SparseRows, _ first: Int, _ end: Int, _ places: GradientPlaces
+    ) {
+        let start = gradientRoom(node, places.rowStart, UInt32.self)
+        let column = gradientRoom(node, places.column, UInt16.self)
+        for r in 0...rows.rows { start[r] = uint32((min(max(r, first), end) &- first) &* rows.columns) }
+        for i in 0..<((end &- first) &* rows.columns) { column[i] = UInt16(truncatingIfNeeded: i % rows.columns) }
+    }
+
+    func gradientRoom<T>(_ node: UnsafeMutablePointer<Node>, _ offset: Int64, _ type: T.Type) -> UnsafeMutablePointer<T> {
         at(Place(offset: node.pointee.backwardScratch.offset &+ offset), type)
     }
 
-    /// dw of rows first ..< end as if they were full, [row][column], into the scratch.
-    private func computeGradient(
-        _ node: UnsafeMutablePointer<Node>, _ first: Int, _ end: Int, _ places: GradientPlaces, _ pass: Pass
-    ) {
+    /// dw of the positions that rowStart and column of the places say.
+    func computeGradient(_ node: UnsafeMutablePointer<Node>, _ places: GradientPlaces, _ pass: Pass) {
         let n = node.pointee
         let rowStart = gradientRoom(node, places.rowStart, UInt32.self)
         let column = gradientRoom(node, places.column, UInt16.self)
@@ -124,12 +148,7 @@ extension Model {
         let key = gradientRoom(node, places.key, UInt16.self)
         let position = gradientRoom(node, places.position, UInt32.self)
         let gradient = gradientRoom(node, places.gradient, Float.self)
-        let columns = int(n.columns)
-        for r in 0...int(n.rows) { rowStart[r] = uint32((min(max(r, first), end) &- first) &* columns) }
-        for i in 0..<((end &- first) &* columns) {
-            column[i] = UInt16(truncatingIfNeeded: i % columns)
-            gradient[i] = 0
-        }
+        for i in 0..<int(rowStart[int(n.rows)]) { gradient[i] = 0 }
         mestk_index_by_channel(n.rows, n.inputs, n.taps, rowStart, column, channelStart, key, position)
         // Values are only read for dx, which nobody wants here.
         var weights = mestk_weights(

@@ -19,7 +19,7 @@ extension Model {
                 continue
             }
             let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
-            let inPool = int64(nodes[i].units) / units(of: nodes[i]).pools
+            let inPool = int64(nodes[i].units) / plan.ranked(units(of: nodes[i]))
             let amount = plan.sharesOut || plan.thresholdIsGlobal
                 ? Amount(keep: int64(nodes[i].dropped), after: int64(nodes[i].grown))
                 : plan.amount(nodes[i], epoch: epoch, active: inPool)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // When connections move and how many, by method: vanilla, Elastic Mutation (EM), Soft memory-bound EM (EM&S),
-// decaying by staircase or cosine; SET; gradual pruning (GMP). Counts rounded exactly or as the authors' code does.
+// decaying by staircase or cosine; SET; SRigL; gradual pruning (GMP). Counts rounded exactly or as the authors' code does.
 
 import CMest
 import CMestKernels
@@ -14,8 +14,8 @@ struct MutationLevels {
 extension mest_config {
     /// Methods that come to rest at mutation_epochs[1].
     var decays: Bool {
-        method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_RIGL
-            || method == MEST_METHOD_DSR
+        method == MEST_METHOD_EM || method == MEST_METHOD_EMS || method == MEST_METHOD_GMP || method == MEST_METHOD_DSR
+            || method == MEST_METHOD_SRIGL || growsByGradient
     }
 
     /// Methods after whose first step connections stay.
@@ -25,10 +25,10 @@ extension mest_config {
 extension Plan {
     /// Whether connections move at the start of this epoch: every mutation_every epochs, epoch 0
     /// included; and when the decay has ended, whatever mutation_every says, so that EM&S and GMP come down
-    /// to their target. SET: between epochs.
+    /// to their target. SET, SRIGL: between epochs.
     func mutates(at epoch: UInt32) -> Bool {
         if config.rests || growsByGradient { return false }
-        if config.method == MEST_METHOD_SET && epoch == 0 { return false }
+        if (config.method == MEST_METHOD_SET || ranksLayers) && epoch == 0 { return false }
         if sharesOut { return epoch > 0 && epoch < config.mutation_epochs.1 && epoch % config.mutation_every == 0 }
         if config.method == MEST_METHOD_LOTTERY {
             return epoch > 0 && epoch % config.mutation_every == 0 && prunes(after: epoch &- 1)
@@ -47,6 +47,13 @@ extension Plan {
             return Ratio(mestk_float_double(0.5 * (1 + mestk_cos_double(Double.pi * position))))
         }
         return epoch >= first ? Ratio(billionths: 500_000_000) : .one
+    }
+
+    /// RigL, GSE, SRigL: share of the connections that moves, falling like half a cosine to 0 at mutation_epochs[1].
+    func movedShare(epoch: UInt32, update: UInt32 = 0, steps: UInt32 = 1) -> Ratio {
+        let position = (Double(int(epoch)) + Double(int(update)) / Double(int(max(1, steps)))) / Double(int(config.mutation_epochs.1))
+        if position > 1 { return .zero }
+        return Ratio(config.mutation_rate * mestk_float_double(0.5 * (1 + mestk_cos_double(Double.pi * position))))
     }
 
     /// EM: drop below the target, grow back to it. EM&S: grow beyond the target, drop back to it.
@@ -95,8 +102,18 @@ extension Plan {
         return Ratio(billionths: min(room, target.billionths >= usual ? usual : target.billionths / 2))
     }
 
-    /// What a mutation at this epoch does to a pool with `active` units.
+    /// SRIGL: the rows of a layer have as many connections each, but are ranked as one pool.
+    var ranksLayers: Bool { config.method == MEST_METHOD_SRIGL }
+
+    /// Pools of a layer that are ranked apart.
+    func ranked(_ units: Units) -> Int64 { ranksLayers ? 1 : units.pools }
+
+    /// What a mutation at this epoch does to a pool with `active` units; where layers are ranked, to a layer.
     func amount(_ node: Node, epoch: UInt32, active: Int64) -> Amount {
+        if ranksLayers {
+            let leaving = movedShare(epoch: epoch).floor(of: active)
+            return Amount(keep: active &- leaving, after: initialUnits(node) &* units(of: node).pools)
+        }
         let levels = levels(node, epoch: epoch)
         let units = units(of: node)
         let n = units.positions
@@ -172,21 +189,35 @@ extension Plan {
     func mostUnits(_ node: Node) -> Int64 {
         let start = initialUnits(node)
         if scoresAll && node.sparse { return room(node, level: roomLevel) }
-        if !node.sparse || config.rests { return start }
+        if !node.sparse || config.rests || ranksLayers { return start }
         let units = units(of: node)
         if sharesOut { return min(units.most, 2 &* start) }
         let high = min(units.most, Plan.rounded(units.positions, units.density(levels(node, epoch: 0).high)))
         return max(max(start, high), amount(node, epoch: 0, active: start).after)
     }
 
-    /// Most units grown at once in a pool of at most `most`; what a mutation within the schedule grows. A
-    /// layer that was set to fewer connections grows in several rounds of this size.
+    /// Most units of `active` in a pool that leave where others come. SET counts by the sign.
+    private func mostReplaced(_ node: Node, _ active: Int64) -> Int64 {
+        let share = config.method == MEST_METHOD_SET ? Ratio(config.mutation_rate).floor(of: active) : 0
+        return max(share, active &- amount(node, epoch: 0, active: active).keep)
+    }
+
+    /// Most units that a mutation within the schedule grows in a layer whose pools have at most `most`. One that
+    /// was set to fewer connections grows in several rounds of this size.
     func mostGrown(_ node: Node, _ most: Int64) -> Int64 {
         if !node.sparse || config.rests { return 0 }
-        let start = initialUnits(node)
-        let first = amount(node, epoch: 0, active: start)
-        let full = amount(node, epoch: 0, active: most)
-        return max(max(first.after &- min(start, first.keep), full.after &- min(most, full.keep)), 1)
+        let pools = units(of: node).pools
+        let ranked = ranked(units(of: node))
+        func grown(_ inPool: Int64) -> Int64 {
+            let active = inPool &* (pools / ranked)
+            return amount(node, epoch: 0, active: active).after &- (active &- mostReplaced(node, active))
+        }
+        return max(max(grown(initialUnits(node)), grown(most)), 1) &* ranked
+    }
+
+    /// Whether growth must know what has left. GMP grows nothing, and any number may leave.
+    var excludesDropped: Bool {
+        config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0 && config.method != MEST_METHOD_GMP
     }
 
     /// Workspace that the largest mutation of the largest layer needs: the table that the growth of the
@@ -196,17 +227,17 @@ extension Plan {
         var channels: Int64 = 0
         for i in 0..<count { channels = max(channels, Channels.scratchBytes(nodes[i].thin)) }
         if config.rests || !training { return aligned(channels) }
-        let excludes = config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
         var most = channels
         for i in 0..<count where nodes[i].sparse && !nodes[i].isThin {
-            let pools = units(of: nodes[i]).pools
-            let capacity = nodes[i].weight.capacity / int64(nodes[i].unit) / pools
+            let ranked = ranked(units(of: nodes[i]))
+            let capacity = nodes[i].weight.capacity / int64(nodes[i].unit) / ranked
             // By one threshold for all layers all may leave the same one.
             let anyNumber = sharesOut || thresholdIsGlobal
-            let dropped = anyNumber ? capacity : max(0, capacity &- amount(nodes[i], epoch: 0, active: capacity).keep)
+            let dropped = anyNumber ? capacity : mostReplaced(nodes[i], capacity)
             let grown = nodes[i].mostGrown
-            let words = Floyd.tableCount(grown) &+ (pools &- 1) &* grown &+ (excludes ? pools &* dropped : 0)
-            most = max(most, 4 &* words)
+            let inLastPool = min(grown, nodes[i].weight.capacity / int64(nodes[i].unit) / units(of: nodes[i]).pools)
+            let drawn = grown &- inLastPool &+ NumberSet.tableCount(inLastPool)
+            most = max(most, 4 &* (drawn &+ (excludesDropped ? ranked &* dropped : 0)))
         }
         return aligned(most)
     }

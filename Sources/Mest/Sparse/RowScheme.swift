@@ -163,42 +163,41 @@ struct Store {
     @inline(never)
     func mutate(_ amount: Amount, key: UInt64) {
         let rows = rows
-        let pools = int(units.pools)
         let phantoms = int(units.phantoms)
-        let excludes = model.config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0
-        let scratch = model.at(model.state.pointee.plan.workspace, UInt32.self)
-        let before = int(node.pointee.units) / pools
+        let plan = model.state.pointee.plan
+        let excludes = plan.excludesDropped
+        let scratch = model.at(plan.workspace, UInt32.self)
+        let ranked = int(plan.ranked(units))
+        let before = rows.count
 
         // Dropped positions go to the front of the scratch when growth must avoid them.
-        var drop = max(0, before &- int(amount.keep))
+        let drop = max(0, before / ranked &- int(amount.keep)), record = excludes ? scratch : nil
         if signed {
-            drop = dropSigned(rows, recordTo: excludes ? scratch : nil)
+            dropSigned(rows, recordTo: record)
+        } else if plan.ranksLayers {
+            dropOfLayer(rows, drop, recordTo: record)
         } else if drop > 0 {
             let importance = Importance(model, node)
-            rows.drop(drop, perRow: pools > 1, recordTo: excludes ? scratch : nil) { importance[$0] }
+            rows.drop(drop, perRow: ranked > 1, recordTo: record) { importance[$0] }
         }
         let weightsKept = rows.weights(phantoms: phantoms)
         node.pointee.dropped = node.pointee.active &- uint32(weightsKept)
-        var avoided = excludes ? drop &* pools : 0
+
+        var avoided = excludes ? before &- rows.count : 0
         let drawn = scratch + avoided
+        let after = amount.after &* int64(ranked) / units.pools
         var random = SplitMix64(key)
-        var now = before &- drop
         // One round as a rule; more for a layer that was set to fewer connections than a mutation leaves.
-        while int64(now) < amount.after {
-            let free = units.positions &- int64(now &+ avoided / pools)
-            let room = min(free, units.most &- int64(now))
-            let grown = int(min(min(amount.after &- int64(now), room), node.pointee.mostGrown))
-            if grown <= 0 {
-                if avoided == 0 { break }
+        while true {
+            let grown = grow(rows, to: after, avoiding: scratch, avoided, drawn: drawn, &random)
+            if grown > 0 {
+                rows.drawPatterns(&random)
+                if signed { rows.fill(drawn, grown) { 0.1 * random.normal() } }
+            } else if avoided > 0 {
                 avoided = 0  // nothing else is free: what was just dropped may come back
-                continue
+            } else {
+                break
             }
-            grow(rows, grown, free: free, avoiding: scratch, avoided, drawn: drawn, &random)
-            rows.drawPatterns(&random)
-            if signed { rows.fill(drawn, grown) { 0.1 * random.normal() } }
-            let share = Float(int(units.span == 1 ? 1 : units.weights)) / Float(int(units.span))
-            node.pointee.unexplored *= 1 - share * Float(grown) / Float(int(free))
-            now &+= grown
         }
         refresh()
         node.pointee.grown = node.pointee.active &- uint32(weightsKept)
@@ -210,7 +209,7 @@ struct Store {
     }
 
     /// SET: of the positive weights and of the negative ones the share nearest to 0. recordTo: as SparseRows.drop.
-    private func dropSigned(_ rows: SparseRows, recordTo record: UnsafeMutablePointer<UInt32>?) -> Int {
+    private func dropSigned(_ rows: SparseRows, recordTo record: UnsafeMutablePointer<UInt32>?) {
         let rate = Ratio(model.config.mutation_rate)
         var dropped = 0
         for sign in 0..<2 {
@@ -225,25 +224,60 @@ struct Store {
             dropped &+= drop
         }
         if let record { sort(record, dropped) }
-        return dropped
     }
 
-    /// Adds `count` units, at value 0, to each pool with `free` positions. drawn: scratch.
+    /// SRIGL: the `drop` least important of the layer, but of no row its most important one, so that each keeps one.
+    private func dropOfLayer(_ rows: SparseRows, _ drop: Int, recordTo record: UnsafeMutablePointer<UInt32>?) {
+        if drop == 0 { return }
+        let importance = Importance(model, node)
+        let leaving = rows.least(drop, by: importance)
+        var row = -1, most = 0, dropped = 0
+        rows.keep { r, j, position in
+            if r != row {
+                (row, most) = (r, j)
+                for i in j..<int(rows.start[r &+ 1]) where importance[i] >= importance[most] { most = i }
+            }
+            if j == most || !leaving.has(j) { return true }
+            record?[dropped] = position
+            dropped &+= 1
+            return false
+        }
+    }
+
+    /// Brings every pool up to `after` units, the new ones at value 0, as far as there is room and mostGrown goes.
+    /// Returns how many came; their positions, ascending, are in `drawn`.
     private func grow(
-        _ rows: SparseRows, _ count: Int, free: Int64, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
+        _ rows: SparseRows, to after: Int64, avoiding: UnsafeMutablePointer<UInt32>, _ avoided: Int,
         drawn: UnsafeMutablePointer<UInt32>, _ random: inout SplitMix64
-    ) {
-        if units.grouped {
-            Floyd.draw(count, below: uint64(units.most &- int64(rows.count)), &random, table: drawn)
-            return rows.growInGroups(drawn, count, avoiding: avoiding, avoided, &random)
-        }
+    ) -> Int {
         let pools = int(units.pools)
+        var count = 0, passed = 0
+        var free: Int64 = 0  // positions in the pools so far
         for p in 0..<pools {
-            let ranks = drawn + p &* count
-            Floyd.draw(count, below: uint64(free), &random, table: ranks)
-            for i in 0..<(p == 0 ? 0 : count) { ranks[i] &+= uint32(int64(p) &* free) }
+            let active = int64(pools == 1 ? rows.count : int(rows.start[p &+ 1] &- rows.start[p]))
+            let end = int64(p &+ 1) &* units.positions, first = passed
+            while passed < avoided && int64(avoiding[passed]) < end { passed &+= 1 }
+            let freeHere = units.positions &- active &- int64(passed &- first)
+            let room = min(freeHere, units.most &- active)
+            let wanted = int(min(min(after &- active, room), node.pointee.mostGrown &- int64(count)))
+            if wanted > 0 {
+                let ranks = drawn + count
+                // Of 2:4 the slots are drawn, of which a group has as many as it may have connections.
+                Floyd.draw(wanted, below: uint64(units.grouped ? units.most &- active : freeHere), &random, table: ranks)
+                for i in 0..<(free == 0 ? 0 : wanted) { ranks[i] &+= uint32(free) }
+                count &+= wanted
+            }
+            free &+= freeHere
         }
-        rows.grow(drawn, count &* pools, avoiding: avoiding, avoided)
+        if count == 0 { return 0 }
+        if units.grouped {
+            rows.growInGroups(drawn, count, avoiding: avoiding, avoided, &random)
+        } else {
+            rows.grow(drawn, count, avoiding: avoiding, avoided)
+        }
+        let share = Float(int(units.span == 1 ? 1 : units.weights)) / Float(int(units.span))
+        node.pointee.unexplored *= 1 - share * Float(count) / Float(int(free))
+        return count
     }
 
     // MARK: Replacement

@@ -34,7 +34,7 @@ struct Units {
     }
 }
 
-/// What one mutation does to a pool of one layer.
+/// What one mutation does to a pool of one layer; where layers are ranked (Plan.ranksLayers), to the layer.
 struct Amount {
     var keep: Int64   // units that survive the drop, at most
     var after: Int64  // units after the growth

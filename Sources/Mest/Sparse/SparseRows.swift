@@ -279,7 +279,16 @@ struct SparseRows {
         }
     }
 
-    private func position(_ r: Int, _ c: Int) -> UInt32 {
+    func position(_ r: Int, _ c: Int) -> UInt32 {
         uint32(int64(r) &* int64(columns) &+ int64(c))
+    }
+
+    func has(_ r: Int, _ c: Int) -> Bool {
+        var low = int(start[r]), high = int(start[r &+ 1])
+        while low < high {
+            let middle = (low &+ high) / 2
+            if int(column[middle]) < c { low = middle &+ 1 } else { high = middle }
+        }
+        return low < int(start[r &+ 1]) && int(column[low]) == c
     }
 }

@@ -15,6 +15,7 @@
 #include "level_cases.h"
 #include "linear_cases.h"
 #include "loss_cases.h"
+#include "magnitude_cases.h"
 #include "norm_cases.h"
 #include "operand_cases.h"
 #include "pool_cases.h"
@@ -43,6 +44,7 @@ int main(int argc, char **argv)
         if (i / 2 % 2) test_dropout_and_flatten(shapes[i / 4], i % 2);
     }
     test_pools();
+    test_magnitudes();
     static const int64_t sizes[] = {0, 1, 7, 16, 100, 4096, 5000, 16384, 40001};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) state = seed_now = 7000 + i, test_flat(sizes[i]);
     for (int i = 0; i < 24; i++) {

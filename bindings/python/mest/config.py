@@ -22,7 +22,10 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
         None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter",
         "channel",
     ),  # fmt: skip
-    "method": ("static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery", "snip", "grasp"),
+    "method": (
+        "static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery", "snip", "grasp", "gse",
+        "srigl",
+    ),  # fmt: skip
     "initial": ("random", "magnitude"),
     "mutation_decay": ("staircase", "cosine"),
     "importance_gradient": ("last", "ema", "momentum"),
@@ -190,19 +193,24 @@ class Config:
                                each with fewer connections, at the values of the beginning; "snip":
                                the first step keeps those of the largest |w * gradient| of the dense
                                network, of all layers; "grasp": of random ones at initial_density the
-                               first step keeps those that the gradient flow needs most
+                               first step keeps those that the gradient flow needs most; "gse":
+                               as "rigl", the candidates a sample as large as the connections;
+                               "srigl": for "fan_in": the least important of a layer are dropped,
+                               whoever's they are, and every output filled to its constant number at
+                               random
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
-      mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr" 1;
-                               to be set for "lottery".
-                               "em", "em&s" and "gmp" mutate at mutation_epochs[1] as well
-      mutation_updates = None  updates between mutations of "rigl"; None: 100
+      mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr",
+                               "srigl" 1; to be set for "lottery".  "em", "em&s" and "gmp" mutate at
+                               mutation_epochs[1] as well
+      mutation_updates = None  updates between mutations of "rigl" and "gse"; None: 100, of "gse" 1000
       mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
                                2 or more for all that come to rest
-      mutation_rate = None     (0, 1), share of the connections; None: 0.2, of "set" and "rigl" 0.3,
-                               of "dsr" 0.1.  Of "pattern" and "fan_in" each output moves at least
-                               one kernel or connection, until the rate has decayed to 0
+      mutation_rate = None     (0, 1), share of the connections; None: 0.2, of "set", "rigl" and
+                               "srigl" 0.3, of "dsr" 0.1.  Of "pattern" and "fan_in" each output moves at
+                               least one kernel or connection, until the rate has decayed to 0 ("srigl":
+                               perhaps none)
       mutation_extra = None    (0, 1), density above the target; None: 0.05, for targets below that
                                half the target.  "em&s"; the same minimum of one
       initial_density = None   (0, 1], not below the target; "gmp", "grasp"; None: 1, of "grasp" 4

@@ -30,6 +30,8 @@ _ABOVE_TARGET = {
     "gmp": "gradual pruning begins at initial_density",
     "dsr": "with DSR connections move between layers: each may have twice its target",
     "lottery": "lottery tickets begin dense",
+    "snip": "SNIP may give each layer more than its target, all together twice",
+    "grasp": "GraSP chooses among candidates at initial_density",
 }
 
 
