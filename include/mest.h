@@ -478,6 +478,12 @@ typedef struct mest_config {
     /* Schemes */
     int32_t  scheme;            /* MEST_SCHEME_* of layers that name none                        */
     uint32_t scheme_flags;      /* MEST_PATTERNS_*                                               */
+
+    /* Freezing: front layers stop training, see below mest_step_report */
+    float    freeze_share;      /* share of the network's multiply-adds (mest_plan_report.macs) whose
+                                   layers are frozen at the end, in [0, 1); 0: none; 2/3 is usual  */
+    uint32_t freeze_epochs[2];  /* the first piece freezes, all of the share is frozen; 0: 1/4 and 5/8
+                                   of config.epochs, at least 1: with 2/3 a quarter less work    */
 } mest_config;
 
 #ifdef __cplusplus
@@ -686,7 +692,24 @@ typedef struct mest_step_report {
     float    gradient_norm;  /* Euclidean, before clipping; 0 when no update was applied         */
     uint32_t correct;        /* CROSS_ENTROPY: samples whose largest output is their label       */
     uint32_t count;          /* samples of this call                                             */
+    uint32_t frozen;         /* layers of the description, from the first on, that are frozen    */
 } mest_step_report;
+
+/*
+ * Freezing (config.freeze_share; SpFDE: Yuan et al. 2022).  Front layers learn first, and then need not be
+ * trained on.  The share of the multiply-adds that may be frozen grows by equal steps from freeze_epochs[0]
+ * to freeze_epochs[1]; at the start of an epoch the first layers of the description freeze as far as it
+ * reaches, never all.
+ * A frozen layer   computes what mest_model_predict() does: batch norm by its running statistics, no dropout
+ *                  (that in front of the first layer that trains goes on).  No gradient, momentum,
+ *                  weight decay or mutation; no part in the norm that clip_norm bounds.  The backward pass
+ *                  ends at the first layer that trains.  What the caller sets, mest_model_tensor_set(), counts.
+ * Before           A layer of EMS or GMP first comes down to its target: a mutation, which the reports tell;
+ *                  SET, VANILLA and the others stay as they are.  FILTER, CHANNEL: a group rests from when
+ *                  the first layer that has it is frozen.  LOTTERY, which rewinds: ARGUMENT.
+ * Saves            of the frozen layers' mest_layer_plan.macs two of three parts of a step.  Memory is
+ *                  planned for the whole training and stays.
+ */
 
 /*
  * One training step: forward, backward and, when micro_batches are complete, the update.  Begins
@@ -711,14 +734,15 @@ typedef struct mest_epoch_report {
     uint32_t dropped;        /* connections, all layers, when mutated                            */
     uint32_t grown;
     float    learning_rate;  /* of its first update                                              */
+    uint32_t frozen;         /* layers, as in mest_step_report                                   */
 } mest_epoch_report;
 
 /*
  * Begins the next epoch now: the first call begins epoch 0, or the one after that of the last step.
  * From then on the caller begins epochs and mest_model_step() does not.  Applies an update whose
  * micro-batches are unfinished, as the mean of those given.  Mutates when
- * epoch % mutation_every == 0, then, at epoch phase1_epochs, takes samples out of the training
- * set and counts forgetting anew; mest_model_select() with rule MEST_REMOVE_NONE tells which remain.
+ * epoch % mutation_every == 0, freezes layers, then, at epoch phase1_epochs, takes samples out of the
+ * training set and counts forgetting anew; mest_model_select() with rule MEST_REMOVE_NONE tells which remain.
  * Callers who never call this get the same from mest_model_step(), but see a removal only after the
  * first batch of that epoch.
  * Samples leave only if some were learned (ids were given) and some remain; else a log line says why

@@ -51,7 +51,7 @@ enum Conv2D: Layer {
             let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
             for c in 0..<int(norm.channels) { centred[c] = (start.map { $0[c] } ?? 0) - centre[c] }
             start = centred
-            if pass.training && !pass.recomputing { sums = model.at(norm.sums, Double.self) }
+            if pass.training && !pass.recomputing && !norm.frozen { sums = model.at(norm.sums, Double.self) }
         }
         if node.pointee.isDepthwise { return DepthwiseConv2D.forward(model, node, pass, start, sums) }
         withScheme(node.pointee, ConvForward(model: model, node: node, pass: pass, start: start, sums: sums))

@@ -28,6 +28,8 @@ struct ModelState {
     var mutationEpoch: UInt32 = 0
     var threshold: Float = 1e-3  // DSR: the next mutation's
 
+    var frozen: UInt32 = 0       // layers, the first ones
+
     var phase: UInt32 = 1
     var trainingSamples: UInt32 = 0  // in the training set
     var forgotten: UInt64 = 0

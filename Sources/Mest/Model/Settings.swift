@@ -24,6 +24,8 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.range(config.mutation_every, 0, most, "mutation_every")
     try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
     try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
+    try check.range(config.freeze_epochs.0, 0, most, "freeze_epochs[0]")
+    try check.range(config.freeze_epochs.1, 0, most, "freeze_epochs[1]")
     try check.choice(config.simd, MEST_SIMD_NEON, "simd", "MEST_SIMD_*")
     try check.choice(config.loss, MEST_LOSS_MSE, "loss", "MEST_LOSS_*")
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
@@ -54,6 +56,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.share(config.mutation_extra, "mutation_extra")
     try check.share(config.remove_fraction, "remove_fraction")
     try check.share(config.remove_class_cap, "remove_class_cap")
+    try check.share(config.freeze_share, "freeze_share")
     try check.density(config.density, "density")
     try check.density(config.initial_density, "initial_density")
 
@@ -85,6 +88,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
 
     try resolveTime(&config, message)
+    try resolveFreezing(&config, message)
     try resolveRemoval(config, message)
     return config
 }
@@ -132,6 +136,30 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     if decays && config.mutation_epochs.0 > config.mutation_epochs.1 {
         throw message.start("mutation_epochs must not fall: ").integer(config.mutation_epochs.0).text(", ")
             .integer(config.mutation_epochs.1).as(.argument)
+    }
+}
+
+private func resolveFreezing(_ config: inout mest_config, _ message: Message) throws(Status) {
+    if !config.freezes {
+        if config.freeze_epochs.0 | config.freeze_epochs.1 == 0 { return }
+        throw message.start("freeze_epochs: set freeze_share, the share of the multiply-adds that freezes").as(.argument)
+    }
+    if config.method == MEST_METHOD_LOTTERY {
+        throw message.start("freeze_share: method LOTTERY sets all layers back to their first values; use another, or 0")
+            .as(.argument)
+    }
+    if config.epochs == 0 && (config.freeze_epochs.0 == 0 || config.freeze_epochs.1 == 0) {
+        throw message.start("freeze_share: set epochs, or both freeze_epochs").as(.argument)
+    }
+    if config.freeze_epochs.0 == 0 { config.freeze_epochs.0 = max(1, config.epochs / 4) }
+    if config.freeze_epochs.1 == 0 { config.freeze_epochs.1 = max(config.freeze_epochs.0, uint32(int64(config.epochs) &* 5 / 8)) }
+    if config.freeze_epochs.0 > config.freeze_epochs.1 {
+        throw message.start("freeze_epochs must not fall: ").integer(config.freeze_epochs.0).text(", ")
+            .integer(config.freeze_epochs.1).as(.argument)
+    }
+    if config.epochs > 0 && config.freeze_epochs.1 >= config.epochs {
+        throw message.start("freeze_share is reached at epoch ").integer(config.freeze_epochs.1).text(", but epochs is ")
+            .integer(config.epochs).text("; lower freeze_epochs[1]").as(.argument)
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Epoch: what happens at the start of one: an unfinished update is applied, connections move when due,
-// then, once, samples leave.
+// Epoch: what happens at the start of one: an unfinished update is applied, connections move when due, layers
+// freeze, and samples leave the training set or come back.
 
 import CMest
 import CMestKernels
@@ -9,15 +9,17 @@ extension Model {
     func beginEpoch() throws(Status) -> mest_epoch_report {
         let s = state
         let epoch = s.pointee.began ? s.pointee.epoch &+ 1 : 0
-        let mutates = s.pointee.plan.mutates(at: epoch) && sparseLayers > 0
-        if mutates { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
+        let (before, end) = (int(s.pointee.frozen), s.pointee.plan.frozenLayers(at: epoch))
+        let mutates = s.pointee.plan.mutates(at: epoch) && anySparse(end, count)
+        let settles = s.pointee.plan.settlesWhenFrozen && anySparse(before, end)
+        if mutates || settles { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
         if s.pointee.gathered > 0 { try applyUnfinished() }
 
         var report = mest_epoch_report()
         report.struct_size = uint32(MemoryLayout<mest_epoch_report>.size)
         report.events = UInt32(MEST_EVENT_EPOCH)
-        if mutates {
-            mutate(epoch: epoch)
+        if mutates || settles {
+            mutate(epoch: epoch, resting: end, onlySettling: !mutates)
             let mutation = mutationReport()
             report.dropped = uint32(mutation.dropped)
             report.grown = uint32(mutation.grown)
@@ -25,6 +27,7 @@ extension Model {
         }
         if !s.pointee.began { s.pointee.trainingSamples = config.samples }
         s.pointee.epoch = epoch
+        freeze(upTo: end)
         s.pointee.began = true
         s.pointee.stepsInEpoch = 0
         s.pointee.batchesInEpoch = 0
@@ -39,6 +42,7 @@ extension Model {
         report.steps = s.pointee.stepsPerEpoch
         report.samples = s.pointee.trainingSamples
         report.learning_rate = learningRate
+        report.frozen = s.pointee.frozen
         return report
     }
 

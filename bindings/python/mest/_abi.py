@@ -148,6 +148,8 @@ class mest_config(Struct):
         ("recompute", i32),
         ("scheme", i32),
         ("scheme_flags", u32),
+        ("freeze_share", f32),
+        ("freeze_epochs", u32 * 2),
     ]
 
 
@@ -221,7 +223,7 @@ class mest_step_report(Struct):
         ("update", u64),
         *_fields(u32, "epoch step_in_epoch"),
         *_fields(f32, "loss learning_rate gradient_norm"),
-        *_fields(u32, "correct count"),
+        *_fields(u32, "correct count frozen"),
     ]
 
 
@@ -229,6 +231,7 @@ class mest_epoch_report(Struct):
     _fields_ = [
         *_fields(u32, "struct_size events epoch steps samples dropped grown"),
         ("learning_rate", f32),
+        ("frozen", u32),
     ]
 
 

@@ -42,6 +42,7 @@ class StepReport(_Events):
     gradient_norm: float  # before clipping; 0 when no update was applied
     correct: int  # cross-entropy: samples whose largest output is their label
     count: int  # samples of this call
+    frozen: int  # layers of the description, from the first on, that are frozen
     events: int
 
     @property
@@ -60,6 +61,7 @@ class EpochReport(_Events):
     dropped: int  # connections, all layers
     grown: int
     learning_rate: float
+    frozen: int  # layers, from the first on
     events: int
 
 

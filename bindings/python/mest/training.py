@@ -43,6 +43,7 @@ class EpochRecord:
     samples: int  # in the training set
     removed: int  # samples that left it at the beginning of this epoch
     absent: int  # samples that have left it, then or before
+    frozen: int  # layers of the description, from the first on, that were frozen
     seconds: float  # of training, without validation
 
     def __str__(self) -> str:
@@ -58,6 +59,8 @@ class EpochRecord:
             line += f"  mutated -{self.dropped} +{self.grown}"
         if self.removed:
             line += f"  samples {self.samples:,} ({self.removed:,} left the training set)"
+        if self.frozen:
+            line += f"  frozen {self.frozen}"
         return line + f"  {self.seconds:.2f} s"
 
 
@@ -226,6 +229,7 @@ def _train_epoch(
         samples=len(order),
         removed=len(data.x) - len(order) if begun.removed else 0,
         absent=len(data.x) - len(order),
+        frozen=begun.frozen,
         seconds=seconds,
     )
 
