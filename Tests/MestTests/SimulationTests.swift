@@ -305,7 +305,10 @@ struct Simulation {
         for seed in (part * 50)..<(part * 50 + 50) {
             var random = SplitMix64(seed)
             let layers = randomNetwork(&random)
-            try withPlan(layers, { vary(&$0, seed); $0.freeze_share = 0.95; $0.freeze_epochs = (1, 4) }) { plan, tensors in
+            try withPlan(layers, { vary(&$0, seed) }) { made, tensors in
+                var plan = made
+                plan.config.freeze_share = 0.95  // of some of these networks nothing fits, which a description may not say
+                plan.config.freeze_epochs = (1, 4)
                 for epoch in 1...4 as ClosedRange<UInt32> {
                     let end = plan.frozenLayers(at: epoch)
                     plan.freeze(upTo: end)

@@ -137,6 +137,19 @@ static network by_method(const char *name, network n, int32_t method)
     return n;
 }
 
+/* Layers freeze, samples take turns. */
+static network spared(const char *name, network n)
+{
+    n.name = name;
+    n.config.freeze_share = 0.992f; /* the convolutions */
+    n.config.freeze_epochs[0] = 1;
+    n.config.freeze_epochs[1] = 3;
+    n.config.sieve_absent = 0.25f;
+    n.config.sieve_every = 1;
+    n.config.sieve_share = 0.2f;
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
@@ -160,6 +173,7 @@ int main(int argc, char **argv)
         by_method("mlp, SET", mlp(), MEST_METHOD_SET),
         by_method("residual, DSR", residual(), MEST_METHOD_DSR),
         by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
+        spared("residual, freezing and sieving", residual()),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

@@ -342,6 +342,15 @@ UNUSED static uint64_t hash_model(const mest_model *model)
         hash = hash_bytes(hash, bytes, counts.samples);
         free(bytes);
         if (status != MEST_OK) return 0;
+        if (counts.training < counts.samples) { /* who is in the training set */
+            mest_selection all = { .struct_size = sizeof all };
+            uint32_t *ids = malloc(sizeof *ids * counts.samples);
+            uint64_t count = 0;
+            status = mest_model_select(model, &all, ids, counts.samples, &count);
+            hash = hash_bytes(hash, ids, sizeof *ids * count);
+            free(ids);
+            if (status != MEST_OK) return 0;
+        }
     }
     return hash;
 }

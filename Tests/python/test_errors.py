@@ -266,6 +266,9 @@ def test_every_config_field_arrives():
         given_order=True,
         freeze_share=0.5,
         freeze_epochs=(21, 22),
+        sieve_absent=0.5,
+        sieve_every=23,
+        sieve_share=0.25,
     )
     struct = mest.Config(**settings).to_struct()
     assert set(settings) == set(vars(mest.Config()))
@@ -320,8 +323,11 @@ _RANGES = [
     ("remove_number", (1, 2**32 - 1), (0, -1), {**_LEAVE, "remove_rule": "number"}),
     ("remove_class_cap", (1e-6, 0.999), (0, 1), {**_LEAVE, "remove_rule": "count"}),
     ("remove_fraction", (1e-3, 0.999), (0, 1), {**_LEAVE, "remove_rule": "fraction"}),
-    ("freeze_share", (1e-6, 0.999), (0, 1), dict(epochs=8)),
-    ("freeze_epochs", ((1, 1), (3, 7)), ((3, 2), (3, 8), (3,)), dict(epochs=8, freeze_share=0.5)),
+    ("sieve_absent", (0.01, 0.99), (0, 1), dict(samples=99)),
+    ("sieve_every", (1, 2**31 - 1), (0, 2**31), dict(samples=99, sieve_absent=0.5)),
+    ("sieve_share", (1e-6, 0.999), (0, 1), dict(samples=99, sieve_absent=0.5)),
+    ("freeze_share", (0.9, 0.999), (0, 1, 0.1), dict(epochs=8)),
+    ("freeze_epochs", ((1, 1), (3, 7)), ((3, 2), (3, 8), (3,)), dict(epochs=8, freeze_share=0.9)),
 ]
 
 

@@ -40,10 +40,19 @@ def expected_frozen(plan, share, first, last, epoch):
     return end
 
 
+def share_of(graph, seed):
+    """A share of the network's work that some layer fits into; None where there is none."""
+    parts = [part for part in mest.plan(graph.layers, density=0.5).layers if part.macs]
+    least = parts[0].macs / sum(part.macs for part in parts) + 1e-3
+    return None if least >= 1 else max(least, SHARES[seed // 10 % len(SHARES)])
+
+
 def frozen_now(seed, **config):
     """A random network in its second epoch, in which a part of it is frozen: (model, graph, rng, counts, n)."""
     graph, rng, counts = made(seed)
-    share = SHARES[seed // 20 % len(SHARES)]
+    share = share_of(graph, seed)
+    if share is None:
+        pytest.skip("one layer is all")
     model = model_of(graph, seed, freeze_share=share, freeze_epochs=(1, 1), **config)
     randomise(model, rng)
     assert model.begin_epoch().frozen == 0
@@ -53,7 +62,9 @@ def frozen_now(seed, **config):
 
 
 def check_against_reference(seed, **config):
-    """Two steps; the number of layers with weights that were frozen, None where floats cannot follow."""
+    """Two steps; whether they could be compared, which they cannot where floats do not follow."""
+    if share_of(made(seed)[0], seed) is None:
+        return False
     model, graph, rng, counts, frozen = frozen_now(seed, **config)
     number = 0
     for count in counts:
@@ -63,42 +74,45 @@ def check_against_reference(seed, **config):
                 number += 1
                 break
         else:
-            return None
-    return sum(part.rows > 0 for part in model.plan().layers[:frozen])
+            return False
+    return frozen > 0
 
 
 @pytest.mark.parametrize("part", range(20))
 def test_against_the_reference(part):
-    found = [
+    compared = sum(
         check_against_reference(
             seed, recompute=(None, "block", "elementwise")[seed % 3], threads=1 + seed % 2
         )
         for seed in range(part, 400, 20)
-    ]
-    compared = [n for n in found if n is not None]
-    assert len(compared) >= 10, "too few networks could be compared"
-    assert sum(n > 0 for n in compared) >= 5, "too few of them had frozen layers"
+    )
+    assert compared >= 8, "too few networks could be compared"
 
 
 @pytest.mark.parametrize("part", range(10))
 def test_same_bits(part):
     """For every instruction set, number of threads and way to recompute; float32 and bf16.  The second of the two
     steps is in the epoch in which layers freeze."""
-    for seed in range(part, 100, 10):
-        check_bits(
-            seed, activations=("float32", "bfloat16")[seed // 10 % 2],
-            steps_per_epoch=1, freeze_share=SHARES[seed // 10 % 5], freeze_epochs=(1, 1),
-        )  # fmt: skip
+    for seed in range(part, 120, 10):
+        share = share_of(made(seed)[0], seed)
+        if share is not None:
+            check_bits(
+                seed, activations=("float32", "bfloat16")[seed // 10 % 2],
+                steps_per_epoch=1, freeze_share=share, freeze_epochs=(1, 1),
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("part", range(5))
 def test_nothing_is_read_that_was_not_written(part):
-    for seed in range(part, 60, 5):
+    for seed in range(part, 80, 5):
         graph, rng, counts = made(seed)
+        share = share_of(graph, seed)
+        if share is None:
+            continue
         batches = [data_of(graph, rng, count, "cross_entropy") for count in counts + counts]
         config = dict(
             recompute=(None, "block", "elementwise")[seed % 3], activations=("float32", "bfloat16")[seed % 2],
-            steps_per_epoch=1, freeze_share=SHARES[seed // 10 % 5], freeze_epochs=(1, 2),
+            steps_per_epoch=1, freeze_share=share, freeze_epochs=(1, 2),
         )  # fmt: skip
         zeros, *others = (traces(graph, seed, batches, paint, **config) for paint in (0, 0xFF, 0x7E))
         assert all(other == zeros for other in others), f"seed {seed}"
@@ -274,7 +288,7 @@ def test_batch_norm_and_dropout():
     ]  # fmt: skip
     x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
     y = np.zeros(8, int)
-    for share, frozen, random in ((0.5, 3, True), (0.95, 5, True)):
+    for share, frozen in ((0.5, 3), (0.95, 5)):
         model = mest.Model(
             layers, batch=8, learning_rate=0.0, weight_decay=0.0, freeze_share=share, freeze_epochs=(1, 1)
         )
@@ -282,7 +296,7 @@ def test_batch_norm_and_dropout():
         assert model.begin_epoch().frozen == frozen
         before = model.tensor(2, "running_mean"), model.tensor(2, "running_var")
         losses = {model.step(x, y).loss for _ in range(4)}
-        assert (len(losses) > 1) == random
+        assert len(losses) > 1
         for then, what in zip(before, ("running_mean", "running_var")):
             assert (model.tensor(2, what) == then).all()
     calm = [*layers[:6], Linear(3, density=1.0)]  # nothing random is left behind what is frozen

@@ -32,6 +32,7 @@ struct ModelState {
 
     var phase: UInt32 = 1
     var trainingSamples: UInt32 = 0  // in the training set
+    var sievings: UInt32 = 0         // done
     var forgotten: UInt64 = 0
     var forgottenInEpoch: UInt64 = 0
     var presentations: UInt64 = 0       // samples of training steps

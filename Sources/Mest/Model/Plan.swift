@@ -101,6 +101,7 @@ extension Plan {
         try plan.thinChannels(message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
+        try plan.checkFreezing(message)
         plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)

@@ -24,6 +24,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.range(config.mutation_every, 0, most, "mutation_every")
     try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
     try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
+    try check.range(config.sieve_every, 0, most, "sieve_every")
     try check.range(config.freeze_epochs.0, 0, most, "freeze_epochs[0]")
     try check.range(config.freeze_epochs.1, 0, most, "freeze_epochs[1]")
     try check.choice(config.simd, MEST_SIMD_NEON, "simd", "MEST_SIMD_*")
@@ -57,6 +58,8 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.share(config.remove_fraction, "remove_fraction")
     try check.share(config.remove_class_cap, "remove_class_cap")
     try check.share(config.freeze_share, "freeze_share")
+    try check.share(config.sieve_absent, "sieve_absent")
+    try check.share(config.sieve_share, "sieve_share")
     try check.density(config.density, "density")
     try check.density(config.initial_density, "initial_density")
 
@@ -90,6 +93,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try resolveTime(&config, message)
     try resolveFreezing(&config, message)
     try resolveRemoval(config, message)
+    try resolveSieve(&config, message)
     return config
 }
 
@@ -195,6 +199,32 @@ private func resolveRemoval(_ config: mest_config, _ message: Message) throws(St
         throw message.start("remove_rule is FRACTION: set remove_fraction").as(.argument)
     default: return
     }
+}
+
+private func resolveSieve(_ config: inout mest_config, _ message: Message) throws(Status) {
+    if !config.sieves {
+        if config.sieve_every == 0 && config.sieve_share == 0 { return }
+        throw message.start("sieve_every, sieve_share: set sieve_absent, the share of the samples that is out").as(.argument)
+    }
+    if config.samples == 0 {
+        throw message.start("sieve_absent: set samples, the size of the training set").as(.argument)
+    }
+    if config.loss != MEST_LOSS_CROSS_ENTROPY {
+        throw message.start("sieve_absent: forgetting needs labels, loss CROSS_ENTROPY").as(.argument)
+    }
+    if config.phase1_epochs > 0 {
+        throw message.start("sieve_absent and phase1_epochs both say who is in the training set; use one of them").as(.argument)
+    }
+    if config.remove_class_cap > 0 {
+        throw message.start("remove_class_cap bounds what leaves once, and sieving never ends; leave it 0").as(.unsupported)
+    }
+    let absent = config.absentSamples
+    if absent == 0 || absent >= int64(config.samples) {
+        throw message.start("sieve_absent is ").real(config.sieve_absent).text(", of ").integer(config.samples)
+            .text(" samples ").integer(absent).text("; at least one must be out, and one in").as(.argument)
+    }
+    if config.sieve_every == 0 { config.sieve_every = 5 }
+    if config.sieve_share == 0 { config.sieve_share = 0.1 }
 }
 
 /// Range checks with one wording.

@@ -34,6 +34,11 @@ extension Model {
         s.pointee.forgottenInEpoch = 0
         if config.phase1_epochs > 0 && epoch == config.phase1_epochs && removeSamples() {
             report.events |= UInt32(MEST_EVENT_REMOVED)
+            report.left = config.samples &- s.pointee.trainingSamples
+        }
+        if config.sieves(at: epoch) {
+            (report.left, report.returned) = sieve()
+            if report.left > 0 { report.events |= UInt32(MEST_EVENT_SIEVED) }
         }
         if config.samples > 0 { s.pointee.presentationsSaved &+= uint64(config.samples &- s.pointee.trainingSamples) }
         s.pointee.events |= report.events
@@ -64,6 +69,12 @@ extension Model {
         }
     }
 
+    /// Epochs get longer or shorter with it.
+    func takeTrainingSet(of samples: UInt32) {
+        state.pointee.trainingSamples = samples
+        if state.pointee.plan.derivesSteps { state.pointee.stepsPerEpoch = updates(for: samples, config) }
+    }
+
     /// Phase 2: the config's rule takes samples out, counting starts anew, epochs get shorter.
     private func removeSamples() -> Bool {
         guard let forgetting = Forgetting(self), let removed = forgetting.removed else { return false }
@@ -72,12 +83,9 @@ extension Model {
             remove_number: config.remove_number, remove_fraction: config.remove_fraction,
             keep_lowest: config.keep_lowest)
         let selection = Selection(self, forgetting, rule)
+        let learned = forgetting.knows(state.pointee.orderGiven)
         var left: UInt32 = 0
-        var learned = false
-        for i in 0..<forgetting.samples {
-            if selection.keeps(i) { left &+= 1 }
-            learned = learned || forgetting.learned[i] || state.pointee.orderGiven
-        }
+        for i in 0..<forgetting.samples where selection.keeps(i) { left &+= 1 }
         if left == 0 || left == config.samples || !learned {
             log(MEST_LOG_WARNING) {
                 let line = $0.text("phase 1 goes on: ")
@@ -92,8 +100,7 @@ extension Model {
         let s = state
         s.pointee.phase = 2
         s.pointee.forgotten = 0
-        s.pointee.trainingSamples = left
-        if s.pointee.plan.derivesSteps { s.pointee.stepsPerEpoch = updates(for: left, config) }
+        takeTrainingSet(of: left)
         log(MEST_LOG_INFO) {
             $0.text("epoch ").integer(s.pointee.epoch).text(": phase 2, ").integer(left).text(" of ")
                 .integer(config.samples).text(" samples stay")

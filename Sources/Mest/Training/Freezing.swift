@@ -32,6 +32,15 @@ extension Plan {
         return end
     }
 
+    /// A share that no layer fits into is a slip.
+    func checkFreezing(_ message: Message) throws(Status) {
+        if !config.freezes || !training || frozenLayers(at: config.freeze_epochs.1) > 0 { return }
+        var first = 0
+        while !nodes[first].hasMatrix { first &+= 1 }
+        let text = layer(first, message).text(", which freezes first, is more than freeze_share ").real(config.freeze_share)
+        throw text.text(" of the multiply-adds: nothing would freeze; raise it, or set 0").as(.argument)
+    }
+
     private func work(_ i: Int) -> Double { mestk_double_u64(uint64(macs(nodes[i], targetWeights(nodes[i])))) }
 
     /// From now on the first `end` layers stay as they are, and backward ends where nothing in front trains. Sums

@@ -57,7 +57,8 @@ _KINDS: Dict[str, Any] = {name: kind for name, kind, *_ in _abi.mest_config._fie
 # Where the library reads 0 as "the default", a 0 written here would silently become another number.
 _NOT_ZERO = (
     "batch micro_batches gradient_chunks schedule_gamma density mutation_every mutation_updates "
-    "mutation_rate mutation_extra initial_density importance_beta remove_class_cap freeze_share"
+    "mutation_rate mutation_extra initial_density importance_beta remove_class_cap freeze_share "
+    "sieve_absent sieve_every sieve_share"
 ).split()
 
 # Fields of two epochs: what happens at the first, at the second, an example.
@@ -244,6 +245,14 @@ class Config:
                                of "em&s" and "gmp" come down to their target first.  Not with "lottery"
       freeze_epochs = None     two epochs, from 1 on, not falling: the first piece freezes, all of the
                                share is frozen; None: 1/4 and 5/8 of epochs
+
+    Sieving: samples take turns in the training set, see mest.h
+      sieve_absent = None      (0, 1): share of the samples that is out of it from the beginning, at first
+                               drawn at random.  Needs samples and "cross_entropy"; not with
+                               phase1_epochs and remove_class_cap.  4 bytes for each that is out
+      sieve_every = None       epochs, from 1 on; None: 5.  Then some of the least forgotten leave and
+                               as many come back, who left first
+      sieve_share = None       (0, 1): share of the training set that leaves each time; None: 0.1
     """
 
     seed: int = 0
@@ -312,6 +321,10 @@ class Config:
 
     freeze_share: Optional[float] = None
     freeze_epochs: Optional[Tuple[int, int]] = None
+
+    sieve_absent: Optional[float] = None
+    sieve_every: Optional[int] = None
+    sieve_share: Optional[float] = None
 
     def to_struct(self) -> Any:
         """The mest_config.  ValueError for a word or number that cannot be meant."""

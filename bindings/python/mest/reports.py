@@ -29,6 +29,11 @@ class _Events:
         """Samples left the training set: phase 2 begins."""
         return bool(self.events & _abi.MEST_EVENT_REMOVED)
 
+    @property
+    def sieved(self) -> bool:
+        """Samples left the training set by sieving, others came back."""
+        return bool(self.events & _abi.MEST_EVENT_SIEVED)
+
 
 @dataclass(frozen=True)
 class StepReport(_Events):
@@ -62,6 +67,8 @@ class EpochReport(_Events):
     grown: int
     learning_rate: float
     frozen: int  # layers, from the first on
+    left: int  # samples that left the training set now
+    returned: int  # samples that came back to it
     events: int
 
 
