@@ -709,11 +709,12 @@ typedef struct mest_step_report {
  * to freeze_epochs[1]; at the start of an epoch the first layers of the description freeze as far as it
  * reaches, never all.  A share that the first layer with weights exceeds is refused (ARGUMENT).
  * A frozen layer   computes what mest_model_predict() does: batch norm by its running statistics, no dropout
- *                  (that in front of the first layer that trains goes on).  No gradient, momentum,
- *                  weight decay or mutation; no part in the norm that clip_norm bounds.  The backward pass
- *                  ends at the first layer that trains.  What the caller sets, mest_model_tensor_set(), counts.
+ *                  (that in front of the first layer that trains goes on).  No gradient (it reads 0), no
+ *                  change of momentum, weight decay or mutation; no part in the norm that clip_norm
+ *                  bounds.  The backward pass ends at the first layer that trains.  What the caller sets,
+ *                  mest_model_tensor_set() say, counts.
  * Before           A layer of EMS or GMP first comes down to its target: a mutation, which the reports tell;
- *                  SET, VANILLA and the others stay as they are.  FILTER, CHANNEL: a group rests from when
+ *                  those of other methods stay as they are.  FILTER, CHANNEL: a group rests from when
  *                  the first layer that has it is frozen.  LOTTERY, which rewinds: ARGUMENT.
  * Saves            of the frozen layers' mest_layer_plan.macs two of three parts of a step.  Memory is
  *                  planned for the whole training and stays.

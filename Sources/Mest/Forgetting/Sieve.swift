@@ -19,18 +19,20 @@ extension Model {
     /// At the start of an epoch. Returns how many samples left and how many came back.
     func sieve() -> (left: UInt32, returned: UInt32) {
         let s = state
-        guard let forgetting = Forgetting(self), let queue = forgetting.queue, let removed = forgetting.removed else { return (0, 0) }
+        guard let forgetting = Forgetting(self), let queue = forgetting.queue, let removed = forgetting.removed
+        else { return (0, 0) }
         let before = int(config.samples &- s.pointee.trainingSamples)
         let first = before == 0
         if !first && !forgetting.knows(s.pointee.orderGiven) {
             log(MEST_LOG_WARNING) { $0.text("nothing is sieved: no sample was counted; pass ids with the batches") }
             return (0, 0)
         }
-        // The order says who leaves first; of samples that nobody has seen it is random.
+        // Of samples that nobody has seen the order is random.
         let exchanged = min(before, int(Ratio(config.sieve_share).round(of: int64(forgetting.training))))
+        let number = uint32(first ? int(config.absentSamples) : exchanged)
         let rule = mest_selection(
-            struct_size: 0, rule: int32(MEST_REMOVE_NUMBER), remove_count: 0,
-            remove_number: uint32(first ? int(config.absentSamples) : exchanged), remove_fraction: 0, keep_lowest: config.keep_lowest)
+            struct_size: 0, rule: int32(MEST_REMOVE_NUMBER), remove_count: 0, remove_number: number, remove_fraction: 0,
+            keep_lowest: config.keep_lowest)
         let selection = Selection(self, forgetting, rule)
         // Whoever leaves is marked by its last answer, which the order does not ask for, and which is cleared below.
         var left = 0

@@ -156,7 +156,9 @@ private func resolveFreezing(_ config: inout mest_config, _ message: Message) th
         throw message.start("freeze_share: set epochs, or both freeze_epochs").as(.argument)
     }
     if config.freeze_epochs.0 == 0 { config.freeze_epochs.0 = max(1, config.epochs / 4) }
-    if config.freeze_epochs.1 == 0 { config.freeze_epochs.1 = max(config.freeze_epochs.0, uint32(int64(config.epochs) &* 5 / 8)) }
+    if config.freeze_epochs.1 == 0 {
+        config.freeze_epochs.1 = max(config.freeze_epochs.0, uint32(int64(config.epochs) &* 5 / 8))
+    }
     if config.freeze_epochs.0 > config.freeze_epochs.1 {
         throw message.start("freeze_epochs must not fall: ").integer(config.freeze_epochs.0).text(", ")
             .integer(config.freeze_epochs.1).as(.argument)
@@ -204,7 +206,7 @@ private func resolveRemoval(_ config: mest_config, _ message: Message) throws(St
 private func resolveSieve(_ config: inout mest_config, _ message: Message) throws(Status) {
     if !config.sieves {
         if config.sieve_every == 0 && config.sieve_share == 0 { return }
-        throw message.start("sieve_every, sieve_share: set sieve_absent, the share of the samples that is out").as(.argument)
+        throw message.start("sieve_every, sieve_share: set sieve_absent, the share of samples that is out").as(.argument)
     }
     if config.samples == 0 {
         throw message.start("sieve_absent: set samples, the size of the training set").as(.argument)
@@ -213,7 +215,8 @@ private func resolveSieve(_ config: inout mest_config, _ message: Message) throw
         throw message.start("sieve_absent: forgetting needs labels, loss CROSS_ENTROPY").as(.argument)
     }
     if config.phase1_epochs > 0 {
-        throw message.start("sieve_absent and phase1_epochs both say who is in the training set; use one of them").as(.argument)
+        throw message.start("sieve_absent and phase1_epochs both say who is in the training set; use one of them")
+            .as(.argument)
     }
     if config.remove_class_cap > 0 {
         throw message.start("remove_class_cap bounds what leaves once, and sieving never ends; leave it 0").as(.unsupported)

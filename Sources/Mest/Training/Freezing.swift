@@ -48,8 +48,9 @@ extension Plan {
     func freeze(upTo end: Int) {
         for i in 0..<end { nodes[i].frozen = true }
         for i in 1..<count {
-            let own = !nodes[i].frozen && (nodes[i].weight.exists || nodes[i].bias.exists)
-            nodes[i].trains = own || nodes[int(nodes[i].from)].trains || nodes[i].with >= 0 && nodes[int(nodes[i].with)].trains
+            let n = nodes[i]
+            let own = !n.frozen && (n.weight.exists || n.bias.exists)
+            nodes[i].trains = own || nodes[int(n.from)].trains || n.with >= 0 && nodes[int(n.with)].trains
             if nodes[i].trains { continue }
             nodes[i].gradient = .none
             nodes[i].summedBy = -1
