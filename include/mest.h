@@ -541,6 +541,19 @@ typedef struct mest_config {
 
     /* Initial connections */
     int32_t  initial;           /* MEST_INITIAL_*                                                */
+
+    /* Freezing: front layers stop training, see below mest_step_report */
+    float    freeze_share;      /* share of the network's multiply-adds (mest_plan_report.macs) whose
+                                   layers are frozen at the end, in [0, 1); 0: none; 2/3 is usual  */
+    uint32_t freeze_epochs[2];  /* the first piece freezes, all of the share is frozen; 0: 1/4 and 5/8
+                                   of config.epochs, at least 1: with 2/3 a quarter less work    */
+
+    /* Sieving: samples take turns in the training set, see below mest_forgetting_report */
+    float    sieve_absent;      /* share of the samples that is out of it, in [0, 1); 0: none.  4 bytes
+                                   for each that is out                                          */
+    uint32_t sieve_every;       /* epochs between sievings; 0: 5                                 */
+    float    sieve_share;       /* share of the training set that leaves each time, in [0, 1), as many
+                                   come back; 0: 0.1                                             */
 } mest_config;
 
 #ifdef __cplusplus
@@ -740,7 +753,8 @@ enum { /* mest_step_report.events, bits */
     MEST_EVENT_UPDATED = 1, /* weights changed (not set while micro-batches gather)              */
     MEST_EVENT_EPOCH   = 2, /* an epoch began before this step                                   */
     MEST_EVENT_MUTATED = 4, /* at its beginning at least one connection was dropped or grown     */
-    MEST_EVENT_REMOVED = 8  /* samples left the training set: phase 2 begins                     */
+    MEST_EVENT_REMOVED = 8, /* samples left the training set: phase 2 begins                     */
+    MEST_EVENT_SIEVED  = 16 /* samples left the training set by sieving, others came back        */
 };
 
 typedef struct mest_step_report {
@@ -754,7 +768,25 @@ typedef struct mest_step_report {
     float    gradient_norm;  /* Euclidean, before clipping; 0 when no update was applied         */
     uint32_t correct;        /* CROSS_ENTROPY: samples whose largest output is their label       */
     uint32_t count;          /* samples of this call                                             */
+    uint32_t frozen;         /* layers of the description, from the first on, that are frozen    */
 } mest_step_report;
+
+/*
+ * Freezing (config.freeze_share; SpFDE: Yuan et al. 2022).  Front layers learn first, and then need not be
+ * trained on.  The share of the multiply-adds that may be frozen grows by equal steps from freeze_epochs[0]
+ * to freeze_epochs[1]; at the start of an epoch the first layers of the description freeze as far as it
+ * reaches, never all.  A share that the first layer with weights exceeds is refused (ARGUMENT).
+ * A frozen layer   computes what mest_model_predict() does: batch norm by its running statistics, no dropout
+ *                  (that in front of the first layer that trains goes on).  No gradient (it reads 0), no
+ *                  change of momentum, weight decay or mutation; no part in the norm that clip_norm
+ *                  bounds.  The backward pass ends at the first layer that trains.  What the caller sets,
+ *                  mest_model_tensor_set() say, counts.
+ * Before           A layer of EMS or GMP first comes down to its target: a mutation, which the reports tell;
+ *                  those of other methods stay as they are.  FILTER, CHANNEL: a group rests from when
+ *                  the first layer that has it is frozen.  LOTTERY, which rewinds: ARGUMENT.
+ * Saves            of the frozen layers' mest_layer_plan.macs two of three parts of a step.  Memory is
+ *                  planned for the whole training and stays.
+ */
 
 /*
  * One training step: forward, backward and, when micro_batches are complete, the update.  Begins
@@ -773,21 +805,25 @@ MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mes
 
 typedef struct mest_epoch_report {
     uint32_t struct_size;
-    uint32_t events;         /* MEST_EVENT_EPOCH, _MUTATED, _REMOVED                             */
+    uint32_t events;         /* MEST_EVENT_EPOCH, _MUTATED, _REMOVED, _SIEVED                    */
     uint32_t epoch;
     uint32_t steps;          /* updates this epoch will have; 0: unknown                         */
     uint32_t samples;        /* in the training set now                                          */
     uint32_t dropped;        /* connections, all layers, when mutated                            */
     uint32_t grown;
     float    learning_rate;  /* of its first update                                              */
+    uint32_t frozen;         /* layers, as in mest_step_report                                   */
+    uint32_t left;           /* samples that left the training set now                           */
+    uint32_t returned;       /* samples that came back to it                                     */
 } mest_epoch_report;
 
 /*
  * Begins the next epoch now: the first call begins epoch 0, or the one after that of the last step.
  * From then on the caller begins epochs and mest_model_step() does not.  Applies an update whose
  * micro-batches are unfinished, as the mean of those given.  Mutates when
- * epoch % mutation_every == 0, then, at epoch phase1_epochs, takes samples out of the training
- * set and counts forgetting anew; mest_model_select() with rule MEST_REMOVE_NONE tells which remain.
+ * epoch % mutation_every == 0, freezes layers, then, at epoch phase1_epochs or when sieving is due, takes
+ * samples out of the training set and counts forgetting anew; mest_model_select() with rule
+ * MEST_REMOVE_NONE tells which remain.
  * Callers who never call this get the same from mest_model_step(), but see a removal only after the
  * first batch of that epoch.
  * Samples leave only if some were learned (ids were given) and some remain; else a log line says why
@@ -857,13 +893,27 @@ typedef struct mest_forgetting_report {
     uint32_t unforgettable;  /* learned and never forgotten                                      */
     uint32_t training;       /* still in the training set                                        */
     uint32_t phase;          /* 1 or 2                                                           */
-    uint64_t events;         /* forgettings since counting began: in phase 2, in phase 2         */
+    uint64_t events;         /* forgettings since counting began: in phase 2, in phase 2; with sieving
+                                since the last one                                               */
     uint64_t events_epoch;   /* in the current epoch                                             */
     uint64_t presentations;  /* samples given to mest_model_step(), each as often as it was given    */
     uint64_t presentations_saved; /* samples that were not in their epoch's training set, added up
                                 over the epochs that have begun                                  */
     uint32_t histogram[MEST_FORGETTING_BINS]; /* learned samples by count; last bin: that or more */
 } mest_forgetting_report;
+
+/*
+ * Sieving (config.sieve_absent; SpFDE: Yuan et al. 2022).  A share of the samples is out of the training set
+ * from the beginning, and they take turns, so that fewer are presented and none is given up.
+ * Epoch 0   sieve_absent of the samples leave, drawn at random: the first in mest_model_order().
+ * Then      every sieve_every epochs sieve_share of the training set leave, the least forgotten as
+ *           mest_model_order() has them, but for keep_lowest, and no more than are out.  As many come back:
+ *           who left first, of those that left together the one that was first in the order.
+ * Counts    begin anew at each sieving, with another hash of the ids, so that equals take turns.  Where none
+ *           was answered correctly since, nobody moves, and a log line says so.  MEST_FORGETTING_MARGIN and
+ *           an order that was set count as for rules.
+ * Not with  phase1_epochs (ARGUMENT), remove_class_cap (UNSUPPORTED).
+ */
 
 /* out_report: or NULL.  out_counts: `capacity` >= samples bytes, or NULL: forgettings of each
  * sample (at most 254), MEST_NEVER_LEARNED for those seen and never correct; 0 for those not seen.

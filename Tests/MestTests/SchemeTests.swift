@@ -185,8 +185,8 @@ private let schemes = [
             let perPool = Int64(one.node.units) / units.pools
             let amount = plan.amount(one.node, epoch: epoch, active: perPool)
             for i in 0..<rest { scratch[planned + i] = 0xA5 }
-            one.model.mutate(epoch: epoch)
-            twin.model.mutate(epoch: epoch)
+            one.model.mutate(epoch: epoch, resting: 0)
+            twin.model.mutate(epoch: epoch, resting: 0)
             #expect((0..<rest).allSatisfy { scratch[planned + $0] == 0xA5 }, "\(what): scratch as planned")
             one.expectInvariants("\(what), epoch \(epoch)")
             #expect(Int(one.node.units) == Int(amount.after) * pools, "\(what), epoch \(epoch): units")
@@ -241,7 +241,7 @@ private let schemes = [
         let columns = Int(one.node.columns)
         let value = one.model.floats(one.node.weight.value)
         let before = Dictionary(uniqueKeysWithValues: one.connections.map { ($0.row * columns + $0.column, value[$0.place]) })
-        one.model.mutate(epoch: 0)
+        one.model.mutate(epoch: 0, resting: 0)
         for c in one.connections {
             let old = before[c.row * columns + c.column]
             if one.node.scheme == MEST_SCHEME_PATTERN { continue }  // another pattern of a grown kernel may overlap
@@ -262,7 +262,7 @@ private let schemes = [
                     }
                 }
             }
-            one.model.mutate(epoch: epoch)
+            one.model.mutate(epoch: epoch, resting: 0)
             one.expectInvariants("\(columns) columns")
         }
     }
@@ -331,7 +331,7 @@ private let schemes = [
         }
         // Kernels at .900 overall: Cin - trunc(Cin * .775).
         #expect(Int(one.node.units) == rows * (channels - channels * 775 / 1000))
-        for epoch in [0, 5, 90, 120] as [UInt32] { one.model.mutate(epoch: epoch) }
+        for epoch in [0, 5, 90, 120] as [UInt32] { one.model.mutate(epoch: epoch, resting: 0) }
         #expect(one.node.active == em)
     }
 
@@ -343,7 +343,7 @@ private let schemes = [
             #expect(one.node.active == 924)
             var reached: [UInt32] = []
             for epoch in stride(from: 0 as UInt32, to: 160, by: 5) {
-                one.model.mutate(epoch: epoch)
+                one.model.mutate(epoch: epoch, resting: 0)
                 if [85, 115, 155].contains(epoch) { reached.append(one.node.active) }
             }
             #expect(reached == wanted)

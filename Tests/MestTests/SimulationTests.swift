@@ -298,4 +298,30 @@ struct Simulation {
         }
         #expect(recomputed >= 5, "networks in which anything is computed again")
     }
+
+    /// The plan is made for all layers; then the first ones freeze, some more at a time.
+    @Test(arguments: 0..<20) func soItDoesWithFrozenLayers(part: UInt64) throws {
+        var frozen = 0
+        for seed in (part * 50)..<(part * 50 + 50) {
+            var random = SplitMix64(seed)
+            let layers = randomNetwork(&random)
+            try withPlan(layers, { vary(&$0, seed) }) { made, tensors in
+                var plan = made
+                plan.config.freeze_share = 0.95  // of some of these networks nothing fits, which a description may not say
+                plan.config.freeze_epochs = (1, 4)
+                for epoch in 1...4 as ClosedRange<UInt32> {
+                    let end = plan.frozenLayers(at: epoch)
+                    plan.freeze(upTo: end)
+                    var simulation = Simulation(plan, tensors)
+                    simulation.run()
+                    #expect(simulation.wrong.isEmpty, "seed \(seed), \(end) frozen: \(simulation.wrong.prefix(3))")
+                    for i in 0..<end {
+                        #expect(plan.nodes[i].frozen && !plan.nodes[i].trains && !plan.nodes[i].gradient.exists)
+                    }
+                    if end > 0 { frozen += 1 }
+                }
+            }
+        }
+        #expect(frozen >= 50, "plans with frozen layers")
+    }
 }

@@ -92,6 +92,7 @@ static void resume(void)
         by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
         by_method("residual, GSE", residual(), MEST_METHOD_GSE),
         by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
+        spared("residual, freezing and sieving", residual()),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         const network *n = &networks[i];
@@ -103,6 +104,31 @@ static void resume(void)
         resume_always(*n, &d, n->config.batch == 1 ? 70 : 22);
         free_data(&d);
     }
+}
+
+/* A model that has trained on loads what it saved before, and trains to the same state again. */
+static void load_back(network n, uint32_t saved, uint32_t steps)
+{
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    if (!check(mest_plan(&n.config, n.layers, n.count, &plan, NULL) == MEST_OK, "%s: %s", n.name, mest_last_error(NULL)))
+        return;
+    dataset d = make_data(64, plan.inputs, plan.outputs);
+    device slots = make_device(plan.checkpoint_bytes);
+    mest_io io = device_io(&slots);
+    mest_model *model = create(&n);
+    for (uint32_t i = 0; i < saved; i++) step(model, &n, &d, i);
+    check(mest_model_save(model, &io, NULL) == MEST_OK, "%s: save: %s", n.name, mest_last_error(model));
+    uint64_t then = whole_hash(model), hash[2];
+    for (int round = 0; round < 2; round++) {
+        for (uint32_t i = saved; i < steps; i++) step(model, &n, &d, i);
+        hash[round] = whole_hash(model);
+        check(mest_model_load(model, &io, 0, NULL) == MEST_OK, "%s: load: %s", n.name, mest_last_error(model));
+        check(whole_hash(model) == then, "%s: not as it was saved", n.name);
+    }
+    check(hash[0] == hash[1] && hash[0] != then, "%s: trained again to another state", n.name);
+    mest_model_destroy(model);
+    free_device(&slots);
+    free_data(&d);
 }
 
 /* ---------------------------------------------------------------------------- the slots --- */
@@ -185,6 +211,8 @@ int main(int argc, char **argv)
 {
     if (argc > 2 && !strcmp(argv[1], "--write")) return write_format(argv[2]);
     resume();
+    load_back(spared("loading back to fewer frozen layers", residual()), 6, 22);
+    load_back(by_method("loading back to before SNIP", residual(), MEST_METHOD_SNIP), 0, 8);
     slots_in_turn();
     load_format("Tests/c/checkpoints/format1.mest", 0xef8ae336de108bd3);
     return finish("checkpoint");

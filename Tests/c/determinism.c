@@ -162,6 +162,7 @@ int main(int argc, char **argv)
         by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
         by_method("residual, GSE", residual(), MEST_METHOD_GSE),
         in_batches("mlp, GSE, one by one", by_method("", mlp(), MEST_METHOD_GSE), 1),
+        spared("residual, freezing and sieving", residual()),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

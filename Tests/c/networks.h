@@ -262,6 +262,19 @@ UNUSED static network by_method(const char *name, network n, int32_t method)
     return n;
 }
 
+/* Layers freeze, samples take turns. */
+UNUSED static network spared(const char *name, network n)
+{
+    n.name = name;
+    n.config.freeze_share = 0.992f; /* the convolutions */
+    n.config.freeze_epochs[0] = 1;
+    n.config.freeze_epochs[1] = 3;
+    n.config.sieve_absent = 0.25f;
+    n.config.sieve_every = 1;
+    n.config.sieve_share = 0.2f;
+    return n;
+}
+
 /* ----------------------------------------------------------------------------------- data --- */
 
 /* Uniform in [-1, 1), the same everywhere. */
@@ -361,6 +374,15 @@ UNUSED static uint64_t hash_model(const mest_model *model)
         hash = hash_bytes(hash, bytes, counts.samples);
         free(bytes);
         if (status != MEST_OK) return 0;
+        if (counts.training < counts.samples) { /* who is in the training set */
+            mest_selection all = { .struct_size = sizeof all };
+            uint32_t *ids = malloc(sizeof *ids * counts.samples);
+            uint64_t count = 0;
+            status = mest_model_select(model, &all, ids, counts.samples, &count);
+            hash = hash_bytes(hash, ids, sizeof *ids * count);
+            free(ids);
+            if (status != MEST_OK) return 0;
+        }
     }
     return hash;
 }

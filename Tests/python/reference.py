@@ -53,22 +53,25 @@ class Network:
     """layers: mest layers; parameters[i]: dict of float64 arrays of layer i by tensor name.
 
     "weight" is always the dense matrix (outputs, inputs * kernel), zero where not connected.
+    frozen: this many layers, the first ones, do not train and compute what they do in inference.
     """
 
-    def __init__(self, layers, parameters):
+    def __init__(self, layers, parameters, frozen=0):
         self.layers, self.parameters, self.sources = layers, parameters, sources(layers)
+        self.frozen = frozen
 
     def forward(self, x, training=False, masks=None):
         """x: (n, c, h, w) -> (n, outputs).  masks: {layer: factor of each value} for dropout."""
         self.x, self.y, self.cache = [], [], [None] * len(self.layers)
-        self.masks = (masks or {}) if training else {}
+        masks = (masks or {}) if training else {}
+        self.masks = {index: mask for index, mask in masks.items() if index >= self.frozen}
         for index, layer in enumerate(self.layers):
             inputs = [self.y[s] for s in self.sources[index]]
             self.x.append(inputs)
             self.y.append(
                 np.asarray(x, np.float64)
                 if index == 0
-                else self._forward(index, layer, inputs, training)
+                else self._forward(index, layer, inputs, training and index >= self.frozen)
             )
         return self.y[-1].reshape(len(x), -1)
 
@@ -116,7 +119,9 @@ class Network:
         gradient = [np.zeros_like(y) for y in self.y]
         gradient[-1] = dy.reshape(self.y[-1].shape)
         found = [{} for _ in self.layers]
-        for index in range(len(self.layers) - 1, 0, -1):
+        for index, parameters in enumerate(self.parameters[: self.frozen]):
+            found[index] = {what: np.zeros_like(values) for what, values in parameters.items()}
+        for index in range(len(self.layers) - 1, max(self.frozen, 1) - 1, -1):
             results = self._backward(index, self.layers[index], gradient[index], found[index])
             for source, dx in zip(self.sources[index], results):
                 gradient[source] += dx

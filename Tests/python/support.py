@@ -57,7 +57,7 @@ def dense_weight(model, index):
     return matrix.reshape(part.rows, part.columns)
 
 
-def reference_of(model):
+def reference_of(model, frozen=0):
     """The same network, with the model's present parameters, in double precision."""
     parameters = []
     for index, part in enumerate(model.plan().layers):
@@ -67,7 +67,7 @@ def reference_of(model):
         if part.rows:
             found["weight"] = dense_weight(model, index)
         parameters.append(found)
-    return Network(list(model.layers), parameters)
+    return Network(list(model.layers), parameters, frozen)
 
 
 def gradients(model):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused, by which exception, with which words, and that a refusal changes nothing."""
 
+import ctypes
 import dataclasses
 import inspect
 import platform
@@ -264,14 +265,20 @@ def test_every_config_field_arrives():
         remove_class_cap=0.75,
         margins=True,
         given_order=True,
+        freeze_share=0.5,
+        freeze_epochs=(21, 22),
+        sieve_absent=0.5,
+        sieve_every=23,
+        sieve_share=0.25,
     )
     struct = mest.Config(**settings).to_struct()
     assert set(settings) == set(vars(mest.Config()))
     for name, _ in _abi.mest_config._fields_:
         value = getattr(struct, name)
-        assert any(value) if name == "mutation_epochs" else value != 0, name
+        assert any(value) if isinstance(value, ctypes.Array) else value != 0, name
         if name in settings and not isinstance(settings[name], (str, tuple)):
             assert value == settings[name], name
+    assert list(struct.freeze_epochs) == [21, 22]
     assert (struct.optimizer_flags, struct.mutation_flags, list(struct.mutation_epochs)) == (
         7,
         15,
@@ -317,6 +324,11 @@ _RANGES = [
     ("remove_number", (1, 2**32 - 1), (0, -1), {**_LEAVE, "remove_rule": "number"}),
     ("remove_class_cap", (1e-6, 0.999), (0, 1), {**_LEAVE, "remove_rule": "count"}),
     ("remove_fraction", (1e-3, 0.999), (0, 1), {**_LEAVE, "remove_rule": "fraction"}),
+    ("sieve_absent", (0.01, 0.99), (0, 1), dict(samples=99)),
+    ("sieve_every", (1, 2**31 - 1), (0, 2**31), dict(samples=99, sieve_absent=0.5)),
+    ("sieve_share", (1e-6, 0.999), (0, 1), dict(samples=99, sieve_absent=0.5)),
+    ("freeze_share", (0.9, 0.999), (0, 1, 0.1), dict(epochs=8)),
+    ("freeze_epochs", ((1, 1), (3, 7)), ((3, 2), (3, 8), (3,)), dict(epochs=8, freeze_share=0.9)),
 ]
 
 

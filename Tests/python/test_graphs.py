@@ -81,10 +81,10 @@ def state(model):
     return [a.tobytes() for a in (*gradients(model).values(), *statistics(model).values())]
 
 
-def compare_step(model, graph, seed, number, x, y):
+def compare_step(model, graph, seed, number, x, y, frozen=0):
     """Outputs, loss, gradients, statistics of one step against the reference.  False, and nothing
     is done, where floats cannot follow."""
-    known = reference_of(model)
+    known = reference_of(model, frozen)
     masks = dropout_masks(graph.layers, graph.shapes, seed, number, len(x))
     outputs = known.forward(x, training=True, masks=masks)
     if not well_conditioned(known):
@@ -111,7 +111,7 @@ def compare_step(model, graph, seed, number, x, y):
         mean, var = known.cache[index]
         n = known.x[index][0][:, 0].size
         batch = mean if what == "running_mean" else var * (n / (n - 1) if n > 1 else 1)
-        share = graph.layers[index].momentum
+        share = graph.layers[index].momentum if index >= frozen else 0.0
         then = (1 - share) * before[index, what] + share * batch
         close(now, then, FORWARD, f"seed {seed} step {number}: {what} of layer {index}", 1.0)
     return True
@@ -127,7 +127,7 @@ def gradient_noise(model, known, x, y, masks, expected):
         near = reference.Network(known.layers, [
             {what: values * (1 + 1e-6 * rng.normal(size=values.shape)) for what, values in found.items()}
             for found in known.parameters
-        ])  # fmt: skip
+        ], known.frozen)  # fmt: skip
         slope = loss(near.forward(x * (1 + 1e-6 * rng.normal(size=x.shape)), True, masks), y)[1]
         for place, gradient in expected_gradients(model, near.backward(slope)).items():
             moved[place] = max(moved[place], np.abs(gradient - expected[place]).max(initial=0))

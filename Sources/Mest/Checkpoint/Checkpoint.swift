@@ -56,6 +56,7 @@ extension Model {
         s.bytesWritten &+= found.header.size  // it could not count itself
         s.savedAt = s.updates
         state.pointee = s
+        if s.plan.config.freezes { s.plan.freeze(upTo: int(s.frozen)) }
         for i in 0..<count where nodes[i].hasMatrix { withScheme(nodes[i], Refresh(model: self, node: nodes + i)) }
     }
 

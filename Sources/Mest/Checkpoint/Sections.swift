@@ -15,7 +15,7 @@ enum Section: UInt32 {
     case channels = 10, index
     case weight = 20, weightMomentum, weightAverage, weightGradient, bias, biasMomentum, biasGradient
     case runningMean = 30, runningVariance
-    case forgettings = 40, previous, learned, seen, removed, marginSum, marginCount, label, rank
+    case forgettings = 40, previous, learned, seen, removed, marginSum, marginCount, label, rank, queue
     case end = 99
 
     /// As messages name it.
@@ -35,7 +35,7 @@ enum Section: UInt32 {
         case .biasGradient: return "BIAS_GRADIENT"
         case .runningMean: return "RUNNING_MEAN"
         case .runningVariance: return "RUNNING_VAR"
-        case .forgettings, .previous, .learned, .seen, .removed, .marginSum, .marginCount, .label, .rank:
+        case .forgettings, .previous, .learned, .seen, .removed, .marginSum, .marginCount, .label, .rank, .queue:
             return "FORGETTING"
         case .end: return "END"
         }
@@ -47,7 +47,7 @@ extension Archive {
     mutating func walk(_ plan: Plan, _ state: inout ModelState) throws(Status) {
         let nodes = plan.nodes
         try fields(.config) { archive throws(Status) in try archive.settings(plan.config, plan.count) }
-        try fields(.position) { archive throws(Status) in try archive.position(&state, plan.config) }
+        try fields(.position) { archive throws(Status) in try archive.position(&state, plan) }
         for i in 0..<plan.count {
             try fields(.layer, layer: i) { archive throws(Status) in
                 try archive.describe(plan, nodes[i])
@@ -122,6 +122,12 @@ extension Archive {
         try setting("scheme", c.scheme)
         try setting("scheme_flags", c.scheme_flags)
         try setting("initial", c.initial)
+        try setting("freeze_share", c.freeze_share)
+        try setting("freeze_epochs[0]", c.freeze_epochs.0)
+        try setting("freeze_epochs[1]", c.freeze_epochs.1)
+        try same("sieve_absent", c.sieve_absent)
+        try setting("sieve_every", c.sieve_every)
+        try setting("sieve_share", c.sieve_share)
     }
 
     private mutating func describe(_ plan: Plan, _ n: Node) throws(Status) {
@@ -149,7 +155,8 @@ extension Archive {
     }
 
     /// Where training stands. Bounds: counts and times fit 31 bits, so that they fit Int on 32-bit targets.
-    private mutating func position(_ s: inout ModelState, _ config: mest_config) throws(Status) {
+    private mutating func position(_ s: inout ModelState, _ plan: Plan) throws(Status) {
+        let config = plan.config
         let most = UInt32(Int32.max)
         try flag(&s.began)
         try number(&s.epoch, atMost: most)
@@ -174,6 +181,10 @@ extension Archive {
         try flag(&s.orderGiven)
         try number(&s.bytesWritten)
         try flag(&s.chosen)
+        try number(&s.frozen, atMost: uint32(plan.count))
+        try number(&s.sievings, atMost: most)
+        // Those that are out wait in a queue, which has room for so many.
+        if config.sieves && s.began && int64(config.samples &- s.trainingSamples) > config.absentSamples { note(damaged()) }
     }
 
     /// How much of a layer there is, and what the last mutation did.
@@ -278,6 +289,7 @@ extension Archive {
         try array(.marginCount, places.marginCount, samples, of: UInt16.self) { _ in true }
         try array(.label, places.label, samples, of: UInt16.self) { $0 < classes || $0 == Classes.unknown }
         try array(.rank, places.rank, samples, of: UInt32.self) { $0 <= SampleOrder.unlisted }
+        try array(.queue, places.queue, plan.config.absentSamples, of: UInt32.self) { $0 < plan.config.samples }
     }
 }
 

@@ -97,7 +97,7 @@ extension Plan {
             || with > wanted && nodes[with].isVirtual && reads(with, wanted)
     }
 
-    private func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
+    func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
 
     func report(_ node: Node) -> mest_layer_plan {
         // As it was planned: with the most channels there will be.

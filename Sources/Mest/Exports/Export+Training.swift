@@ -56,7 +56,7 @@ public func mest_model_mutate(
         }
         try model.requireNoGathering()
         try model.poll(MEST_STAGE_MUTATE, done: 0, total: uint64(model.sparseLayers))
-        model.mutate(epoch: model.state.pointee.epoch)
+        model.mutate(epoch: model.state.pointee.epoch, resting: int(model.state.pointee.frozen))
         out_report?.pointee = model.mutationReport()
     }
 }

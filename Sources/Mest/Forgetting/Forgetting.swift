@@ -11,7 +11,8 @@ struct ForgettingPlaces {
     var previous = Place.none   // bit: the last answer was correct
     var learned = Place.none    // bit: correct at least once
     var seen = Place.none       // bit: presented at least once
-    var removed = Place.none    // bit: left the training set; only for two phases
+    var removed = Place.none    // bit: out of the training set; only for two phases and sieving
+    var queue = Place.none      // u32 for each sample that is out by sieving, in the order in which they left
     var marginSum = Place.none  // float a sample
     var marginCount = Place.none // u16 a sample
     var label = Place.none      // u16 a sample; only with a cap
@@ -27,7 +28,8 @@ struct ForgettingPlaces {
         previous = cursor.take(bits)
         learned = cursor.take(bits)
         seen = cursor.take(bits)
-        removed = cursor.take(bits, if: config.phase1_epochs > 0)
+        removed = cursor.take(bits, if: config.phase1_epochs > 0 || config.sieves)
+        queue = cursor.take(config.absentSamples &* 4, if: config.sieves)
         marginSum = cursor.take(samples &* 4, if: config.tracksMargin)
         marginCount = cursor.take(samples &* 2, if: config.tracksMargin)
         label = cursor.take(samples &* 2, if: config.remove_class_cap > 0)
@@ -91,6 +93,7 @@ struct Forgetting {
     let learned: Bits
     let seen: Bits
     let removed: Bits?
+    let queue: UnsafeMutablePointer<UInt32>?
     let margins: Margins?
     let classes: Classes?
     let ranks: UnsafeMutablePointer<UInt32>?
@@ -104,6 +107,7 @@ struct Forgetting {
         learned = Bits(bytes: model.at(places.learned, UInt8.self))
         seen = Bits(bytes: model.at(places.seen, UInt8.self))
         removed = places.removed.exists ? Bits(bytes: model.at(places.removed, UInt8.self)) : nil
+        queue = places.queue.exists ? model.at(places.queue, UInt32.self) : nil
         margins = places.marginSum.exists
             ? Margins(sum: model.floats(places.marginSum), count: model.at(places.marginCount, UInt16.self)) : nil
         classes = places.label.exists
@@ -141,6 +145,13 @@ struct Forgetting {
         var n = 0
         for i in 0..<samples where inTraining(i) { n &+= 1 }
         return n
+    }
+
+    /// Whether there is anything to go by: an answer that was correct, or an order.
+    func knows(_ orderGiven: Bool) -> Bool {
+        if orderGiven { return true }
+        for i in 0..<samples where learned[i] { return true }
+        return false
     }
 
     /// Forgets all answers, keeps who has left and what class a sample has.

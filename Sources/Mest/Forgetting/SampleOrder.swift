@@ -18,7 +18,9 @@ struct SampleOrder {
     init(_ model: Model, _ forgetting: Forgetting) {
         self.forgetting = forgetting
         ranks = model.state.pointee.orderGiven ? forgetting.ranks : nil
-        seed = UInt32(truncatingIfNeeded: streamKey(model.config.seed, .selection, layer: 0, number: 0))
+        // Another one behind each sieving, or of equals the same few would leave, come back and leave again.
+        let number = uint64(model.state.pointee.sievings)
+        seed = UInt32(truncatingIfNeeded: streamKey(model.config.seed, .selection, layer: 0, number: number))
     }
 
     subscript(_ i: Int) -> UInt64 {

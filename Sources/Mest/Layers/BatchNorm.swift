@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // BatchNorm: per channel over samples and pixels (Ioffe & Szegedy 2015). Training uses the batch's
 // statistics and leaves them in batchMean and batchVariance; commit() moves the running ones towards
-// them once the step is known to succeed.
+// them once the step is known to succeed. Frozen, it takes the running ones, as prediction does.
 
 import CMest
 import CMestKernels
@@ -34,10 +34,11 @@ enum BatchNorm: Layer {
         let pivot = model.floats(n.runningMean)
         var mean = pivot
         var variance = model.floats(n.runningVariance)
-        if pass.recomputing {
+        let ofBatch = pass.training && !n.frozen
+        if ofBatch && pass.recomputing {
             mean = model.floats(n.batchMean)
             variance = model.floats(n.batchVariance)
-        } else if pass.training {
+        } else if ofBatch {
             let sums = model.at(n.sums, Double.self)
             if centre(model, n) == nil {
                 mestk_norm_moments(model.kernels, model.shape(node), pass.count, model.inputRaw(node), pivot, sums)

@@ -52,7 +52,7 @@ enum Conv2D: Layer {
         let norm = model.nodes[i]
         let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
         for c in 0..<int(norm.channels) { centred[c] = (bias.map { $0[c] } ?? 0) - centre[c] }
-        return (centred, pass.training && !pass.recomputing ? model.at(norm.sums, Double.self) : nil)
+        return (centred, pass.training && !pass.recomputing && !norm.frozen ? model.at(norm.sums, Double.self) : nil)
     }
 
     static func forward(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ pass: Pass) {

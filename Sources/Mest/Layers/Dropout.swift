@@ -24,7 +24,7 @@ enum Dropout: Layer {
         let n = node.pointee
         let x = model.inputRaw(node)
         let y = model.raw(n.output)
-        if pass.training && n.rate > 0 {
+        if pass.training && !n.frozen && n.rate > 0 {
             mestk_dropout(model.kernels, model.shape(node), key(model, node, pass), n.rate, x, y, 0)
         } else if !n.inPlace {
             var v = model.operand(int(n.from))

@@ -29,8 +29,11 @@ struct ModelState {
     var threshold: Float = 1e-3  // DSR: the next mutation's
     var chosen: Bool             // SNIP, GRASP: the connections; else always
 
+    var frozen: UInt32 = 0       // layers, the first ones
+
     var phase: UInt32 = 1
     var trainingSamples: UInt32 = 0  // in the training set
+    var sievings: UInt32 = 0         // done
     var forgotten: UInt64 = 0
     var forgottenInEpoch: UInt64 = 0
     var presentations: UInt64 = 0       // samples of training steps
@@ -186,6 +189,7 @@ extension Model {
         let s = state.pointee
         state.pointee = ModelState(plan: s.plan, env: s.env, kernels: s.kernels, ownsBlock: s.ownsBlock)
         state.pointee.blocks = s.blocks  // nodes' geometry says the same
+        if s.plan.config.freezes { s.plan.freeze(upTo: 0) }
         for i in 0..<count {
             (nodes[i].dropped, nodes[i].grown) = (0, 0)
             if nodes[i].hasMatrix && !nodes[i].isThin { s.plan.countFirst(nodes + i) }

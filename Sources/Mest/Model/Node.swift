@@ -142,7 +142,9 @@ struct Node {
     var withInPlace = false       // ADD: that of `with`, too
     var outputOwner: Int32 = -1   // node whose buffer holds the output
     var gradientOwner: Int32 = -1 // node whose buffer holds the gradient of the output
-    var trains = false            // it, or something before it, has parameters
+    var trains = false            // it, or something before it, has parameters that are not frozen
+    var planned = (gradient: Place.none, summedBy: Int32(-1))  // as long as it trains
+    var frozen = false            // computed as in prediction, changed by nothing (Training/Freezing.swift)
     var accumulatesFrom = false   // gradient of `from` already holds a later consumer's share
     var accumulatesWith = false
 

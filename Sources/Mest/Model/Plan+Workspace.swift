@@ -68,6 +68,7 @@ extension Plan {
         let (all, activations) = Plan.bestFit(tensors, n, in: workspace.offset, nodes)
         bytes.activations = activations
         resolveShared()
+        for i in 0..<count { nodes[i].planned = (nodes[i].gradient, nodes[i].summedBy) }
         bytes.mutation = max(mutationScratch(), initialScratch())
         bytes.workspace = all > bytes.mutation ? all : bytes.mutation
     }

@@ -104,6 +104,7 @@ extension Plan {
         try plan.countConnections(message)
         try plan.checkMutation(message)
         try plan.checkInitial(message)
+        try plan.checkFreezing(message)
         plan.fuseForward()
         plan.placeParameters()
         plan.placeWorkspace(tensors)

@@ -24,6 +24,9 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.range(config.mutation_every, 0, most, "mutation_every")
     try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
     try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
+    try check.range(config.sieve_every, 0, most, "sieve_every")
+    try check.range(config.freeze_epochs.0, 0, most, "freeze_epochs[0]")
+    try check.range(config.freeze_epochs.1, 0, most, "freeze_epochs[1]")
     try check.choice(config.simd, MEST_SIMD_NEON, "simd", "MEST_SIMD_*")
     try check.choice(config.loss, MEST_LOSS_MSE, "loss", "MEST_LOSS_*")
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
@@ -55,6 +58,9 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.share(config.mutation_extra, "mutation_extra")
     try check.share(config.remove_fraction, "remove_fraction")
     try check.share(config.remove_class_cap, "remove_class_cap")
+    try check.share(config.freeze_share, "freeze_share")
+    try check.share(config.sieve_absent, "sieve_absent")
+    try check.share(config.sieve_share, "sieve_share")
     try check.density(config.density, "density")
     try check.density(config.initial_density, "initial_density")
 
@@ -91,7 +97,9 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
 
     try resolveTime(&config, message)
+    try resolveFreezing(&config, message)
     try resolveRemoval(config, message)
+    try resolveSieve(&config, message)
     return config
 }
 
@@ -163,6 +171,32 @@ private func resolveTime(_ config: inout mest_config, _ message: Message) throws
     }
 }
 
+private func resolveFreezing(_ config: inout mest_config, _ message: Message) throws(Status) {
+    if !config.freezes {
+        if config.freeze_epochs.0 | config.freeze_epochs.1 == 0 { return }
+        throw message.start("freeze_epochs: set freeze_share, the share of the multiply-adds that freezes").as(.argument)
+    }
+    if config.method == MEST_METHOD_LOTTERY {
+        throw message.start("freeze_share: method LOTTERY sets all layers back to their first values; use another, or 0")
+            .as(.argument)
+    }
+    if config.epochs == 0 && (config.freeze_epochs.0 == 0 || config.freeze_epochs.1 == 0) {
+        throw message.start("freeze_share: set epochs, or both freeze_epochs").as(.argument)
+    }
+    if config.freeze_epochs.0 == 0 { config.freeze_epochs.0 = max(1, config.epochs / 4) }
+    if config.freeze_epochs.1 == 0 {
+        config.freeze_epochs.1 = max(config.freeze_epochs.0, uint32(int64(config.epochs) &* 5 / 8))
+    }
+    if config.freeze_epochs.0 > config.freeze_epochs.1 {
+        throw message.start("freeze_epochs must not fall: ").integer(config.freeze_epochs.0).text(", ")
+            .integer(config.freeze_epochs.1).as(.argument)
+    }
+    if config.epochs > 0 && config.freeze_epochs.1 >= config.epochs {
+        throw message.start("freeze_share is reached at epoch ").integer(config.freeze_epochs.1).text(", but epochs is ")
+            .integer(config.epochs).text("; lower freeze_epochs[1]").as(.argument)
+    }
+}
+
 private func resolveRemoval(_ config: mest_config, _ message: Message) throws(Status) {
     let counts = config.samples > 0 && config.loss == MEST_LOSS_CROSS_ENTROPY
     if config.forgetting_flags != 0 && !counts {
@@ -195,6 +229,33 @@ private func resolveRemoval(_ config: mest_config, _ message: Message) throws(St
         throw message.start("remove_rule is FRACTION: set remove_fraction").as(.argument)
     default: return
     }
+}
+
+private func resolveSieve(_ config: inout mest_config, _ message: Message) throws(Status) {
+    if !config.sieves {
+        if config.sieve_every == 0 && config.sieve_share == 0 { return }
+        throw message.start("sieve_every, sieve_share: set sieve_absent, the share of samples that is out").as(.argument)
+    }
+    if config.samples == 0 {
+        throw message.start("sieve_absent: set samples, the size of the training set").as(.argument)
+    }
+    if config.loss != MEST_LOSS_CROSS_ENTROPY {
+        throw message.start("sieve_absent: forgetting needs labels, loss CROSS_ENTROPY").as(.argument)
+    }
+    if config.phase1_epochs > 0 {
+        throw message.start("sieve_absent and phase1_epochs both say who is in the training set; use one of them")
+            .as(.argument)
+    }
+    if config.remove_class_cap > 0 {
+        throw message.start("remove_class_cap bounds what leaves once, and sieving never ends; leave it 0").as(.unsupported)
+    }
+    let absent = config.absentSamples
+    if absent == 0 || absent >= int64(config.samples) {
+        throw message.start("sieve_absent is ").real(config.sieve_absent).text(", of ").integer(config.samples)
+            .text(" samples ").integer(absent).text("; at least one must be out, and one in").as(.argument)
+    }
+    if config.sieve_every == 0 { config.sieve_every = 5 }
+    if config.sieve_share == 0 { config.sieve_share = 0.1 }
 }
 
 /// Range checks with one wording.

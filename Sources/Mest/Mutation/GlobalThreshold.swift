@@ -12,16 +12,16 @@ extension Plan {
 }
 
 extension Model {
-    /// What every sparse layer keeps and has afterwards: in its `dropped` and `grown`, until it mutates.
-    func cutGlobally(epoch: UInt32) {
+    /// What every sparse layer from `first` on keeps and has afterwards: in its `dropped` and `grown`, until it mutates.
+    func cutGlobally(epoch: UInt32, from first: Int) {
         let plan = state.pointee.plan
         var leaving: Int64 = 0
-        for i in 0..<count where nodes[i].sparse {
+        for i in first..<count where nodes[i].sparse {
             let amount = plan.amount(nodes[i], epoch: epoch, active: int64(nodes[i].units))
             leaving &+= max(0, int64(nodes[i].units) &- amount.keep)
         }
-        var cut = globalCut(leaving)
-        for i in 0..<count where nodes[i].sparse {
+        var cut = globalCut(leaving, from: first)
+        for i in first..<count where nodes[i].sparse {
             let importance = Importance(self, nodes + i)
             let n = int(nodes[i].units)
             var gone = 0
@@ -41,12 +41,12 @@ extension Model {
         }
     }
 
-    /// Of the `leaving` least important of all layers the last one's importance, and how many of those that equal it
+    /// Of the `leaving` least important of all these layers the last one's importance, and how many of those that equal it
     /// are among them, in the order of the layers.
-    private func globalCut(_ leaving: Int64) -> (threshold: UInt64, ties: Int64) {
+    private func globalCut(_ leaving: Int64, from first: Int) -> (threshold: UInt64, ties: Int64) {
         if leaving == 0 { return (0, 0) }
         let (threshold, smaller) = select(rank: int(leaving &- 1), bits: 32) { take in
-            for i in 0..<count where nodes[i].sparse {
+            for i in first..<count where nodes[i].sparse {
                 let importance = Importance(self, nodes + i)
                 for j in 0..<int(nodes[i].units) { take(uint64(importance[j].bitPattern)) }
             }

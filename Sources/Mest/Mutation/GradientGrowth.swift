@@ -74,6 +74,7 @@ extension Model {
     var movesByGradient: Bool {
         let s = state.pointee
         if !s.plan.growsByGradient || s.updates % uint64(config.mutation_updates) != 0 { return false }
+        if !anySparse(int(s.frozen), count) { return false }
         return movedShare.billionths > 0
     }
 
@@ -173,7 +174,7 @@ extension Model {
     /// The candidates that are left come, at value 0 and with no momentum, unless they are connected already: then
     /// they stay as they are. The others of the least important leave.
     func moveByGradient() {
-        for i in 0..<count where nodes[i].sparse {
+        for i in int(state.pointee.frozen)..<count where nodes[i].sparse {
             let node = nodes + i
             let store = Unstructured.store(self, node), rows = store.rows
             node.pointee.dropped = 0

@@ -6,24 +6,38 @@ import CMestKernels
 
 extension Model {
     /// Moves connections now, at the phase of `epoch`. The workspace is overwritten.
-    func mutate(epoch: UInt32) {
+    /// end: layers before it rest; those of them that are not frozen yet come down to their target, when only
+    /// settling nothing else happens.
+    func mutate(epoch: UInt32, resting end: Int, onlySettling: Bool = false) {
         let plan = state.pointee.plan
         let number = state.pointee.mutations &+ 1
         for i in 0..<plan.count where nodes[i].isThin { nodes[i].dropped = nodes[i].active }
-        if plan.sharesOut { shareOut() } else if plan.thresholdIsGlobal { cutGlobally(epoch: epoch) }
+        let together = plan.sharesOut || plan.thresholdIsGlobal
+        if !onlySettling && plan.sharesOut { shareOut(from: end) }
+        if !onlySettling && plan.thresholdIsGlobal { cutGlobally(epoch: epoch, from: end) }
+
+        func amount(_ i: Int, _ pool: Node, active: Int64) -> Amount? {
+            if i < end { return nodes[i].frozen ? nil : plan.settledAmount(pool, active: active) }
+            if onlySettling { return nil }
+            if together { return Amount(keep: int64(nodes[i].dropped), after: int64(nodes[i].grown)) }
+            return plan.amount(pool, epoch: epoch, active: active)
+        }
         for i in 0..<plan.count where nodes[i].sparse {
             if nodes[i].isThin {
                 if nodes[i].thin.most == 0 { continue }
-                let amount = plan.amount(plan.pool(i), epoch: epoch, active: int64(nodes[i].thin.alive))
-                Channels(self, nodes + i).mutate(amount, number: number)
+                nodes[i].thin.survivors = nodes[i].thin.alive
+                if let amount = amount(i, plan.pool(i), active: int64(nodes[i].thin.alive)) {
+                    Channels(self, nodes + i).mutate(amount, number: number)
+                }
                 continue
             }
-            let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
             let inPool = int64(nodes[i].units) / plan.ranked(units(of: nodes[i]))
-            let amount = plan.sharesOut || plan.thresholdIsGlobal
-                ? Amount(keep: int64(nodes[i].dropped), after: int64(nodes[i].grown))
-                : plan.amount(nodes[i], epoch: epoch, active: inPool)
-            withScheme(nodes[i], Mutate(model: self, node: nodes + i, amount: amount, key: key))
+            if let amount = amount(i, nodes[i], active: inPool) {
+                let key = streamKey(config.seed, .growth, layer: i, number: uint64(number))
+                withScheme(nodes[i], Mutate(model: self, node: nodes + i, amount: amount, key: key))
+            } else {
+                (nodes[i].dropped, nodes[i].grown) = (0, 0)
+            }
         }
         for i in 0..<plan.count where nodes[i].isThin {
             let survivors = uint32(plan.weights(nodes[i]) { $0.survivors })

@@ -11,10 +11,10 @@ extension Plan {
 }
 
 extension Model {
-    /// What every sparse layer keeps and has afterwards: in its `dropped` and `grown`, until it mutates.
-    func shareOut() {
+    /// What every sparse layer from `first` on keeps and has afterwards: in its `dropped` and `grown`, until it mutates.
+    func shareOut(from first: Int) {
         var dropped: Int64 = 0, kept: Int64 = 0
-        for i in 0..<count where nodes[i].sparse {
+        for i in first..<count where nodes[i].sparse {
             let importance = Importance(self, nodes + i)
             let n = int(nodes[i].units)
             var below = 0
@@ -28,7 +28,7 @@ extension Model {
         adaptThreshold(dropped: dropped, of: dropped &+ kept)
         var left = dropped
         while left > 0 {
-            let given = shareOut(left)
+            let given = shareOut(left, from: first)
             if given == 0 { break }
             left &-= given
         }
@@ -36,19 +36,19 @@ extension Model {
 
     /// Gives each layer with room its share of `count` more connections, rounded down; where all shares are 0,
     /// the first layer with room one. Returns how many were given.
-    private func shareOut(_ total: Int64) -> Int64 {
+    private func shareOut(_ total: Int64, from first: Int) -> Int64 {
         func room(_ i: Int) -> Int64 { nodes[i].weight.capacity &- int64(nodes[i].grown) }
         var kept: Int64 = 0
-        for i in 0..<count where nodes[i].sparse && room(i) > 0 { kept &+= int64(nodes[i].dropped) }
+        for i in first..<count where nodes[i].sparse && room(i) > 0 { kept &+= int64(nodes[i].dropped) }
         if kept == 0 { return 0 }
         var given: Int64 = 0
-        for i in 0..<count where nodes[i].sparse {
+        for i in first..<count where nodes[i].sparse {
             let share = min(room(i), total &* int64(nodes[i].dropped) / kept)
             nodes[i].grown &+= uint32(share)
             given &+= share
         }
         if given > 0 { return given }
-        for i in 0..<count where nodes[i].sparse && room(i) > 0 {
+        for i in first..<count where nodes[i].sparse && room(i) > 0 {
             nodes[i].grown &+= 1
             return 1
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Epoch: what happens at the start of one: an unfinished update is applied, connections move when due,
-// then, once, samples leave.
+// Epoch: what happens at the start of one: an unfinished update is applied, connections move when due, layers
+// freeze, and samples leave the training set or come back.
 
 import CMest
 import CMestKernels
@@ -9,15 +9,17 @@ extension Model {
     func beginEpoch() throws(Status) -> mest_epoch_report {
         let s = state
         let epoch = s.pointee.began ? s.pointee.epoch &+ 1 : 0
-        let mutates = s.pointee.plan.mutates(at: epoch) && sparseLayers > 0
-        if mutates { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
+        let (before, end) = (int(s.pointee.frozen), s.pointee.plan.frozenLayers(at: epoch))
+        let mutates = s.pointee.plan.mutates(at: epoch) && anySparse(end, count)
+        let settles = s.pointee.plan.settlesWhenFrozen && anySparse(before, end)
+        if mutates || settles { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
         if s.pointee.gathered > 0 { try applyUnfinished() }
 
         var report = mest_epoch_report()
         report.struct_size = uint32(MemoryLayout<mest_epoch_report>.size)
         report.events = UInt32(MEST_EVENT_EPOCH)
-        if mutates {
-            mutate(epoch: epoch)
+        if mutates || settles {
+            mutate(epoch: epoch, resting: end, onlySettling: !mutates)
             let mutation = mutationReport()
             report.dropped = uint32(mutation.dropped)
             report.grown = uint32(mutation.grown)
@@ -25,12 +27,18 @@ extension Model {
         }
         if !s.pointee.began { s.pointee.trainingSamples = config.samples }
         s.pointee.epoch = epoch
+        freeze(upTo: end)
         s.pointee.began = true
         s.pointee.stepsInEpoch = 0
         s.pointee.batchesInEpoch = 0
         s.pointee.forgottenInEpoch = 0
         if config.phase1_epochs > 0 && epoch == config.phase1_epochs && removeSamples() {
             report.events |= UInt32(MEST_EVENT_REMOVED)
+            report.left = config.samples &- s.pointee.trainingSamples
+        }
+        if config.sieves(at: epoch) {
+            (report.left, report.returned) = sieve()
+            if report.left > 0 { report.events |= UInt32(MEST_EVENT_SIEVED) }
         }
         if config.samples > 0 { s.pointee.presentationsSaved &+= uint64(config.samples &- s.pointee.trainingSamples) }
         s.pointee.events |= report.events
@@ -39,6 +47,7 @@ extension Model {
         report.steps = s.pointee.stepsPerEpoch
         report.samples = s.pointee.trainingSamples
         report.learning_rate = learningRate
+        report.frozen = s.pointee.frozen
         return report
     }
 
@@ -60,6 +69,12 @@ extension Model {
         }
     }
 
+    /// Epochs get longer or shorter with it.
+    func takeTrainingSet(of samples: UInt32) {
+        state.pointee.trainingSamples = samples
+        if state.pointee.plan.derivesSteps { state.pointee.stepsPerEpoch = updates(for: samples, config) }
+    }
+
     /// Phase 2: the config's rule takes samples out, counting starts anew, epochs get shorter.
     private func removeSamples() -> Bool {
         guard let forgetting = Forgetting(self), let removed = forgetting.removed else { return false }
@@ -68,12 +83,9 @@ extension Model {
             remove_number: config.remove_number, remove_fraction: config.remove_fraction,
             keep_lowest: config.keep_lowest)
         let selection = Selection(self, forgetting, rule)
+        let learned = forgetting.knows(state.pointee.orderGiven)
         var left: UInt32 = 0
-        var learned = false
-        for i in 0..<forgetting.samples {
-            if selection.keeps(i) { left &+= 1 }
-            learned = learned || forgetting.learned[i] || state.pointee.orderGiven
-        }
+        for i in 0..<forgetting.samples where selection.keeps(i) { left &+= 1 }
         if left == 0 || left == config.samples || !learned {
             log(MEST_LOG_WARNING) {
                 let line = $0.text("phase 1 goes on: ")
@@ -88,8 +100,7 @@ extension Model {
         let s = state
         s.pointee.phase = 2
         s.pointee.forgotten = 0
-        s.pointee.trainingSamples = left
-        if s.pointee.plan.derivesSteps { s.pointee.stepsPerEpoch = updates(for: left, config) }
+        takeTrainingSet(of: left)
         log(MEST_LOG_INFO) {
             $0.text("epoch ").integer(s.pointee.epoch).text(": phase 2, ").integer(left).text(" of ")
                 .integer(config.samples).text(" samples stay")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Optimizer: SGD with momentum, Nesterov, weight decay and clipping by the global norm, over the
-// parameters that exist and no others.
+// parameters that exist and are not frozen, and no others.
 
 import CMest
 import CMestKernels
@@ -29,7 +29,7 @@ extension Model {
     private func decayNorm(_ learningRate: Float) -> Float {
         if learningRate * config.weight_decay < 0.5 * (1 - config.momentum) { return 0 }
         var sum = 0.0
-        for i in 0..<count {
+        for i in 0..<count where !nodes[i].frozen {
             let n = nodes[i]
             if n.weight.exists { sum += mestk_sum_of_squares(kernels, weightCount(n), floats(n.weight.value)) }
             if n.bias.exists { sum += mestk_sum_of_squares(kernels, biasCount(n), floats(n.bias.value)) }
@@ -45,7 +45,7 @@ extension Model {
     /// Euclidean norm of the whole gradient, tensor by tensor in order.
     private func gradientNorm() -> Float {
         var sum = 0.0
-        for i in 0..<count {
+        for i in 0..<count where !nodes[i].frozen {
             let n = nodes[i]
             if n.weight.exists { sum += mestk_sum_of_squares(kernels, weightCount(n), floats(n.weight.gradient)) }
             if n.bias.exists { sum += mestk_sum_of_squares(kernels, biasCount(n), floats(n.bias.gradient)) }
@@ -75,7 +75,7 @@ extension Model {
         var undecayed = sgd
         undecayed.weight_decay = 0
         countUpdate()
-        for i in 0..<count {
+        for i in 0..<count where !nodes[i].frozen {
             let n = nodes[i]
             let isNorm = n.kind == .batchNorm
             let sparesNorm = isNorm && config.optimizer_flags & UInt32(MEST_NO_DECAY_NORM) != 0

@@ -33,7 +33,7 @@ extension Model {
         s.pointee.gathered &+= 1
         s.pointee.batchesInEpoch &+= 1
         if let update { pass.moves ? applyMove() : apply(update) }
-        for i in 0..<count where nodes[i].kind == .batchNorm { BatchNorm.commit(self, nodes + i, pass) }
+        for i in 0..<count where nodes[i].kind == .batchNorm && !nodes[i].frozen { BatchNorm.commit(self, nodes + i, pass) }
         observe(batch)
         s.pointee.presentations &+= uint64(batch.count)
         s.pointee.passes &+= 1
@@ -51,6 +51,7 @@ extension Model {
         report.gradient_norm = update.map { $0.norm } ?? 0
         report.correct = result.correct
         report.count = batch.count
+        report.frozen = s.pointee.frozen
         return report
     }
 
@@ -79,15 +80,17 @@ extension Model {
         try forward(batch.x, pass)
         let result = loss(batch, pass, smoothing: config.label_smoothing)
         if !result.loss.isFinite { throw diverged("loss") }
-        for i in 0..<count where nodes[i].kind == .batchNorm {
+        for i in 0..<count where nodes[i].kind == .batchNorm && !nodes[i].frozen {
             // The loss may be finite all the same: max pooling passes over NaN.
             if !BatchNorm.isFinite(self, nodes + i) { throw diverged("statistics of a batch norm") }
         }
         var i = count &- 1
         while i > 0 {
             try stopIfCancelled()
-            if nodes[i].recomputes.1 > 0 { recompute(nodes[i], pass) }
-            if nodes[i].trains { try backward(nodes + i, pass) }
+            if nodes[i].trains {
+                if nodes[i].recomputes.1 > 0 { recompute(nodes[i], pass) }
+                try backward(nodes + i, pass)
+            }
             i &-= 1
         }
         return result
@@ -121,13 +124,13 @@ extension Model {
 
     /// stored: also those that the first micro-batch stores instead of adding them.
     func zeroGradients(stored: Bool) {
-        for i in 0..<count where stored || !layerTraits(nodes[i]).storesFirstGradient {
+        for i in 0..<count where !nodes[i].frozen && (stored || !layerTraits(nodes[i]).storesFirstGradient) {
             zeroGradient(nodes[i].weight)
             zeroGradient(nodes[i].bias)
         }
     }
 
-    private func zeroGradient(_ p: Parameter) {
+    func zeroGradient(_ p: Parameter) {
         if p.exists { zero(p.gradient, to: Place(offset: p.gradient.offset &+ p.capacity &* 4)) }
     }
 

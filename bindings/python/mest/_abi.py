@@ -67,6 +67,7 @@ MEST_OUTPUT_STORED, MEST_OUTPUT_IN_PLACE, MEST_OUTPUT_FUSED, MEST_OUTPUT_RECOMPU
 MEST_LOG_INFO, MEST_LOG_WARNING = 1, 2
 MEST_STAGE_STEP, MEST_STAGE_MUTATE, MEST_STAGE_PREDICT, MEST_STAGE_EVALUATE = 1, 2, 3, 4
 MEST_EVENT_UPDATED, MEST_EVENT_EPOCH, MEST_EVENT_MUTATED, MEST_EVENT_REMOVED = 1, 2, 4, 8
+MEST_EVENT_SIEVED = 16
 MEST_FORGETTING_BINS = 64
 MEST_NEVER_LEARNED = 255
 MEST_PREDICT_PROBABILITIES = 1
@@ -156,6 +157,11 @@ class mest_config(Struct):
         ("scheme", i32),
         ("scheme_flags", u32),
         ("initial", i32),
+        ("freeze_share", f32),
+        ("freeze_epochs", u32 * 2),
+        ("sieve_absent", f32),
+        ("sieve_every", u32),
+        ("sieve_share", f32),
     ]
 
 
@@ -232,7 +238,7 @@ class mest_step_report(Struct):
         ("update", u64),
         *_fields(u32, "epoch step_in_epoch"),
         *_fields(f32, "loss learning_rate gradient_norm"),
-        *_fields(u32, "correct count"),
+        *_fields(u32, "correct count frozen"),
     ]
 
 
@@ -240,6 +246,7 @@ class mest_epoch_report(Struct):
     _fields_ = [
         *_fields(u32, "struct_size events epoch steps samples dropped grown"),
         ("learning_rate", f32),
+        *_fields(u32, "frozen left returned"),
     ]
 
 

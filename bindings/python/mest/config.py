@@ -61,8 +61,15 @@ _KINDS: Dict[str, Any] = {name: kind for name, kind, *_ in _abi.mest_config._fie
 # Where the library reads 0 as "the default", a 0 written here would silently become another number.
 _NOT_ZERO = (
     "batch micro_batches gradient_chunks schedule_gamma density mutation_every mutation_updates "
-    "mutation_rate mutation_extra initial_density importance_beta remove_class_cap"
+    "mutation_rate mutation_extra initial_density importance_beta remove_class_cap freeze_share "
+    "sieve_absent sieve_every sieve_share"
 ).split()
+
+# Fields of two epochs: what happens at the first, at the second, an example.
+_TWO_EPOCHS = {
+    "mutation_epochs": ("mutation slows down", "it ends", (9, 12)),
+    "freeze_epochs": ("the first layers freeze", "all of freeze_share is frozen", (4, 10)),
+}
 
 # What other libraries call it, where spelling alone would not lead there.
 _ALIASES = {
@@ -246,6 +253,22 @@ class Config:
       margins = False          of samples forgotten as often those with the larger mean margin (the
                                label's output minus the largest other) leave first.  6 bytes a sample
       given_order = False      room for Model.set_order.  4 bytes a sample
+
+    Freezing: front layers stop training, see mest.h
+      freeze_share = None      (0, 1): share of the network's multiply-adds whose layers are frozen in
+                               the end, the first ones of the description; 2/3 is usual.  Frozen layers
+                               compute what predict does, and the backward pass ends behind them; those
+                               of "em&s" and "gmp" come down to their target first.  Not with "lottery"
+      freeze_epochs = None     two epochs, from 1 on, not falling: the first piece freezes, all of the
+                               share is frozen; None: 1/4 and 5/8 of epochs
+
+    Sieving: samples take turns in the training set, see mest.h
+      sieve_absent = None      (0, 1): share of the samples that is out of it from the beginning, at first
+                               drawn at random.  Needs samples and "cross_entropy"; not with
+                               phase1_epochs and remove_class_cap.  4 bytes for each that is out
+      sieve_every = None       epochs, from 1 on; None: 5.  Then some of the least forgotten leave and
+                               as many come back, who left first
+      sieve_share = None       (0, 1): share of the training set that leaves each time; None: 0.1
     """
 
     seed: int = 0
@@ -313,6 +336,13 @@ class Config:
     margins: bool = False
     given_order: bool = False
 
+    freeze_share: Optional[float] = None
+    freeze_epochs: Optional[Tuple[int, int]] = None
+
+    sieve_absent: Optional[float] = None
+    sieve_every: Optional[int] = None
+    sieve_share: Optional[float] = None
+
     def to_struct(self) -> Any:
         """The mest_config.  ValueError for a word or number that cannot be meant."""
         flags = {name for bits in _FLAGS.values() for name, _, _ in bits}
@@ -326,7 +356,7 @@ class Config:
                 struct_value: Any = code_of(name, value)
             elif name in flags or value is None:
                 continue
-            elif name == "mutation_epochs":
+            elif name in _TWO_EPOCHS:
                 struct_value = (ctypes.c_uint32 * 2)(*_two_epochs(name, value))
             else:
                 struct_value = _number(name, value)
@@ -358,9 +388,10 @@ def word_of(field: str, code: int) -> Optional[str]:
 
 def _two_epochs(name: str, value: Any) -> Tuple[int, int]:
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        begins, ends, example = _TWO_EPOCHS[name]
         raise ValueError(
-            f"{name}={value!r}: two epochs are wanted, where mutation slows down and where it "
-            "ends, (9, 12) for example"
+            f"{name}={value!r}: two epochs are wanted, where {begins} and where {ends}, "
+            f"{example} for example"
         )
     return _number(name, value[0]), _number(name, value[1])
 

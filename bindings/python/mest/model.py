@@ -107,8 +107,9 @@ class Model(Tensors):
         return from_struct(StepReport, report)
 
     def begin_epoch(self) -> EpochReport:
-        """Begins the next epoch now (the first call: epoch 0): mutates when it is time, and takes
-        samples out of the training set at config.phase1_epochs.  `fit` calls this."""
+        """Begins the next epoch now (the first call: epoch 0): mutates and freezes layers when it is
+        time, and takes samples out of the training set at config.phase1_epochs, or lets them take
+        turns (config.sieve_every).  `fit` calls this."""
         report = _abi.mest_epoch_report()
         self._call(self._lib.mest_model_begin_epoch, ctypes.byref(report))
         self._epoch = report.epoch

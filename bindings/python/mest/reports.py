@@ -29,6 +29,11 @@ class _Events:
         """Samples left the training set: phase 2 begins."""
         return bool(self.events & _abi.MEST_EVENT_REMOVED)
 
+    @property
+    def sieved(self) -> bool:
+        """Samples left the training set by sieving, others came back."""
+        return bool(self.events & _abi.MEST_EVENT_SIEVED)
+
 
 @dataclass(frozen=True)
 class StepReport(_Events):
@@ -42,6 +47,7 @@ class StepReport(_Events):
     gradient_norm: float  # before clipping; 0 when no update was applied
     correct: int  # cross-entropy: samples whose largest output is their label
     count: int  # samples of this call
+    frozen: int  # layers of the description, from the first on, that are frozen
     events: int
 
     @property
@@ -60,6 +66,9 @@ class EpochReport(_Events):
     dropped: int  # connections, all layers
     grown: int
     learning_rate: float
+    frozen: int  # layers, from the first on
+    left: int  # samples that left the training set now
+    returned: int  # samples that came back to it
     events: int
 
 

@@ -45,6 +45,8 @@ class EpochRecord:
     samples: int  # in the training set
     removed: int  # samples that left it at the beginning of this epoch
     absent: int  # samples that have left it, then or before
+    frozen: int  # layers of the description, from the first on, that were frozen
+    returned: int  # samples that came back to the training set at the beginning of this epoch
     seconds: float  # of training, without validation
 
     def __str__(self) -> str:
@@ -59,7 +61,10 @@ class EpochRecord:
         if self.mutated:
             line += f"  mutated -{self.dropped} +{self.grown}"
         if self.removed:
-            line += f"  samples {self.samples:,} ({self.removed:,} left the training set)"
+            back = f", {self.returned:,} came back" if self.returned else ""
+            line += f"  samples {self.samples:,} ({self.removed:,} left the training set{back})"
+        if self.frozen:
+            line += f"  frozen {self.frozen}"
         return line + f"  {self.seconds:.2f} s"
 
 
@@ -276,8 +281,10 @@ def _train_epoch(
         grown=begun.grown,
         forgotten=model.forgetting().events_epoch if data.counted else 0,
         samples=len(order),
-        removed=len(data.x) - len(order) if begun.removed else 0,
+        removed=begun.left,
         absent=len(data.x) - len(order),
+        frozen=begun.frozen,
+        returned=begun.returned,
         seconds=seconds,
     )
 
