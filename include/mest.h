@@ -1119,7 +1119,8 @@ typedef struct mest_checkpoint_report {
 } mest_checkpoint_report;
 
 /*
- * Saves the model.  No allocation; 1 KB of stack, and reads the newest slot once, so as not to overwrite it.
+ * Saves the model.  Allocates nothing; needs stack, about 12 KB, as load does.  Reads the newest slot once, so as
+ * not to overwrite it.
  * out_report: or NULL.  Errors: IO (the slot in work is damaged, the other is as before), ARGUMENT, STATE.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_save(mest_model *model, const mest_io *io,

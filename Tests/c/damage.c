@@ -3,6 +3,7 @@
  * changed then: power that goes at any byte of a save, flipped bits, cut files, files made to do harm, devices
  * that fail. */
 #include "checkpoints.h"
+#include <unistd.h>
 
 /* --------------------------------------------------------------------------- power and decay --- */
 
@@ -85,12 +86,10 @@ static void flipped(void)
     check(whole_hash(model) == own, "flipped: the model has changed");
 
     const char *path = "checkpoint-cut.tmp.mest";
-    for (size_t length = 0; length < bytes; length++) {
-        FILE *file = fopen(path, "wb");
-        if (!file || fwrite(slots.slot[0], 1, length, file) != length || fclose(file)) {
-            check(0, "cut: cannot write %s", path);
-            break;
-        }
+    FILE *file = fopen(path, "wb");
+    check(file && fwrite(slots.slot[0], 1, bytes, file) == bytes && fclose(file) == 0, "cut: cannot write %s", path);
+    for (size_t length = bytes; length-- > 0;) {
+        if (!check(truncate(path, (off_t)length) == 0, "cut: cannot cut %s", path)) break;
         mest_status status = mest_model_load_file(model, path, 0, NULL);
         if (status != MEST_ERR_CORRUPT)
             check(0, "cut to %zu: %s: %s", length, mest_status_string(status), mest_last_error(model));
@@ -268,9 +267,8 @@ static void hostile(network n)
 
 /* A device that fails or answers otherwise at any moment of a load: the saved state, or the model's own, or, when
  * that is gone, a new model's. */
-static void unreliable(int flips)
+static void unreliable(network n, int flips)
 {
-    network n = small();
     dataset d = small_data(&n);
     device slots = make_device(slot_bytes(&n));
     mest_io io = device_io(&slots);
@@ -296,18 +294,18 @@ static void unreliable(int flips)
         uint64_t now = whole_hash(model);
         if (status == MEST_OK) ok += now == saved;
         else if (now == first) corrupt += status == MEST_ERR_CORRUPT || status == MEST_ERR_IO;
-        else if (check(status == MEST_ERR_IO && now == fresh && says_anew, "unreliable: moment %zu: %s", at,
+        else if (check(status == MEST_ERR_IO && now == fresh && says_anew, "%s, unreliable: moment %zu: %s", n.name, at,
                        mest_status_string(status))) {
             anew++;
             step(model, &n, &d, 0);
             step(model, &n, &d, 1);
-            check(whole_hash(model) == first, "unreliable: a model that begins anew trains otherwise");
+            check(whole_hash(model) == first, "%s: a model that begins anew trains otherwise", n.name);
         }
         mest_model_destroy(model);
     }
     int moments_tried = flips ? (int)(moments + 11) / 13 : (int)moments - 1;
-    check(ok + corrupt + anew == moments_tried && ok > 0 && anew > 0, "unreliable: %d loaded, %d refused, %d anew of %d",
-          ok, corrupt, anew, moments_tried);
+    check(ok + corrupt + anew == moments_tried && ok > 0 && anew > 0, "%s, unreliable: %d loaded, %d refused, %d anew of %d",
+          n.name, ok, corrupt, anew, moments_tried);
     free_device(&slots);
     free_data(&d);
 }
@@ -316,10 +314,11 @@ int main(void)
 {
     torn();
     flipped();
-    hostile(small());
-    hostile(small_schemes());
-    hostile(small_channels());
-    unreliable(1);
-    unreliable(0);
+    network networks[] = { small(), small_schemes(), small_channels() };
+    for (int i = 0; i < 3; i++) {
+        hostile(networks[i]);
+        unreliable(networks[i], 0);
+        unreliable(networks[i], 1);
+    }
     return finish("damage");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkpoint: saving into a slot, and loading from one: read once to check everything, once more to take it.
+// Never inlined, what needs stack: a chunk, or a copy of ModelState, is there once at a time.
 
 import CMest
 import CMestKernels
@@ -15,6 +16,7 @@ extension Model {
     // MARK: One slot
 
     /// Returns how many bytes the checkpoint has.
+    @inline(never)
     func write(to device: Device, sequence: UInt64) throws(Status) -> UInt64 {
         state.pointee.plan.countPresent()
         var s = state.pointee
@@ -41,6 +43,7 @@ extension Model {
     }
 
     /// Takes over a checkpoint that was checked.
+    @inline(never)
     func take(_ found: Checkpoint) throws(Status) {
         var s = state.pointee
         zero(s.plan.gradients, to: Place(offset: s.plan.gradients.offset &+ s.plan.bytes.gradients))
@@ -60,6 +63,7 @@ extension Model {
         for i in 0..<count where nodes[i].hasMatrix { withScheme(nodes[i], Refresh(model: self, node: nodes + i)) }
     }
 
+    @inline(never)
     private func read(
         _ mode: Archive.Mode, _ device: Device, strict: Bool, _ s: inout ModelState
     ) throws(Status) -> Checkpoint {
@@ -73,6 +77,7 @@ extension Model {
         return Checkpoint(device: device, header: header, crc: crc)
     }
 
+    @inline(never)
     func header(_ device: Device) throws(Status) -> Header {
         var header = Header(sequence: 0, size: 0)
         try withChunk { (chunk) throws(Status) in
@@ -101,6 +106,7 @@ extension Model {
         var first: UInt32 = 0     // the slot that should have been the newest
     }
 
+    @inline(never)
     func look(_ io: mest_io, strict: Bool) -> Slots {
         var slots = Slots()
         let headers = (sequence(io, 0), sequence(io, 1))

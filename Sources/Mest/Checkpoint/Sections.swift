@@ -44,6 +44,7 @@ enum Section: UInt32 {
 
 extension Archive {
     /// All of it. state: where training stands; a copy, when reading. Nodes hold what is `saved` of each.
+    @inline(never)
     mutating func walk(_ plan: Plan, _ state: inout ModelState) throws(Status) {
         let nodes = plan.nodes
         try fields(.config) { archive throws(Status) in try archive.settings(plan.config, plan.count) }
@@ -70,6 +71,7 @@ extension Archive {
 
 extension Archive {
     /// The config as the plan resolved it. Not in it: what changes no bit, and what a plan does not depend on.
+    @inline(never)
     private mutating func settings(_ c: mest_config, _ layers: Int) throws(Status) {
         try same("layers", uint32(layers))
         try same("inference_only", c.inference_only)
@@ -130,6 +132,7 @@ extension Archive {
         try setting("sieve_share", c.sieve_share)
     }
 
+    @inline(never)
     private mutating func describe(_ plan: Plan, _ n: Node) throws(Status) {
         let g = n.geometry
         try same("kind", UInt32(bitPattern: n.kind.rawValue))
@@ -155,6 +158,7 @@ extension Archive {
     }
 
     /// Where training stands. Bounds: counts and times fit 31 bits, so that they fit Int on 32-bit targets.
+    @inline(never)
     private mutating func position(_ s: inout ModelState, _ plan: Plan) throws(Status) {
         let config = plan.config
         let most = UInt32(Int32.max)
@@ -188,6 +192,7 @@ extension Archive {
     }
 
     /// How much of a layer there is, and what the last mutation did.
+    @inline(never)
     private mutating func count(_ node: UnsafeMutablePointer<Node>) throws(Status) {
         let n = node.pointee
         let capacity = n.sparse && !n.isThin ? uint32(n.weight.capacity / int64(n.unit)) : 0
@@ -212,6 +217,7 @@ extension Archive {
 extension Archive {
     /// Which connections or channels exist, row by row: how many, then their columns ascending, of kernels also
     /// the pattern. What could not have been saved is damage: a wrong index would lead out of the block.
+    @inline(never)
     private mutating func connections(_ plan: Plan, _ n: Node, _ i: Int) throws(Status) {
         if n.thin.most > 0 {
             var last = -1
@@ -224,6 +230,7 @@ extension Archive {
         if n.sparse && !n.isThin { try index(n, i) }
     }
 
+    @inline(never)
     private mutating func index(_ n: Node, _ i: Int) throws(Status) {
         let units = units(of: n)
         let rows = int(units.rows), columns = int(units.positions &* units.pools / units.rows)
@@ -261,6 +268,7 @@ extension Archive {
     }
 
     /// Parameters, optimizer state, statistics.
+    @inline(never)
     private mutating func tensors(_ plan: Plan, _ n: Node, _ i: Int, gathers: Bool) throws(Status) {
         let weights = plan.savedWeights(n), channels = plan.channels(n) { $0.saved }
         let gradient = plan.training && (gathers || n.sparse && plan.importanceReadsGradient)
@@ -276,6 +284,7 @@ extension Archive {
     }
 
     /// What is known of each sample.
+    @inline(never)
     private mutating func samples(_ plan: Plan) throws(Status) {
         let places = plan.counts, samples = int64(plan.config.samples)
         let bits = (samples &+ 7) / 8
