@@ -36,8 +36,8 @@ extension Plan {
             sparse = true
             let single = growsByGradient || sharesOut || choosesOnce || thresholdIsGlobal
             if !single || int(nodes[i].scheme) == MEST_SCHEME_UNSTRUCTURED { continue }
-            throw layer(i, message).text(whatSingleWeightsAreFor).text(" single weights, scheme ").text(schemeName(nodes[i].scheme))
-                .text(" has none; use UNSTRUCTURED").as(.unsupported)
+            throw layer(i, message).text(whatSingleWeightsAreFor).text(" single weights, scheme ")
+                .text(schemeName(nodes[i].scheme)).text(" has none; use UNSTRUCTURED").as(.unsupported)
         }
         if sparse { return }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
