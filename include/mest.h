@@ -380,11 +380,14 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
  *             N(0, 2 / fan_in) with all inputs as fan_in.  The chosen have these values.  No dense weights or
  *             gradient exist: w is drawn again wherever it is needed, outputs are computed some rows at
  *             a time, gradients some inputs at a time, and every layer keeps its best scores only.
- *             Memory: there is room for twice the targets of all layers.  A layer has room for its
- *             target, or for a level that is the same for all, or for all its positions: so small
- *             layers may become dense, and none more than its room.  Until the first step the
- *             connections are random ones.  Scratch: part of workspace.
- *             Time: once, about that of a step of the dense network and three draws of its weights.
+ *             Memory: there is room for twice the targets of all layers together.  A layer has room for
+ *             its target, or for a level that is the same for all, at most all its positions: so small
+ *             layers may become dense, and large ones get no more than their room.  Scratch: of the layer that
+ *             needs most, in workspace: 10 bytes a connection of its room, 8 a connection of its target,
+ *             some channels of its input and output, and that of the kernels.
+ *             Until the first step the connections are random ones.
+ *             Time: once, some steps of the dense network, and two draws of its weights (with recompute
+ *             three).
  * GRASP       Begins with random connections at initial_density, in each layer, and room for them; those
  *             with the largest w * (H g) stay, at their values.  g: gradient, H g: Hessian times g, the difference
  *             of the gradients at w + e g and w - e g, where |e g| is 1/16 of |w|.  Cross-entropy is that

@@ -81,13 +81,13 @@ static void random_config(mest_config *c)
     case 17: c->warmup_epochs = some_number(); c->schedule_flags = below(2); break;
     case 18: case 19: c->density = some_real(); break;
     case 20: c->distribution = (int32_t)below(2); break;
-    case 21: c->allow_empty_rows = below(2); break;
-    case 22: case 23: c->method = (int32_t)below(4); break;
+    case 21: c->allow_empty_rows = below(2); c->initial = (int32_t)below(2); break;
+    case 22: case 23: c->method = (int32_t)below(MEST_METHOD_GRASP + 1); c->mutation_updates = below(4); break;
     case 24: c->mutation_decay = (int32_t)below(2); break;
     case 25: c->mutation_every = some_number(); break;
     case 26: c->mutation_epochs[below(2)] = some_number(); break;
     case 27: c->mutation_rate = some_real(); break;
-    case 28: c->mutation_extra = some_real(); break;
+    case 28: c->mutation_extra = some_real(); c->initial_density = some_real(); break;
     case 29: c->mutation_flags = below(8); break;
     case 30: c->importance_gradient = (int32_t)below(3); c->importance_beta = some_real(); break;
     case 31: c->importance_lambda = some_real(); break;
@@ -127,6 +127,13 @@ static int documented(mest_status status)
                                  && strncmp(mest_status_string(status), "MEST_ERR_", 9) == 0);
 }
 
+/* Whether connections move when they are told to. */
+static int obeys(int32_t method)
+{
+    return method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY && method != MEST_METHOD_SNIP
+           && method != MEST_METHOD_GRASP;
+}
+
 /* Uses an accepted model; the first thing wrong, or NULL. */
 static const char *use(mest_model *model, const network *n, const mest_plan_report *plan)
 {
@@ -143,7 +150,7 @@ static const char *use(mest_model *model, const network *n, const mest_plan_repo
         EXPECT(status == MEST_OK || status == MEST_ERR_DIVERGED, "step");
         if (n->config.method && i == 2) {
             status = mest_model_mutate(model, NULL);
-            EXPECT(status == MEST_OK || status == MEST_ERR_STATE, "mutate");
+            EXPECT(status == (obeys(n->config.method) ? MEST_OK : MEST_ERR_ARGUMENT) || status == MEST_ERR_STATE, "mutate");
         }
         if (i == 3) {
             status = mest_model_begin_epoch(model, NULL);

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Candidates: the numbers of largest magnitude among many that come one after the other, in the memory of twice as
-// many as are wanted (streaming top-k). A key has the magnitude in its upper half, the position complemented in the
+// many as are wanted, or of a quarter more, which takes longer (streaming top-k). A key has the magnitude in its upper half, the position complemented in the
 // lower, so that of equal ones the lower position is larger: all differ, and the order in which they come does not
 // matter.
 
 struct Candidates {
     let wanted: Int
-    let keys: UnsafeMutablePointer<UInt64>  // 2 * wanted
+    private let room: Int
+    let keys: UnsafeMutablePointer<UInt64>  // room
     private(set) var count = 0
     private var least: UInt64 = 0           // what no longer counts
 
-    static func bytes(_ wanted: Int64) -> Int64 { wanted &* 16 }
+    static func bytes(_ wanted: Int64, tight: Bool = false) -> Int64 { 8 &* (tight ? wanted &+ wanted / 4 &+ 1 : 2 &* wanted) }
 
-    init(wanted: Int, keys: UnsafeMutablePointer<UInt64>) {
+    /// keys: bytes(wanted, tight).
+    init(wanted: Int, tight: Bool = false, keys: UnsafeMutablePointer<UInt64>) {
         self.wanted = wanted
+        room = int(Candidates.bytes(int64(wanted), tight: tight) / 8)
         self.keys = keys
     }
 
@@ -23,7 +26,7 @@ struct Candidates {
     mutating func offer(_ number: Float, _ position: Int64) {
         let key = uint64(number.magnitude.bitPattern) &<< 32 | uint64(UInt32.max &- UInt32(truncatingIfNeeded: position))
         if key < least { return }
-        if count == 2 &* wanted { keepLargest() }
+        if count == room { keepLargest() }
         keys[count] = key
         count &+= 1
     }

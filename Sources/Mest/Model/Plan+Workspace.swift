@@ -147,8 +147,8 @@ extension Plan {
             add(max(layerScratch(nodes[i], self), forwardPartScratch(nodes[i])), i, i, i, .scratch,
                 again: nodes[i].recomputedAt >= 0 ? Life(again, again) : nil)
             if !training || !nodes[i].trains { continue }
-            let alternatives = max(gradientScratch(nodes[i]), backwardPartScratch(nodes[i]))
-            add(max(layerBackwardScratch(nodes[i], self), alternatives), 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
+            let most = max(layerBackwardScratch(nodes[i], self), max(gradientScratch(nodes[i]), backwardPartScratch(nodes[i])))
+            add(most, 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
             if int(nodes[i].gradientOwner) == i {
                 var first = firstGradient(i)
                 var end = 2 &* loss &- i

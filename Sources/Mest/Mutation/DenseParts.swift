@@ -25,9 +25,9 @@ struct BackwardPart {
 extension Plan {
     func inputShape(_ node: Node) -> mestk_shape { nodes[int(node.from)].shape(lanes: lanes, blocks: blocks) }
 
-    /// About as many positions as there is room for connections; of a full batch.
+    /// About as many positions as the target has connections; of a full batch.
     func forwardPart(_ node: Node) -> ForwardPart {
-        let rows = int32(int(gradientRows(node)))
+        let rows = int32(int(min(int64(node.rows), max(1, targetUnits(node) / int64(node.columns)))))
         var output = node.shape(lanes: lanes, blocks: blocks)
         output.channels = rows
         var cursor = Cursor(offset: 0)
@@ -45,7 +45,7 @@ extension Plan {
 
     func backwardPart(_ node: Node) -> BackwardPart {
         let height = int64(node.rows) &* int64(node.taps)  // positions of an input
-        let inputs = int32(int(min(int64(node.inputs), max(1, node.weight.capacity / height))))
+        let inputs = int32(int(min(int64(node.inputs), max(1, targetUnits(node) / height))))
         var input = inputShape(node)
         input.channels = inputs
         let from = nodes[int(node.from)]
@@ -56,7 +56,7 @@ extension Plan {
         let x = cursor.take(mestk_bytes(input)).offset
         let r = cursor.take(from.isVirtual ? mestk_bytes(input) : 0).offset
         let dx = cursor.take(from.trains ? mestk_bytes(input) : 0).offset
-        let candidates = cursor.take(Candidates.bytes(node.weight.capacity)).offset
+        let candidates = cursor.take(Candidates.bytes(node.weight.capacity, tight: true)).offset
         let kernel = cursor.offset
         if node.kind == .conv2D {
             var geometry = node.geometry
@@ -109,7 +109,8 @@ extension Model {
 
     /// [strip][row][2] of some rows.
     private func putSums(
-        _ part: UnsafeMutablePointer<Double>, _ rows: Int32, into sums: UnsafeMutablePointer<Double>, _ n: Node, _ first: Int32
+        _ part: UnsafeMutablePointer<Double>, _ rows: Int32, into sums: UnsafeMutablePointer<Double>, _ n: Node,
+        _ first: Int32
     ) {
         for strip in 0..<int(mestk_strips(n.shape(lanes: lanes, blocks: blocks))) {
             let to = sums + 2 &* (strip &* int(n.rows) &+ int(first))
@@ -202,7 +203,8 @@ extension Model {
 
     /// Some channels of a tensor that an operand reads, if it does.
     private func take(
-        _ tensor: inout UnsafeRawPointer?, _ offset: Int64, _ n: Node, _ whole: mestk_shape, _ first: Int32, _ channels: Int32
+        _ tensor: inout UnsafeRawPointer?, _ offset: Int64, _ n: Node, _ whole: mestk_shape, _ first: Int32,
+        _ channels: Int32
     ) {
         guard let from = tensor else { return }
         let to = raw(n.backwardScratch) + int(offset)

@@ -47,7 +47,7 @@ extension Model {
     func scoreInParts(_ node: UnsafeMutablePointer<Node>, _ pass: Pass) throws(Status) {
         let n = node.pointee
         let keys = n.backwardScratch.offset &+ state.pointee.plan.backwardPart(n).candidates
-        var best = Candidates(wanted: int(n.weight.capacity), keys: at(Place(offset: keys), UInt64.self))
+        var best = Candidates(wanted: int(n.weight.capacity), tight: true, keys: at(Place(offset: keys), UInt64.self))
         var finite = true
         backwardInParts(node, pass) { value, gradient, position in
             let score = value * gradient
