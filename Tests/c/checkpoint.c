@@ -214,6 +214,6 @@ int main(int argc, char **argv)
     load_back(spared("loading back to fewer frozen layers", residual()), 6, 22);
     load_back(by_method("loading back to before SNIP", residual(), MEST_METHOD_SNIP), 0, 8);
     slots_in_turn();
-    load_format("Tests/c/checkpoints/format1.mest", 0xef8ae336de108bd3);
+    load_format("Tests/c/checkpoints/format1.mest", 0x15fffc25dc77b4d3);
     return finish("checkpoint");
 }

@@ -71,6 +71,26 @@ UNUSED static network small(void)
     return n;
 }
 
+/* Connections that the first step chooses, layers that freeze, samples that take turns. */
+UNUSED static network small_sieve(void)
+{
+    network n = small();
+    n.name = "small, sieved";
+    n.config.phase1_epochs = 0;
+    n.config.remove_rule = MEST_REMOVE_NONE;
+    n.config.remove_number = 0;
+    n.config.remove_class_cap = 0;
+    n.config.method = MEST_METHOD_GRASP;
+    n.config.importance_gradient = MEST_GRADIENT_LAST;
+    n.config.freeze_share = 0.7f;
+    n.config.freeze_epochs[0] = 1;
+    n.config.freeze_epochs[1] = 2;
+    n.config.sieve_absent = 0.34f;
+    n.config.sieve_every = 1;
+    n.config.sieve_share = 0.3f;
+    return n;
+}
+
 UNUSED static dataset small_data(const network *n)
 {
     mest_plan_report plan = { .struct_size = sizeof plan };

@@ -314,8 +314,8 @@ int main(void)
 {
     torn();
     flipped();
-    network networks[] = { small(), small_schemes(), small_channels() };
-    for (int i = 0; i < 3; i++) {
+    network networks[] = { small(), small_schemes(), small_channels(), small_sieve() };
+    for (int i = 0; i < 4; i++) {
         hostile(networks[i]);
         unreliable(networks[i], 0);
         unreliable(networks[i], 1);

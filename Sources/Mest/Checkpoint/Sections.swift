@@ -185,6 +185,7 @@ extension Archive {
         try flag(&s.orderGiven)
         try number(&s.bytesWritten)
         try flag(&s.chosen)
+        if !s.chosen && !plan.choosesOnce { note(damaged()) }
         try number(&s.frozen, atMost: uint32(plan.count))
         try number(&s.sievings, atMost: most)
         // Those that are out wait in a queue, which has room for so many.

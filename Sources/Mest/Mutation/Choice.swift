@@ -57,6 +57,7 @@ extension Model {
             wanted &+= state.pointee.plan.targetUnits(nodes[i])
         }
         let leaving = scored &- wanted
+        if leaving <= 0 { return ScoreCut(threshold: 0, ties: .max) }
         let (threshold, smaller) = select(rank: int(leaving), bits: 32) { take in
             for i in 0..<count where nodes[i].sparse {
                 let score = floats(nodes[i].weight.gradient)
