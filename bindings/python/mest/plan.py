@@ -137,7 +137,7 @@ class Plan:
     __repr__ = __str__
 
     def _growth(self) -> List[str]:
-        """Why bytes are more than `active` needs, where they are: EM&S, or missing rows of a last block."""
+        """Why bytes are more than `active` needs, where they are: EM&S, or what a last block or run lacks."""
         target, peak = (
             sum(getattr(layer, what) for layer in self.layers if layer.sparse)
             for what in ("active", "capacity")
@@ -146,7 +146,7 @@ class Plan:
             return []
         return [
             f"sparse connections: {target:,} at the target; bytes are planned for {peak:,}, since EM&S",
-            "grows above it and a last block of rows is stored whole",
+            "grows above it and a last block or run of inputs is stored whole",
         ]
 
     def _memory(self) -> List[str]:
