@@ -91,7 +91,6 @@ static void stream_rows(void *argument, uint32_t chunk, uint32_t worker)
 
 /* Passes of equal counts, not of equal channels: a filter's loop has as many turns in each of them, which the
  * processor learns to predict. */
-
 static void index_stream(const mestk_context *k, const mestk_conv_job *job)
 {
     const mestk_weights *w = job->w;
