@@ -49,7 +49,8 @@ bench_step       := step.py
 bench_batches    := step.py --name batches --networks mlp resnet20 resnet32 vgg dscnn --batch 1 8 64 --threads 1 2 \
                     --sparsity 0 90 --rounds 5
 bench_schemes    := step.py --name schemes --networks resnet20 --sparsity 0 90 95 --activations float32 bfloat16 \
-                    --schemes unstructured block4 block8 block16 pattern nm24 fan_in filter channel
+                    --schemes unstructured block4 block8 block16 pattern nm24 fan_in filter channel \
+                    row4 row8 row16
 bench_floor      := step.py --name floor --no-torch --networks resnet32 --batch 64 --threads 1 2 --sparsity 90 98 99.9 \
                     --schemes block4 --activations float32 bfloat16 --rounds 5
 bench_alone      := dense_against_sparse.py

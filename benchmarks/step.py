@@ -26,7 +26,8 @@ import common
 from common import NotInThisBuild, fastest, median, ratio, times
 
 SPARSITIES = (0, 80, 90, 95)
-SCHEMES = ("unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter", "channel")
+SCHEMES = ("unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter", "channel",
+           "row4", "row8", "row16")
 ALL: Dict[str, List[Any]] = {
     "networks": ["mlp", "resnet20", "resnet32", "vgg", "dscnn"], "batch": [1, 8, 16, 64], "threads": [1, 2],
     "sparsity": [0, 80, 90, 95, 98], "schemes": list(SCHEMES), "activations": ["float32", "bfloat16"],

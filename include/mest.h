@@ -151,10 +151,15 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
     MEST_SCHEME_FAN_IN       = 7, /* the same number of connections for every output             */
     MEST_SCHEME_FILTER       = 8, /* whole outputs exist or not, and with them the columns of the
                                      layers that read them: see below                            */
-    MEST_SCHEME_CHANNEL      = 9  /* whole input channels, and with them the outputs that make them */
+    MEST_SCHEME_CHANNEL      = 9, /* whole input channels, and with them the outputs that make them */
+    MEST_SCHEME_ROW4         = 10, /* inputs in runs of 4 neighbours, of CONV2D input channels: for an
+                                     output and a place in its kernel a run exists whole or not at
+                                     all.  A last run of fewer inputs is fine                    */
+    MEST_SCHEME_ROW8         = 11, /* ... of 8                                                   */
+    MEST_SCHEME_ROW16        = 12  /* ... of 16                                                  */
 };
-/* What comes and goes together, a column of a block or a kernel of a pattern, is dropped by the
- * Euclidean norm of its weights' importances (mest_config.importance_gradient).
+/* What comes and goes together, a column of a block, a run of inputs or a kernel of a pattern, is
+ * dropped by the Euclidean norm of its weights' importances (mest_config.importance_gradient).
  *
  * FILTER and CHANNEL are about tensors.  The outputs of a LINEAR or CONV2D and all that is computed
  * from them channel by channel (batch norm, ReLU, dropout, pools, FLATTEN, depthwise convolutions,
@@ -650,8 +655,8 @@ typedef struct mest_layer_plan {
                                    CHANNEL: what the layer asked for, even where only its other side
                                    lacks channels (the last layer, asking for FILTER, its inputs); of
                                    layers that follow FILTER where outputs are lacking, else CHANNEL */
-    uint32_t unit;              /* weights that come and go together: a block's rows, 4 of a
-                                   pattern, 1 otherwise; 0: FILTER, CHANNEL                      */
+    uint32_t unit;              /* weights that come and go together: a block's rows, a run's inputs,
+                                   4 of a pattern, 1 otherwise; 0: FILTER, CHANNEL               */
     int32_t  output;            /* MEST_OUTPUT_*                                                 */
     int32_t  output_layer;      /* index of the layer that it names; -1: STORED                  */
     int32_t  output_format;     /* MEST_ACTIVATIONS_*: how its values are stored; 0 when FUSED   */
@@ -1026,7 +1031,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
  *
  * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong to
  * the model and are valid until it mutates, is set or is destroyed; values change with every update.
- * Blocks and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied
+ * Blocks, runs and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied
  * to `buffer`, memory of the caller that the pointers then lead into.  With buffer NULL the call tells
  * the size, buffer_bytes, and leaves the four pointers NULL.  A buffer that is given stays as it was:
  * one struct serves layer after layer.
@@ -1057,6 +1062,8 @@ MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, 
  *     UNSTRUCTURED, PATTERN, NM24, FAN_IN    its count
  *     BLOCK4, BLOCK8, BLOCK16                the columns of every block, added up, times 4, 8, 16: its
  *                                            count, with the last block as if it lacked no outputs
+ *     ROW4, ROW8, ROW16                      its runs times 4, 8, 16: its count, with the last run as if
+ *                                            it lacked no inputs
  *     FILTER, CHANNEL                        its outputs and its inputs, each what there is room for
  * FILTER, CHANNEL: the rows that are not empty have the same columns, whole channels of them.  Their
  * channels exist from then on and no others: in every layer of the group those that do not leave, and

@@ -5,7 +5,7 @@
 /* The channels of a slab are gone through in blocks that stay in L1 while all filters (forward) or all
  * input channels (backward) pass over them: L1_BYTES of slab.  But every pass loads and stores its
  * accumulators, so a pass gets at least so many connections on average, even if that takes L2.  UNIT_PASS:
- * of blocks and patterns, which load less per connection. */
+ * of units as they lie, which load less per connection. */
 enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, UNIT_PASS = 64, BACKWARD_PASS = 36 };
 
 /* Few lanes: of a row, what one pass goes through; of a pointwise convolution. */
@@ -161,8 +161,9 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
                           .slab = forward_slab(g), .chain_floats = forward_chains(g),
                           .line_floats = forward_lines(g)};
     conv_run run = {&job, mestk_kernels_of(k->level)->conv_forward[g->in.format][mestk_lane_index(g->in.lanes)], 0};
-    int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE;
-    job.streamed = w->row_start && !units && !mestk_few_lanes(g->out);
+    int32_t width = mestk_unit_channels(w), streams = w->form == MESTK_FORM_SINGLE || w->form == MESTK_FORM_RUN;
+    job.streamed = w->row_start && streams && !mestk_few_lanes(g->out);
+    int32_t units = w->row_start && w->form > MESTK_FORM_SINGLE && !job.streamed;
     job.rows = forward_rows(g);
     job.row_floats = forward_row_floats(g);
     /* By the function, not the level, as in backward. */
@@ -171,6 +172,7 @@ void mestk_conv_forward(const mestk_context *k, const mestk_conv *g, const mestk
     job.chain_channel = (int64_t)job.rows * job.row_floats;
     job.slab_down = (int64_t)g->stride_h * job.slab.phases * job.slab.columns * g->in.lanes;
     job.block_channels = block_for(forward_l1_block(g), units ? UNIT_PASS : FORWARD_PASS, w, w->channels);
+    job.block_channels = mestk_ceil_div(job.block_channels, width) * width; /* whole runs */
     job.blocks = mestk_ceil_div(w->channels, job.block_channels);
     if (k->level != MESTK_REFERENCE) {
         carve_forward(k, &job, scratch);
@@ -262,8 +264,7 @@ void mestk_conv_backward(const mestk_context *k, const mestk_conv *g, const mest
     job.classes = mestk_classes(g);
     job.block_channels = block_for(backward_l1_block(g), (int64_t)BACKWARD_PASS * g->stride_h * g->stride_w, w, w->rows);
     /* Whole blocks, so that keys ascend over the blocks of channels. */
-    if (w->row_start && w->form == MESTK_FORM_BLOCK)
-        job.block_channels = mestk_ceil_div(job.block_channels, w->group) * w->group;
+    job.block_channels = mestk_ceil_div(job.block_channels, mestk_unit_rows(w)) * mestk_unit_rows(w);
     job.blocks = mestk_ceil_div(w->rows, job.block_channels);
     job.connections = mestk_weight_count(w);
     job.tasks = mestk_strips(g->in);

@@ -31,8 +31,8 @@ struct mestk_conv_job {
     /* Forward: offset[column], floats from a tile's first pixel in the slab to the line the tap meets;
      * segment[row * (blocks + 1) + b], first connection of the row in channel block b or later (the
      * channels of one block stay in L1 while the filters pass over them); of a dense layer, columns.
-     * Blocks: a row is one of the index; patterns: offsets of channel * 9.
-     * Single connections on 8 and 16 lanes (streamed) are copied out in the order in which they are met:
+     * Blocks: a row is one of the index; patterns: offsets of channel * 9; runs: of their first channels.
+     * Single connections and runs on 8 and 16 lanes (streamed) are copied out in the order in which they are met:
      * stream[entry], pass by pass and in each row by row; segment[pass * (rows + 1) + row], first entry.
      * Backward: the entries of a channel sorted by (block of output channels, class), keys ascending
      * within; offset[entry], position[entry], weight[entry];
@@ -101,6 +101,12 @@ MESTK_INLINE conv_list mestk_conv_list(const mestk_conv_job *job, int32_t r, int
     const mestk_word *segment = job->segment + (int64_t)r * (job->blocks + 1) + b;
     return (conv_list){.value = w->value + (int64_t)segment[0] * group, .filter = 1, .step = group,
                        .column = w->column + segment[0], .offset = job->offset, .count = segment[1] - segment[0]};
+}
+
+/* SINGLE, RUN: columns of the unit at this column of the index: a last run has fewer than w->group. */
+MESTK_INLINE int32_t mestk_unit_columns(const mestk_weights *w, int32_t column)
+{
+    return column < w->channels / w->group * w->taps ? w->group : w->channels % w->group;
 }
 
 /* Those of the filters from o on of a dense layer. */

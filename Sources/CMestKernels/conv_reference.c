@@ -6,7 +6,7 @@
  * The order of roundings, which every level keeps to the last bit; all lanes alike:
  *
  *   y[o,p]    chain of fma from start[o] (or +0) over the connections of row o in order (of a pattern:
- *             taps ascending); a tap outside the picture reads +0.
+ *             taps ascending; of a run: channels ascending); a tap outside the picture reads +0.
  *   dx[i,q]   chain of fma from +0 over the entries of channel i in key order (within, the rows of a block or
  *             the taps of a pattern ascending) whose tap matches q, that is (q + pad - t) divisible by the
  *             stride; outputs outside the picture read +0.  When
@@ -57,12 +57,9 @@ void mestk_sum_strip_reference(mestk_shape s, int32_t strip, int32_t channel, co
     sums[1] = (double)out[1];
 }
 
-/* Values of a unit that belong to one row: the taps of a pattern, else 1; and those of one entry, in all rows. */
-static int32_t of_row(const mestk_weights *w) { return w->row_start && w->form == MESTK_FORM_PATTERN ? 4 : 1; }
-static int32_t of_entry(const mestk_weights *w)
-{
-    return w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : of_row(w);
-}
+/* Values of a unit that belong to one row: the taps of a pattern, the channels of a run, else 1; and to one channel. */
+static int32_t of_row(const mestk_weights *w) { return w->form == MESTK_FORM_PATTERN ? 4 : mestk_unit_channels(w); }
+static int32_t of_channel(const mestk_weights *w) { return w->form == MESTK_FORM_PATTERN ? 4 : mestk_unit_rows(w); }
 
 void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32_t worker)
 {
@@ -70,19 +67,21 @@ void mestk_conv_forward_reference(const mestk_conv_job *job, int32_t task, int32
     const mestk_weights *w = job->w;
     int32_t L = g->out.lanes, th = mestk_tile_h(g->out), ty = mestk_tiles_y(g->out);
     int32_t block = task / ty, y0 = task % ty * th, width = mestk_tiles_x(g->out) * mestk_tile_w(g->out);
-    int32_t size = of_entry(w), taps = of_row(w), group = size / taps;
+    int32_t group = mestk_unit_rows(w), size = of_row(w);
     int64_t columns = (int64_t)w->channels * w->taps;
     (void)worker;
     for (int32_t o = 0; o < w->rows; o++) {
-        int64_t first = (w->row_start ? w->row_start[o / group] : o * columns) * taps;
-        int64_t end = (w->row_start ? w->row_start[o / group + 1] : (o + 1) * columns) * taps;
+        int64_t first = (w->row_start ? w->row_start[o / group] : o * columns) * size;
+        int64_t end = (w->row_start ? w->row_start[o / group + 1] : (o + 1) * columns) * size;
         for (int32_t p = 0; p < th * width; p++) {
             float y[16];
             for (int32_t l = 0; l < L; l++) y[l] = job->start ? job->start[o] : 0.0f;
             for (int64_t j = first; j < end; j++) {
-                int32_t column = w->row_start ? w->column[j / taps] : (int32_t)(j - first);
+                int32_t column = w->row_start ? w->column[j / size] : (int32_t)(j - first);
                 int32_t c = column / w->taps, tap = column % w->taps;
-                if (taps == 4) c = column, tap = w->pattern_taps[w->pattern[j / 4]][j % 4];
+                if (w->form == MESTK_FORM_PATTERN) c = column, tap = w->pattern_taps[w->pattern[j / 4]][j % 4];
+                if (w->form == MESTK_FORM_RUN) c = c * size + (int32_t)(j % size);
+                if (c >= w->channels) continue;
                 float value = w->value[j * group + o % group];
                 int32_t iy = (y0 + p / width) * g->stride_h + tap / g->kernel_w - g->pad_h;
                 int32_t ix = p % width * g->stride_w + tap % g->kernel_w - g->pad_w;
@@ -157,12 +156,13 @@ static void backward_unit(const mestk_conv_job *job, int32_t block, int32_t c, c
         for (int32_t l = 0; l < L; l++) x[p][l] = mestk_operand_value(job->x, g->in.format, c, at + l);
     }
     int64_t keys = (int64_t)w->rows * w->taps, columns = (int64_t)w->channels * w->taps;
-    int64_t e = w->row_start ? w->channel_start[c] : 0, end = w->row_start ? w->channel_start[c + 1] : keys;
-    int32_t size = of_entry(w), group = size / of_row(w);
+    int32_t width = mestk_unit_channels(w), size = of_channel(w), group = mestk_unit_rows(w);
+    int64_t e = w->row_start ? w->channel_start[c / width] : 0, end = w->row_start ? w->channel_start[c / width + 1] : keys;
     for (int64_t i = e * size; i < end * size; i++) {
         int32_t key = w->row_start ? w->key[i / size] : (int32_t)i;
         int32_t o = key / w->taps * group + (int32_t)(i % group), tap = key % w->taps;
-        int64_t j = w->row_start ? w->position[i / size] * size + i % size : o * columns + (int64_t)c * w->taps + tap;
+        int64_t j = o * columns + (int64_t)c * w->taps + tap;
+        if (w->row_start) j = (int64_t)w->position[i / size] * size * width + i % size + c % width;
         if (size > group) o = key, tap = w->pattern_taps[w->pattern[j / 4]][i % 4];
         if (o >= w->rows) continue;
         int32_t oy = u->row[0] + g->pad_h - tap / g->kernel_w, ox = u->column[0] + g->pad_w - tap % g->kernel_w;

@@ -89,7 +89,27 @@ VEC_INLINE void V(rows_taps)(const mestk_conv_job *job, const float *slab, float
     V(rows_end)(job, o, chains, sum, rows, columns);
 }
 
-/* Single weights and patterns: every filter has its own connections. */
+/* One filter of runs. */
+VEC_INLINE void V(rows_runs)(const mestk_conv_job *job, const float *slab, float *chains, int32_t o, int32_t b,
+                             int32_t first, int32_t end, const int rows, const int columns)
+{
+    const mestk_weights *w = job->w;
+    const float *value = w->value + (int64_t)first * w->group;
+    vec sum[8];
+    V(rows_begin)(job, o, b, chains, sum, rows, columns);
+    ROLLED for (int32_t j = first; j < end; j++, value += w->group) {
+        const float *x = slab + job->offset[w->column[j]];
+        int32_t n = mestk_unit_columns(w, w->column[j]);
+        ROLLED for (int32_t k = 0; k < n; k++, x += job->slab.channel) {
+            vec weight = (vec)(value[k]);
+            UNROLL for (int i = 0; i < rows * columns; i++)
+                sum[i] = vec_fma(weight, vec_load(x + i / columns * job->slab_down + i % columns * LANES), sum[i]);
+        }
+    }
+    V(rows_end)(job, o, chains, sum, rows, columns);
+}
+
+/* Single weights, runs and patterns: every filter has its own connections. */
 VEC_INLINE void V(rows_of_single)(const mestk_conv_job *job, const float *slab, float *chains, int32_t b, const int rows,
                                   const int columns)
 {
@@ -97,6 +117,7 @@ VEC_INLINE void V(rows_of_single)(const mestk_conv_job *job, const float *slab, 
     const mestk_word *segment = job->segment + b;
     for (int32_t o = 0; o < w->rows; o++, segment += job->blocks + 1) {
         if (w->form == MESTK_FORM_PATTERN) V(rows_taps)(job, slab, chains, o, b, segment[0], segment[1], rows, columns);
+        else if (w->form == MESTK_FORM_RUN) V(rows_runs)(job, slab, chains, o, b, segment[0], segment[1], rows, columns);
         else V(rows_filters)(job, slab, chains, o, b, mestk_conv_list(job, o, b, 1), rows, columns, 1, 0);
     }
 }

@@ -9,20 +9,37 @@ enum { GRAIN = 16, MIN_TERMS = 32768 };
 
 /* ---- forward ---- */
 
+/* The units of row r: the first one's column and value, those of a dense row being its connections.  A unit is
+ * `width` neighbouring channels, of which a last run lacks some. */
+typedef struct row_units {
+    const uint16_t *column; /* NULL: dense */
+    int64_t count, first;   /* values lie from `first` on, `step` from unit to unit */
+    int32_t step, width;
+} row_units;
+
+static row_units units_of(const mestk_weights *w, int32_t r)
+{
+    if (!w->row_start) return (row_units){NULL, w->channels, (int64_t)r * w->channels, 1, 1};
+    int32_t q = r / mestk_unit_rows(w);
+    uint32_t j = w->row_start[q];
+    return (row_units){w->column + j, (int64_t)w->row_start[q + 1] - j, (int64_t)j * w->group + r % mestk_unit_rows(w),
+                       w->group, mestk_unit_channels(w)};
+}
+
 static float row_sum(const mestk_weights *w, int32_t r, const float *x, float bias, int32_t L, int32_t l)
 {
-    int32_t group = w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1, q = r / group;
-    int64_t begin = w->row_start ? w->row_start[q] : (int64_t)r * w->channels;
-    int64_t count = w->row_start ? w->row_start[q + 1] - begin : w->channels;
-    int32_t chains = L == 1 && group == 1 ? 16 : 1;
+    row_units u = units_of(w, r);
+    int32_t chains = L == 1 && w->form != MESTK_FORM_BLOCK ? 16 : 1, n = 0;
     float chain[16] = {chains == 1 ? bias : 0.0f}, sum = bias;
-    for (int64_t i = 0; i < count; i++) {
-        int64_t c = w->row_start ? w->column[begin + i] : i;
-        float *to = chain + i % chains;
-        *to = mestk_fma_inline(w->value[(begin + i) * group + r % group], x[c * L + l], *to);
+    for (int64_t j = 0; j < u.count; j++) {
+        int64_t c = u.column ? u.column[j] * u.width : j;
+        for (int32_t i = 0; i < u.width && c + i < w->channels; i++, n++) {
+            float *to = chain + n % chains;
+            *to = mestk_fma_inline(w->value[u.first + j * u.step + i], x[(c + i) * L + l], *to);
+        }
     }
     if (chains == 1) return chain[0];
-    for (int64_t i = count; i % 16; i++) chain[i % 16] = mestk_fma_inline(0.0f, 0.0f, chain[i % 16]);
+    for (; n % 16; n++) chain[n % 16] = mestk_fma_inline(0.0f, 0.0f, chain[n % 16]);
     mestk_add_line(&sum, chain, 16);
     return sum;
 }
@@ -76,17 +93,17 @@ static int32_t nth(const mestk_weights *w, int32_t c, int64_t n, int64_t *r, int
         *r = n, *j = n * w->channels + c;
         return n < w->rows;
     }
-    int32_t group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
-    int64_t e = w->channel_start[c] + n / group;
-    if (e >= w->channel_start[c + 1]) return 0;
-    *r = (int64_t)w->key[e] * group + n % group, *j = (int64_t)w->position[e] * group + n % group;
+    int32_t rows = mestk_unit_rows(w), width = mestk_unit_channels(w);
+    int64_t e = w->channel_start[c / width] + n / rows;
+    if (e >= w->channel_start[c / width + 1]) return 0;
+    *r = (int64_t)w->key[e] * rows + n % rows, *j = (int64_t)w->position[e] * w->group + n % rows + c % width;
     return 1;
 }
 
 void mestk_linear_backward_x_reference(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
-    int32_t L = job->lanes, chains = L == 1 && w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1;
+    int32_t L = job->lanes, chains = L == 1 ? mestk_unit_rows(w) : 1;
     int64_t r, j;
     for (int32_t c = first; c < end; c++) {
         for (int32_t b = 0; b < job->blocks; b++) {
@@ -110,13 +127,12 @@ void mestk_linear_backward_x_reference(const mestk_linear_job *job, int32_t firs
 void mestk_linear_backward_w_reference(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     const mestk_weights *w = job->w;
-    int32_t L = job->lanes, group = w->row_start && w->form == MESTK_FORM_BLOCK ? w->group : 1;
+    int32_t L = job->lanes;
     for (int32_t r = first; r < end; r++) {
-        int32_t q = r / group;
-        int64_t j = w->row_start ? w->row_start[q] : (int64_t)r * w->channels;
-        int64_t stop = w->row_start ? w->row_start[q + 1] : j + w->channels;
-        for (int64_t i = j; i < stop; i++) {
-            int64_t c = w->row_start ? w->column[i] : i - j;
+        row_units u = units_of(w, r);
+        for (int32_t n = 0; n < (int32_t)u.count * u.width; n++) {
+            int32_t c = u.column ? u.column[n / u.width] * u.width + n % u.width : n;
+            if (c >= w->channels) break;
             float line[16] = {0}, sum = 0.0f;
             for (int32_t b = 0; b < job->blocks; b++) {
                 const float *x = job->x + ((int64_t)b * w->channels + c) * L;
@@ -124,7 +140,7 @@ void mestk_linear_backward_w_reference(const mestk_linear_job *job, int32_t firs
                 for (int32_t l = 0; l < L; l++) line[l] = mestk_fma_inline(dy[l], x[l], line[l]);
             }
             mestk_add_line(&sum, line, L);
-            float *dw = job->dw + i * group + r % group;
+            float *dw = job->dw + u.first + n / u.width * u.step + n % u.width;
             *dw = job->add ? *dw + sum : sum;
         }
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fully connected layer for one sample, on one instruction set: what fills vectors when there are no lanes.
- * Dense and SINGLE: sixteen chains of a row; BLOCK: the rows of a block.  Order of roundings: linear.h.
+ * Dense, SINGLE and RUN: sixteen chains of a row; BLOCK: the rows of a block.  Order of roundings: linear.h.
  * Included where LANES is 16: the chains of a row are such a line.
  */
 #define ONE_PARTS (16 / LEVEL_WIDTH)
@@ -250,22 +250,33 @@ VEC_INLINE void LEVEL(one_dw_row)(const mestk_linear_job *job, int32_t r)
 #include "linear_one_block.h"
 #endif
 
+/* ---- RUN: vectors are neighbouring inputs ---- */
+
+#define ONE_GROUP 4
+#include "linear_one_run.h"
+#define ONE_GROUP 8
+#include "linear_one_run.h"
+#define ONE_GROUP 16
+#include "linear_one_run.h"
+
 /* ---- what the table has ---- */
 
-#if LEVEL_SCALAR
-#define ONE_BLOCKS(name, reference) reference(job, first, end)
-#else
-#define ONE_BLOCKS(name, reference)                                      \
+#define ONE_UNITS(name)                                                  \
     do {                                                                 \
         if (job->w->group == 4) LEVEL(name##4)(job, first, end);         \
         else if (job->w->group == 8) LEVEL(name##8)(job, first, end);    \
         else LEVEL(name##16)(job, first, end);                           \
     } while (0)
+#if LEVEL_SCALAR
+#define ONE_BLOCKS(name, reference) reference(job, first, end)
+#else
+#define ONE_BLOCKS(name, reference) ONE_UNITS(name)
 #endif
 
 static void LEVEL(one_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     if (job->w->form == MESTK_FORM_BLOCK) ONE_BLOCKS(one_forward, mestk_linear_forward_reference);
+    else if (job->w->form == MESTK_FORM_RUN) ONE_UNITS(one_run_forward);
     else LEVEL(one_forward_rows)(job, first, end);
 }
 
@@ -278,14 +289,16 @@ static void LEVEL(one_backward_x)(const mestk_linear_job *job, int32_t first, in
 static void LEVEL(one_backward_w)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     if (job->w->form == MESTK_FORM_BLOCK) ONE_BLOCKS(one_backward_w, mestk_linear_backward_w_reference);
+    else if (job->w->form == MESTK_FORM_RUN) ONE_UNITS(one_run_backward_w);
     else for (int32_t r = first; r < end; r++) LEVEL(one_dw_row)(job, r);
 }
 
-/* dx and dw of channels first .. end-1, dense and SINGLE; not for a dx that is added to: the old one comes last. */
+/* dx and dw of channels first .. end-1, all but BLOCK; not for a dx that is added to: the old one comes last. */
 static void LEVEL(one_backward_both)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
     memset(job->dx + first, 0, (size_t)(end - first) * sizeof(float));
-    if (job->w->row_start) LEVEL(one_scatter_rows)(job, first, end);
+    if (job->w->form == MESTK_FORM_RUN) ONE_UNITS(one_run_backward_both);
+    else if (job->w->row_start) LEVEL(one_scatter_rows)(job, first, end);
     else LEVEL(one_dense)(job, first, end);
 }
 
@@ -298,6 +311,7 @@ static void LEVEL(one_bias)(const mestk_linear_job *job, int32_t first, int32_t 
 }
 
 #undef ONE_BLOCKS
+#undef ONE_UNITS
 #undef ONE_PARTS
 #undef ONE_JOIN
 #undef ONE_JOIN2

@@ -15,7 +15,8 @@ typedef struct V(terms) {
     const float *value;
     int64_t stride;        /* dense: from value to value */
     int64_t count;
-    int32_t shift;         /* by channel: an entry is 1 << shift rows */
+    int32_t shift;         /* by channel: an entry is 1 << shift rows, */
+    int32_t unit;          /* of a unit of 1 << unit values */
 } V(terms);
 
 VEC_INLINE int64_t V(term_line)(const V(terms) * t, int64_t j, const int kind)
@@ -28,7 +29,7 @@ VEC_INLINE float V(term_value)(const V(terms) * t, int64_t j, const int kind)
     int32_t rest = (int32_t)j & ((1 << t->shift) - 1);
     return t->value[kind == DENSE    ? j * t->stride
                     : kind == BY_ROW ? j
-                                     : ((int64_t)t->place[j >> t->shift] << t->shift) + rest];
+                                     : ((int64_t)t->place[j >> t->shift] << t->unit) + rest];
 }
 
 /* `some` neighbouring output lines of `blocks` lane blocks; in dense matrices they share every load. */
@@ -135,24 +136,6 @@ static void V(linear_dense_forward)(const mestk_linear_job *job, int32_t first, 
         for (r = rest; r < end; r++) V(linear_rows)(job, r, b, DENSE, 1, 1);
 }
 
-static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
-{
-    int32_t b = 0, r;
-    if (job->w->form == MESTK_FORM_BLOCK) {
-        V(linear_block_forward)(job, first, end);
-        return;
-    }
-    if (!job->w->row_start) {
-        V(linear_dense_forward)(job, first, end);
-        return;
-    }
-    for (; b + 4 <= job->blocks; b += 4)
-        for (r = first; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 4);
-    for (; b < job->blocks; b++) {
-        for (r = first; r + 4 <= end; r += 4) V(linear_rows)(job, r, b, BY_ROW, 4, 1);
-        for (; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 1);
-    }
-}
 #endif
 
 /* ---- backward, dx ---- */
@@ -168,12 +151,12 @@ VEC_INLINE void V(linear_channels)(const mestk_linear_job *job, int32_t c, int32
             t[k] = (V(terms)){.value = w->value + c + k, .stride = w->channels, .count = w->rows};
             continue;
         }
-        uint32_t e = w->channel_start[c + k], end = w->channel_start[c + k + 1];
-        int32_t group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
-        int32_t lacks = e == end ? 0 : mestk_max(0, (w->key[end - 1] + 1) * group - w->rows);
-        t[k] = (V(terms)){.index = w->key + e, .place = w->position + e, .value = w->value,
-                          .count = (int64_t)(end - e) * group - lacks,
-                          .shift = group == 16 ? 4 : group == 8 ? 3 : group == 4 ? 2 : 0};
+        int32_t rows = mestk_unit_rows(w), width = mestk_unit_channels(w), run = (c + k) / width;
+        uint32_t e = w->channel_start[run], end = w->channel_start[run + 1];
+        int32_t lacks = e == end ? 0 : mestk_max(0, (w->key[end - 1] + 1) * rows - w->rows);
+        t[k] = (V(terms)){.index = w->key + e, .place = w->position + e, .value = w->value + (c + k) % width,
+                          .count = (int64_t)(end - e) * rows - lacks, .shift = __builtin_ctz((uint32_t)rows),
+                          .unit = __builtin_ctz((uint32_t)w->group)};
     }
     V(linear_chains)(t, NULL, job->dy + b * y_block, y_block, job->dx + b * x_block + (int64_t)c * LANES, x_block,
                      job->accumulate, kind, some, blocks);
@@ -291,6 +274,13 @@ static void V(linear_backward_w)(const mestk_linear_job *job, int32_t first, int
             for (int64_t j = w->row_start[r / group]; j < w->row_start[r / group + 1]; j++)
                 V(linear_dw_run)(job, job->x + (int64_t)w->column[j] * LANES, x_block, job->dy + (int64_t)r * LANES,
                                  y_block, j * group, mestk_min(group, w->rows - r));
+    } else if (w->form == MESTK_FORM_RUN) {
+        for (int32_t r = first; r < end; r++)
+            for (int64_t j = w->row_start[r]; j < w->row_start[r + 1]; j++) {
+                int32_t c = w->column[j] * group;
+                V(linear_dw_run)(job, job->dy + (int64_t)r * LANES, y_block, job->x + (int64_t)c * LANES, x_block,
+                                 j * group, mestk_min(group, w->channels - c));
+            }
     } else {
         for (int32_t r = first; r < end; r++) V(linear_dw_row)(job, r, w->row_start[r], w->row_start[r + 1]);
     }
@@ -404,8 +394,19 @@ VEC_INLINE void V(linear_channel)(const mestk_linear_job *job, int32_t c, const 
     }
 }
 
+#include "linear_run.h"
+
 static void V(linear_backward_both)(const mestk_linear_job *job, int32_t first, int32_t end)
 {
+    if (job->w->form == MESTK_FORM_RUN) {
+        if (job->blocks == 1) V(linear_runs)(job, first, end, 1);
+        else if (job->blocks == 2) V(linear_runs)(job, first, end, 2);
+        else if (job->blocks == 4) V(linear_runs)(job, first, end, 4);
+#if MOST_BLOCKS == 8
+        else V(linear_runs)(job, first, end, 8);
+#endif
+        return;
+    }
     for (int32_t c = first; c < end; c++) {
         if (job->blocks == 1) V(linear_channel)(job, c, 1);
         else if (job->blocks == 2) V(linear_channel)(job, c, 2);
@@ -413,6 +414,31 @@ static void V(linear_backward_both)(const mestk_linear_job *job, int32_t first, 
 #if MOST_BLOCKS == 8
         else V(linear_channel)(job, c, 8);
 #endif
+    }
+}
+
+/* ---- forward of every form ---- */
+
+static void V(linear_forward)(const mestk_linear_job *job, int32_t first, int32_t end)
+{
+    int32_t b = 0, r;
+    if (job->w->form == MESTK_FORM_BLOCK) {
+        V(linear_block_forward)(job, first, end);
+        return;
+    }
+    if (job->w->form == MESTK_FORM_RUN) {
+        V(linear_run_forward)(job, first, end);
+        return;
+    }
+    if (!job->w->row_start) {
+        V(linear_dense_forward)(job, first, end);
+        return;
+    }
+    for (; b + 4 <= job->blocks; b += 4)
+        for (r = first; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 4);
+    for (; b < job->blocks; b++) {
+        for (r = first; r + 4 <= end; r += 4) V(linear_rows)(job, r, b, BY_ROW, 4, 1);
+        for (; r < end; r++) V(linear_rows)(job, r, b, BY_ROW, 1, 1);
     }
 }
 #undef MOST_BLOCKS

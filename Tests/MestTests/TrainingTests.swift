@@ -46,9 +46,18 @@ private func resolved(_ set: (inout mest_config) -> Void) -> Plan {
         #expect(plan.learningRate(epoch: 159, update: 9, steps: 10) < 1e-5)
     }
 
-    @Test(arguments: [(0, 1.0), (100, 0.975528), (250, 0.853553), (500, 0.5), (750, 0.146447), (1000, 0)] as [(UInt32, Double)])
-    func mutationCosineGolden(t: UInt32, part: Double) {
-        // G8: RigL's alpha .3 over T_end 1000, as the part of alpha.
+    /// G8: RigL's alpha .3 over T_end 1000 updates, here 100 an epoch; and as the part of alpha, by epochs.
+    @Test(arguments: [
+        (0, 0.3), (100, 0.292658), (250, 0.256066), (500, 0.15), (750, 0.043934), (900, 0.007342), (1000, 0),
+    ] as [(UInt32, Double)])
+    func mutationCosineGolden(t: UInt32, alpha: Double) {
+        let rigl = resolved {
+            $0.method = Int32(MEST_METHOD_RIGL); $0.mutation_rate = 0.3; $0.epochs = 12; $0.steps_per_epoch = 100
+            $0.mutation_epochs = (5, 10)
+        }
+        let share = rigl.movedShare(epoch: t / 100, update: t % 100, steps: 100)
+        #expect(abs(Double(share.billionths) / 1e9 - alpha) < 1e-6)
+        let part = alpha / 0.3
         let plan = resolved {
             $0.method = Int32(MEST_METHOD_EM); $0.mutation_decay = Int32(MEST_DECAY_COSINE); $0.mutation_epochs = (1000, 1000)
         }
@@ -87,6 +96,15 @@ private func resolved(_ set: (inout mest_config) -> Void) -> Plan {
         for (i, wanted) in [(0, 0.306748), (10, 0.223488), (11, 0.146801), (20, 0.108457), (21, 0.071757)] {
             #expect(abs(density[i] - wanted) < 2e-6)
         }
+        // The factor of all, and the share of multiply-adds: at 32 x 32, 16 x 16 and 8 x 8 pixels.
+        var macs = 0.0, dense = 0.0
+        for (i, layer) in layers.enumerated() {
+            let positions = Double(layer.0 * layer.1 * 9), pixels = layer.0 == 32 ? 1024.0 : layer.0 == 64 ? 256 : 64
+            #expect(abs(density[i] * positions / Double(layer.0 + layer.1 + 6) - 40.385627) < 1e-4)
+            macs += density[i] * positions * pixels
+            dense += positions * pixels
+        }
+        #expect(abs(macs / dense - 0.1793) < 5e-5)
     }
 
     /// Golden check G9: all layers; small ones become dense.

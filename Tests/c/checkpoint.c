@@ -92,7 +92,7 @@ static void resume(void)
         by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
         by_method("residual, GSE", residual(), MEST_METHOD_GSE),
         by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
-        spared("residual, freezing and sieving", residual()),
+        spared("residual, freezing and sieving", residual()), runs(),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         const network *n = &networks[i];

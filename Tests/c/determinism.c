@@ -163,6 +163,9 @@ int main(int argc, char **argv)
         by_method("residual, GSE", residual(), MEST_METHOD_GSE),
         in_batches("mlp, GSE, one by one", by_method("", mlp(), MEST_METHOD_GSE), 1),
         spared("residual, freezing and sieving", residual()),
+        runs(),
+        in_batches("runs, one by one", runs(), 1),
+        in_batches("runs, batches of 3", runs(), 3),
     };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];

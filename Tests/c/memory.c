@@ -420,7 +420,7 @@ static void budget(network n)
 
 int main(void)
 {
-    network networks[] = { mlp(), residual(), pools(), resnet20(4), schemes(), scheme_convolutions(), channels() };
+    network networks[] = { mlp(), residual(), pools(), resnet20(4), schemes(), scheme_convolutions(), channels(), runs() };
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };

@@ -108,6 +108,26 @@ UNUSED static network scheme_convolutions(void)
     return n;
 }
 
+/* Runs of inputs: convolutions and linear layers, with inputs that are no multiple of a run. */
+UNUSED static network runs(void)
+{
+    network n = start("runs", 5, 9, 7);
+    n.config.scheme = MEST_SCHEME_ROW4;
+    for (int32_t scheme = MEST_SCHEME_ROW4; scheme <= MEST_SCHEME_ROW16; scheme++) {
+        add_conv(&n, 17 + (uint32_t)scheme, 3, scheme == MEST_SCHEME_ROW8 ? 2 : 1)->scheme = scheme;
+        add(&n, MEST_LAYER_BATCH_NORM);
+        add(&n, MEST_LAYER_RELU);
+    }
+    add_conv(&n, 21, 1, 1)->scheme = MEST_SCHEME_ROW8;
+    add(&n, MEST_LAYER_FLATTEN);
+    for (int32_t scheme = MEST_SCHEME_ROW4; scheme <= MEST_SCHEME_ROW16; scheme++) {
+        add_linear(&n, 40 + (uint32_t)scheme)->scheme = scheme;
+        add(&n, MEST_LAYER_RELU);
+    }
+    add_linear(&n, 10)->density = 1;
+    return n;
+}
+
 /* Convolutions, batch norm and one residual connection; a sparse and a dense linear layer. */
 UNUSED static network residual(void)
 {

@@ -92,7 +92,7 @@ static void random_config(mest_config *c)
     case 30: c->importance_gradient = (int32_t)below(3); c->importance_beta = some_real(); break;
     case 31: c->importance_lambda = some_real(); break;
     case 32: c->samples = some_number(); break;
-    case 33: c->scheme = (int32_t)below(10); c->scheme_flags = below(2); break;
+    case 33: c->scheme = (int32_t)below(13); c->scheme_flags = below(2); break;
     case 34: c->freeze_share = some_real(); c->freeze_epochs[below(2)] = some_number(); break;
     case 35: c->sieve_absent = some_real(); c->sieve_every = some_number(); c->sieve_share = some_real(); break;
     default:
@@ -107,7 +107,7 @@ static void random_config(mest_config *c)
 
 static network random_network(void)
 {
-    network n = below(3) == 0 ? mlp() : below(3) == 0 ? (below(2) ? schemes() : scheme_convolutions()) : below(3) == 0 ? channels() : below(2) ? residual() : pools();
+    network n = below(3) == 0 ? mlp() : below(3) == 0 ? (below(2) ? schemes() : scheme_convolutions()) : below(3) == 0 ? channels() : below(4) == 0 ? runs() : below(2) ? residual() : pools();
     for (uint32_t edits = below(6); edits > 0; edits--) {
         if (below(2)) random_config(&n.config);
         else random_layer(&n.layers[below(n.count)]);

@@ -74,7 +74,16 @@ def depthwise():
     ]
 
 
-SCHEMES = ("unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in")
+SCHEMES = (
+    "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "row4", "row8", "row16",
+)  # fmt: skip
+
+
+def units_of(scheme):
+    """(outputs, inputs) that come and go together; of patterns: see the tests of them."""
+    if scheme.startswith("block"):
+        return int(scheme[5:]), 1
+    return (1, int(scheme[3:])) if scheme.startswith("row") else (1, 1)
 
 
 def of_scheme(scheme):

@@ -102,7 +102,7 @@ def test_a_plan_tells_of_growth():
         plan = mest.plan(layers, density=0.1, method=method, epochs=20)
         assert "at the target" not in str(plan)
     odd = mest.plan([mest.Input(24), mest.Linear(30, scheme="block8"), mest.ReLU(), mest.Linear(10)], density=0.3)
-    assert "a last block of rows is stored whole" in str(odd)
+    assert "a last block or run of inputs is stored whole" in str(odd)
 
 
 @pytest.mark.parametrize("method, economic, why", [

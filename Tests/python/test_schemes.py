@@ -6,11 +6,11 @@ What the products give is compared in test_layers.py; units inside the engine in
 
 import numpy as np
 import pytest
-from cases import SCHEMES, conv_of_scheme, of_scheme
+from cases import SCHEMES, conv_of_scheme, of_scheme, units_of
 from support import fingerprint, positions
 
 import mest
-from mest import Conv2d, Flatten, Input, Linear
+from mest import Conv2d, Flatten, GlobalAvgPool, Input, Linear, ReLU
 
 SHAPES = [(40, 64), (30, 41), (7, 3), (1, 9), (17, 5)]
 
@@ -28,12 +28,14 @@ def matrix(model, index=1):
     return found.reshape(part.rows, part.columns)
 
 
-def check(scheme, connected):
+def check(scheme, connected, taps=1):
     rows, columns = connected.shape
-    if scheme.startswith("block"):
-        height = int(scheme[5:])
-        for first in range(0, rows, height):
-            assert (connected[first : first + height] == connected[first]).all()
+    height, width = units_of(scheme)
+    for first in range(0, rows, height):
+        assert (connected[first : first + height] == connected[first]).all()
+    by_input = connected.reshape(rows, -1, taps)
+    for first in range(0, columns // taps, width):
+        assert (by_input[:, first : first + width] == by_input[:, first : first + 1]).all()
     if scheme == "nm24":
         padded = np.pad(connected, ((0, 0), (0, -columns % 4)))
         assert padded.reshape(rows, -1, 4).sum(2).max() <= 2
@@ -66,13 +68,13 @@ def test_constraint_through_training(scheme, shape, mode):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_counts(scheme):
-    """Of 48 x 40 = 1920 positions at 0.25: 480, whatever the unit; the plan says so too."""
-    model = model_of(scheme, 48, 40, density=0.25)
+    """Of 48 x 48 = 2304 positions at 0.25: 576, whatever the unit; the plan says so too."""
+    model = model_of(scheme, 48, 48, density=0.25)
     part = model.plan().layers[1]
-    assert part.active == model.connections()[1] == matrix(model).sum() == part.capacity == 480
+    assert part.active == model.connections()[1] == matrix(model).sum() == part.capacity == 576
     assert part.scheme == ("fan_in" if scheme == "pattern" else scheme) and part.kind == "linear"
-    assert part.unit == (int(scheme[5:]) if scheme.startswith("block") else 1)
-    assert part.macs == 480
+    assert part.unit == max(units_of(scheme))
+    assert part.macs == 576
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,65 @@ def test_a_last_block_of_fewer_rows(height):
     assert report.positions == 340
 
 
+@pytest.mark.parametrize("width", [4, 8, 16])
+def test_a_last_run_of_fewer_inputs(width):
+    """Counted are the inputs there are: 17 = 4 * 4 + 1, in a convolution for every place in the kernel."""
+    layers = [Input(17, 4, 4), Conv2d(20, 3, density=0.5), Flatten(), Linear(2, density=1.0)]
+    model = mest.Model(layers, batch=2, scheme=f"row{width}", method="vanilla", epochs=8)
+    part = model.plan().layers[1]
+    runs = -(-17 // width)
+    assert part.capacity == runs * 9 * 20 // 2 * width
+    assert model.tensor(1).size == model.connections()[1] == matrix(model).sum() < part.capacity
+    assert abs(part.active - model.connections()[1]) <= 9 * 20 * width
+    for _ in range(5):
+        report = model.mutate()
+        assert report.active == matrix(model).sum() <= 17 * 9 * 20
+        check(f"row{width}", matrix(model), 9)
+    assert report.positions == 17 * 9 * 20
+    # All of the last run: a set of fewer connections than the capacity that takes more room than it.
+    last = np.arange((runs - 1) * width * 9, 17 * 9)
+    starts, columns = np.arange(21) * len(last), np.tile(last, 20)
+    if 20 * 9 * width <= part.capacity:
+        model.set_csr(1, starts, columns, np.ones(len(columns)))
+        assert model.connections()[1] == len(columns)
+    else:
+        with pytest.raises(mest.MestArgumentError, match=f"need a capacity of {20 * 9 * width} "):
+            model.set_csr(1, starts, columns, np.ones(len(columns)))
+
+
+def pointwise(scheme):
+    sparse = dict(density=0.3, scheme=scheme)
+    return [Input(21, 5, 6), Conv2d(30, 1, **sparse), ReLU(), Conv2d(9, 1, stride=2, **sparse), GlobalAvgPool(),
+            Linear(4, density=1.0)]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [of_scheme, pointwise])
+@pytest.mark.parametrize("batch", [1, 3, 8, 20, 64])
+@pytest.mark.parametrize("scheme", ["row4", "row8", "row16"])
+def test_rows_have_the_bits_of_single_weights(scheme, batch, kind):
+    """Where kernels have one place: the sums are those of the same connections one by one, in their order."""
+    config = dict(batch=batch, learning_rate=0.1, momentum=0.9)
+    rows = mest.Model(kind(scheme), seed=2, **config)
+    single = kind("unstructured")
+    for layer in single:  # room for what the others have
+        if getattr(layer, "density", None) not in (None, 1.0):
+            layer.density = min(0.999, 1.5 * layer.density)
+    single = mest.Model(single, seed=2, **config)
+    for index, part in enumerate(rows.plan().layers):
+        if part.sparse:
+            single.set_csr(index, rows.csr(index))
+            single.set_tensor(index, "weight_momentum", rows.tensor(index, "weight_momentum"))
+        elif part.rows:
+            single.set_tensor(index, "weight", rows.tensor(index, "weight"))
+    assert fingerprint(rows) == fingerprint(single)
+    rng = np.random.default_rng(5)
+    for _ in range(3):
+        x = rng.normal(size=(batch, *rows.plan().layers[0].shape)).astype(np.float32)
+        y = rng.integers(0, 4, batch)
+        assert rows.step(x, y).loss == single.step(x, y).loss
+    assert fingerprint(rows) == fingerprint(single)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_csr_there_and_back(scheme):
     first, second = (model_of(scheme, 30, 41, seed=seed) for seed in (1, 2))
@@ -130,7 +191,7 @@ def test_csr_there_and_back(scheme):
 
 
 def filled(scheme, rows, columns, units):
-    """A CSR of `units` columns for every row, or block of rows, that the scheme can have."""
+    """A CSR of `units` columns for every row that the scheme can have."""
     each = np.arange(units) // 2 * 4 + np.arange(units) % 2 if scheme == "nm24" else np.arange(units)
     return np.arange(rows + 1) * units, np.tile(each, rows), np.ones(rows * units)
 
@@ -138,17 +199,17 @@ def filled(scheme, rows, columns, units):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_capacity_that_a_set_needs(scheme):
     """Its count; of blocks that of whole ones: 18 rows are stored as 20, 24, 32."""
-    rows, columns = 18, 40
-    height = int(scheme[5:]) if scheme.startswith("block") else 1
-    stored = -(-rows // height) * height
+    rows, columns = 18, 64
+    height, width = units_of(scheme)
+    stored, more = -(-rows // height) * height, 16 + width
     model = model_of(scheme, rows, columns, density=0.25)
     capacity = model.plan().layers[1].capacity
-    assert capacity == stored * 10
-    model.set_csr(1, *filled(scheme, rows, columns, 10))
+    assert capacity == stored * 16
+    model.set_csr(1, *filled(scheme, rows, columns, 16))
     before = fingerprint(model)
-    words = f"layer 1 .*has {rows * 11} connections, which need a capacity of {stored * 11} .* is {capacity}:"
+    words = f"layer 1 .*has {rows * more} connections, which need a capacity of {stored * more} .* is {capacity}:"
     with pytest.raises(mest.MestArgumentError, match=words):
-        model.set_csr(1, *filled(scheme, rows, columns, 11))
+        model.set_csr(1, *filled(scheme, rows, columns, more))
     assert fingerprint(model) == before
 
 
@@ -160,6 +221,10 @@ def test_capacity_that_a_set_needs(scheme):
         ("fan_in", [[1], [1], [1], [1], [1], [1, 2]]),
         ("pattern", [[1], [1], [1], [1], [1], []]),
         ("nm24", [[1, 2, 3], [], [], [], [], []]),
+        ("row4", [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2], [], [], []]),
+        ("row4", [[0, 1, 2, 3], [1, 2, 3, 4], [], [], [], []]),
+        ("row4", [[0, 1, 3, 4], [], [], [], [], []]),
+        ("row8", [[4, 5, 6, 7], [], [], [], [], []]),
     ],
 )
 def test_connections_that_a_scheme_cannot_have(scheme, rows):
@@ -256,15 +321,15 @@ def test_layers_name_their_own():
     assert [layer.scheme for layer in plan.layers] == [None, "fan_in", "block8", None]
 
 
-@pytest.mark.parametrize("scheme", ["block4", "block16"])
+@pytest.mark.parametrize("scheme", ["unstructured", "block4", "block16", "row4", "row16"])
 def test_memory(scheme):
     """Bytes a unit: 12 a weight, 8 of index."""
-    height = int(scheme[5:])
     part = model_of(scheme, 64, 64, density=0.5).plan().layers[1]
-    units = 64 * 64 // 2 // height
+    units = 64 * 64 // 2 // part.unit
     assert part.weight_bytes - 256 == part.gradient_bytes - 256 == part.state_bytes - 256 == 8192
-    rows = -(-(64 // height + 1) * 4 // 64) * 64
-    assert part.index_bytes == 8 * units + rows + 320  # 65 channel starts, to whole lines
+    # Starts of rows or blocks of them, of inputs or runs of them, to whole lines.
+    starts = sum(-(-(64 // side + 1) * 4 // 64) * 64 for side in units_of(scheme))
+    assert part.index_bytes == 8 * units + starts
 
 
 @pytest.mark.parametrize("kind", [of_scheme, conv_of_scheme])
@@ -297,8 +362,8 @@ def test_convolutions(scheme, kernel):
     for _ in range(4):
         model.step(x, [0, 1, 0, 1])
         model.mutate()
-        check(scheme, matrix(model))
-    unit = int(scheme[5:]) if scheme.startswith("block") else 1
+        check(scheme, matrix(model), int(np.prod(kernel)) ** (1 if isinstance(kernel, tuple) else 2))
+    unit = max(units_of(scheme))
     assert model.plan().layers[1].unit == (4 if scheme == "pattern" and kernel == 3 else unit)
 
 

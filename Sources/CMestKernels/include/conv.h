@@ -27,7 +27,7 @@ typedef struct mestk_conv {
 } mestk_conv;
 
 /* Floats of scratch that forward / backward need; a function of shape, threads and chunks alone.
- * capacity: most connections the weights may have; forward: 0 unless they are single ones (MESTK_FORM_SINGLE). */
+ * capacity: most connections the weights may have; forward: 0 unless they are SINGLE or RUN. */
 int64_t mestk_conv_forward_scratch(const mestk_conv *g, int32_t threads, int64_t capacity);
 int64_t mestk_conv_backward_scratch(const mestk_conv *g, int32_t threads, int32_t gradient_chunks,
                                     int64_t capacity);

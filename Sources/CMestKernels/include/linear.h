@@ -9,7 +9,7 @@
  *              db[r] (+)= tree over lanes of (sum over blocks in order: dy[r])
  *
  * With one lane (blocks is 1 then) the vectors are filled otherwise, and two sums have several chains:
- *   dense, SINGLE  y[r]   16 chains from +0, connection i of the row in chain i mod 16, the last 16 filled
+ *   all but BLOCK  y[r]   16 chains from +0, connection i of the row in chain i mod 16, the last 16 filled
  *                         up with terms 0 * 0; reduced like a line of 16 lanes onto bias[r].
  *   BLOCK          dx[c]  a chain from +0 for each row of a block, where a row that the last block lacks
  *                         gives 0 * 0; reduced like a line of that many lanes onto +0.

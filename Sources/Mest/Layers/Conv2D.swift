@@ -30,8 +30,8 @@ enum Conv2D: Layer {
     static func scratch(_ node: Node, _ plan: Plan) -> Int64 {
         if node.isDepthwise { return DepthwiseConv2D.scratch(node, plan) }
         var geometry = node.geometry
-        let single = node.sparse && node.unit == 1 && !node.isThin ? node.weight.capacity : 0
-        return mestk_conv_forward_scratch(&geometry, plan.threads, single) &* 4
+        let copied = node.sparse && !node.isThin && (node.unit == 1 || isRunScheme(node.scheme))
+        return mestk_conv_forward_scratch(&geometry, plan.threads, copied ? node.weight.capacity : 0) &* 4
     }
 
     static func backwardScratch(_ node: Node, _ plan: Plan) -> Int64 {

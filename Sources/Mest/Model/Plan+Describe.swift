@@ -177,7 +177,7 @@ extension Plan {
         if layer.channels == 0 || layer.channels > 65536 {
             throw self.layer(i, message).text(": channels is ").integer(layer.channels).text("; use 1 to 65536").as(.argument)
         }
-        if layer.scheme < 0 || int(layer.scheme) > MEST_SCHEME_CHANNEL {
+        if layer.scheme < 0 || int(layer.scheme) > MEST_SCHEME_ROW16 {
             throw self.layer(i, message).text(": scheme is ").integer(layer.scheme)
                 .text(", which this version does not know; use MEST_SCHEME_*").as(.unsupported)
         }

@@ -30,7 +30,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try check.choice(config.simd, MEST_SIMD_NEON, "simd", "MEST_SIMD_*")
     try check.choice(config.loss, MEST_LOSS_MSE, "loss", "MEST_LOSS_*")
     try check.choice(config.schedule, MEST_SCHEDULE_COSINE, "schedule", "MEST_SCHEDULE_*")
-    try check.choice(config.scheme, MEST_SCHEME_CHANNEL, "scheme", "MEST_SCHEME_*")
+    try check.choice(config.scheme, MEST_SCHEME_ROW16, "scheme", "MEST_SCHEME_*")
     try check.choice(config.distribution, MEST_DISTRIBUTION_ERK, "distribution", "MEST_DISTRIBUTION_*")
     try check.known(methodName(config.method) != nil, config.method, "method", "MEST_METHOD_*")
     try check.choice(config.mutation_decay, MEST_DECAY_COSINE, "mutation_decay", "MEST_DECAY_*")

@@ -31,7 +31,7 @@ enum Blocks: RowScheme {
         let height = int64(height(node))
         let n = int64(grid.rows) &* int64(grid.columns)
         return Units(
-            weights: height, positions: n, most: n, rows: int64(grid.rows),
+            weights: height, positions: n, most: n, lines: int64(grid.rows),
             phantoms: int64(grid.rows) &* height &- int64(node.rows))
     }
 

@@ -6,7 +6,7 @@ import CMestKernels
 
 enum Dense: Scheme {
     static func units(_ node: Node) -> Units {
-        Units(positions: node.storedDense, most: node.storedDense, rows: int64(node.channels))
+        Units(positions: node.storedDense, most: node.storedDense, lines: int64(node.channels))
     }
 
     static func reserveIndex(_ node: inout Node, training: Bool, _ cursor: inout Cursor) {}

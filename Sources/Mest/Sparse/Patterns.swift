@@ -16,7 +16,7 @@ enum Patterns: RowScheme {
     static func units(_ node: Node) -> Units {
         let channels = int64(node.columns) / 9
         return Units(
-            weights: 4, pools: int64(node.rows), positions: channels, most: channels, rows: int64(node.rows), span: 9)
+            weights: 4, pools: int64(node.rows), positions: channels, most: channels, lines: int64(node.rows), span: 9)
     }
 
     /// The pattern whose taps are four columns of one kernel, from j on; nil when there is none.

@@ -10,7 +10,7 @@ import CMestKernels
 enum FanIn: RowScheme {
     static func units(_ node: Node) -> Units {
         Units(
-            pools: int64(node.rows), positions: int64(node.columns), most: int64(node.columns), rows: int64(node.rows))
+            pools: int64(node.rows), positions: int64(node.columns), most: int64(node.columns), lines: int64(node.rows))
     }
 
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {
@@ -25,7 +25,7 @@ enum TwoOfFour: RowScheme {
     static func units(_ node: Node) -> Units {
         let columns = int64(node.columns)
         let slots = columns / 4 &* 2 &+ min(2, columns % 4)
-        return Units(positions: node.positions, most: int64(node.rows) &* slots, rows: int64(node.rows), grouped: true)
+        return Units(positions: node.positions, most: int64(node.rows) &* slots, lines: int64(node.rows), grouped: true)
     }
 
     static func fits(_ model: Model, _ node: Node, _ csr: mest_csr) throws(Status) {

@@ -13,7 +13,7 @@ import CMestKernels
 protocol RowScheme: Scheme {
     static var form: Int { get }  // MESTK_FORM_*
 
-    /// What the index counts in: rows or blocks of them; input channels; entries a channel may have.
+    /// What the index counts in: rows or blocks of them; input channels or runs of them; entries a channel may have.
     static func grid(_ node: Node) -> Grid
 
     /// UNSUPPORTED for a set of connections that the scheme does not have.
@@ -27,6 +27,7 @@ struct Grid {
     var rows: Int32
     var channels: Int32
     var taps: Int32
+    var inRuns: Int32 = 0  // input channels, where they are counted in runs
     var columns: Int { int(channels) &* int(taps) }
 }
 
@@ -64,7 +65,7 @@ extension RowScheme {
         weights.form = int32(form)
         weights.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
         weights.column = UnsafePointer(model.at(n.connections.column, UInt16.self))
-        if form == MESTK_FORM_BLOCK { weights.group = n.unit }
+        weights.group = form == MESTK_FORM_PATTERN ? 1 : n.unit
         if n.connections.pattern.exists {
             weights.pattern = UnsafePointer(model.at(n.connections.pattern, UInt8.self))
             weights.pattern_taps = mestk_patterns(model.code8)
@@ -114,7 +115,8 @@ struct Store {
             value: model.floats(n.weight.value), gradient: model.optional(n.weight.gradient),
             momentum: model.optional(n.weight.momentum), average: model.optional(n.weight.average),
             width: int(n.unit),
-            pattern: n.connections.pattern.exists ? model.at(n.connections.pattern, UInt8.self) : nil)
+            pattern: n.connections.pattern.exists ? model.at(n.connections.pattern, UInt8.self) : nil,
+            runs: grid.inRuns > 0 ? SparseRows.Runs(taps: int(grid.taps), channels: int(grid.inRuns)) : nil)
     }
 
     /// Rebuilds the order by input channel and counts the weights; after every change of connections.

@@ -7,15 +7,15 @@ import CMest
 import CMestKernels
 
 /// What a scheme counts in. A unit is the smallest thing that may be dropped or grown: a weight, a
-/// column of a block, a kernel. The layer is one pool of units, or every row is a pool of its own and
-/// all pools hold the same number.
+/// column of a block, a run of inputs, a kernel. The layer is one pool of units, or every row is a pool of
+/// its own and all pools hold the same number.
 struct Units {
     var weights: Int64 = 1   // values stored for a unit
     var pools: Int64 = 1
     var positions: Int64     // that units could take, in a pool
     var most: Int64          // units a pool may hold
-    var rows: Int64          // of the index
-    var phantoms: Int64 = 0  // rows that the last block lacks: their values are stored and stay 0
+    var lines: Int64         // rows of the index, or runs of inputs
+    var phantoms: Int64 = 0  // rows or inputs that the last one lacks: their values are stored and stay 0
     /// Weights that a unit spans: 9 of a kernel, of which 4 are stored.
     var span: Int64 = 1
     var grouped = false      // at most 2 units in 4 neighbouring columns
@@ -27,10 +27,10 @@ struct Units {
         return Ratio(billionths: min(Ratio.one.billionths, weights.billionths &* span / (span == 1 ? 1 : self.weights)))
     }
 
-    /// Weights of units spread evenly over the rows, phantoms not counted.
+    /// Weights of units spread evenly over the lines, phantoms not counted.
     func expectedWeights(_ inPool: Int64) -> Int64 {
         let total = inPool &* pools
-        return total &* weights &- (total &* phantoms &+ rows / 2) / rows
+        return total &* weights &- (total &* phantoms &+ lines / 2) / lines
     }
 }
 
@@ -97,6 +97,7 @@ func withScheme<V: SchemeVisitor>(_ node: Node, _ visitor: V) throws(V.Failure) 
 func withSparseScheme<V: SchemeVisitor>(_ scheme: Int32, _ visitor: V) throws(V.Failure) -> V.Result {
     switch int(scheme) {
     case MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16: return try visitor.visit(Blocks.self)
+    case MEST_SCHEME_ROW4, MEST_SCHEME_ROW8, MEST_SCHEME_ROW16: return try visitor.visit(Runs.self)
     case MEST_SCHEME_PATTERN: return try visitor.visit(Patterns.self)
     case MEST_SCHEME_NM24: return try visitor.visit(TwoOfFour.self)
     case MEST_SCHEME_FAN_IN: return try visitor.visit(FanIn.self)
@@ -110,6 +111,9 @@ func isThinScheme(_ scheme: Int32) -> Bool {
     int(scheme) == MEST_SCHEME_FILTER || int(scheme) == MEST_SCHEME_CHANNEL
 }
 
+/// Schemes whose units are runs of inputs.
+func isRunScheme(_ scheme: Int32) -> Bool { int(scheme) >= MEST_SCHEME_ROW4 && int(scheme) <= MEST_SCHEME_ROW16 }
+
 /// As messages name it: MEST_SCHEME_* without the prefix.
 func schemeName(_ scheme: Int32) -> StaticString {
     switch int(scheme) {
@@ -122,6 +126,9 @@ func schemeName(_ scheme: Int32) -> StaticString {
     case MEST_SCHEME_FAN_IN: return "FAN_IN"
     case MEST_SCHEME_FILTER: return "FILTER"
     case MEST_SCHEME_CHANNEL: return "CHANNEL"
+    case MEST_SCHEME_ROW4: return "ROW4"
+    case MEST_SCHEME_ROW8: return "ROW8"
+    case MEST_SCHEME_ROW16: return "ROW16"
     default: return "DEFAULT"
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SparseRows: compressed sparse rows that connections leave and join in place, O(connections), with
-// everything that moves with a connection. A connection has `width` values: one, those of a block's rows,
-// or the kept taps of a kernel. Invariants: start[0] == 0, start ascending, columns strictly ascending in
+// everything that moves with a connection. A connection has `width` values: one, those of a block's rows or of a
+// run's inputs, or the kept taps of a kernel. Invariants: start[0] == 0, start ascending, columns strictly ascending in
 // a row.
 
 import CMestKernels
@@ -20,12 +20,14 @@ struct SparseRows {
     var average: UnsafeMutablePointer<Float>? = nil
     var width = 1                              // values of a connection
     var pattern: UnsafeMutablePointer<UInt8>? = nil  // which taps of a kernel they are
+    var runs: Runs? = nil                      // they are those of neighbouring inputs
 
     var count: Int { int(start[rows]) }
 
-    /// Weights that exist, when the last row lacks `phantoms` of its values.
+    /// Weights that exist, when the last row, or the last run of inputs, lacks `phantoms` of its values.
     func weights(phantoms: Int) -> Int {
-        count &* width &- phantoms &* int(start[rows] &- start[rows &- 1])
+        if phantoms == 0 { return count &* width }
+        return count &* width &- phantoms &* (runs.map { inLast(of: $0) } ?? int(start[rows] &- start[rows &- 1]))
     }
 
     @inline(__always)
@@ -61,6 +63,7 @@ struct SparseRows {
     func connections(
         _ row: Int, taps: UnsafePointer<(UInt8, UInt8, UInt8, UInt8)>?, _ body: (Int, Int) -> Void
     ) {
+        if let runs { return connections(row, of: runs, body) }
         guard let pattern, let taps else {
             let block = row / width
             for j in int(start[block])..<int(start[block &+ 1]) { body(int(column[j]), j &* width &+ row % width) }

@@ -10,7 +10,7 @@ enum Thin: Scheme {
     /// Of a group as Plan.pool makes it. A matrix has no units of its own, and `declared` is 0 but at a group's first node.
     static func units(_ node: Node) -> Units {
         let n = int64(node.thin.declared)
-        return Units(positions: n, most: n, rows: 1, channels: true)
+        return Units(positions: n, most: n, lines: 1, channels: true)
     }
 
     /// The ids lie with the group's first layer.

@@ -6,6 +6,6 @@ import CMestKernels
 
 enum Unstructured: RowScheme {
     static func units(_ node: Node) -> Units {
-        Units(positions: node.positions, most: node.positions, rows: int64(node.rows))
+        Units(positions: node.positions, most: node.positions, lines: int64(node.rows))
     }
 }

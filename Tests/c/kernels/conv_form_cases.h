@@ -1,41 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Convolution over blocks and patterns: against the same connections as single weights, and every level,
+/* Convolution over blocks, patterns and runs: against the same connections as single weights, and every level,
  * thread count and format against the reference. */
 #ifndef KERNELS_CONV_FORM_CASES_H
 #define KERNELS_CONV_FORM_CASES_H
 #include "harness.h"
-
-/* The connections of m as single weights; where[j]: place of connection j among the values of m. */
-static matrix as_single(const matrix *m, int64_t *where)
-{
-    const mestk_weights *w = &m->w;
-    int columns = w->channels * w->taps, most = w->rows * columns;
-    matrix s = {{.rows = w->rows, .channels = w->channels, .taps = w->taps, .group = 1, .form = MESTK_FORM_SINGLE}, 0, {0}};
-    int64_t *at = get(most * 8);
-    for (int i = 0; i < most; i++) at[i] = -1;
-    for (int64_t j = 0; j < m->count; j++) {
-        int r, c, tap;
-        if (connection(w, j, &r, &c, &tap)) at[r * columns + c * w->taps + tap] = j;
-    }
-    uint32_t *row_start = get((w->rows + 1) * 4), *channel_start = get((w->channels + 1) * 4), *position = get(most * 4);
-    uint16_t *column = get(most * 2), *key = get(most * 2);
-    float *value = floats(most);
-    for (int r = 0; r < w->rows; r++) {
-        row_start[r] = (uint32_t)s.count;
-        for (int c = 0; c < columns; c++) {
-            if (at[r * columns + c] < 0) continue;
-            where[s.count] = at[r * columns + c];
-            column[s.count] = (uint16_t)c;
-            value[s.count++] = w->value[at[r * columns + c]];
-        }
-    }
-    row_start[w->rows] = (uint32_t)s.count;
-    mestk_index_by_channel(w->rows, w->channels, w->taps, row_start, column, channel_start, key, position);
-    s.w.value = s.owned[0] = value, s.w.row_start = s.owned[1] = row_start, s.w.column = s.owned[2] = column;
-    s.w.channel_start = s.owned[3] = channel_start, s.w.key = s.owned[4] = key, s.w.position = s.owned[5] = position;
-    free(at);
-    return s;
-}
 
 typedef struct form_result {
     float *y, *dx, *dw;
@@ -68,7 +36,7 @@ static form_result run_form(const mestk_context *k, const mestk_conv *g, const m
 }
 static void free_form(form_result *r) { free(r->y), free(r->dx), free(r->dw), free(r->sums); }
 
-/* group 0: patterns. */
+/* group 0: patterns; below: runs. */
 static void test_conv_form(int lanes, int count, int cin, int cout, int h, int w, int kernel, int stride, int pad, int group,
                            int code8, double density, int bf16)
 {
@@ -76,11 +44,13 @@ static void test_conv_form(int lanes, int count, int cin, int cout, int h, int w
     int blocks = (count + lanes - 1) / lanes, oh = (h + 2 * pad - kernel) / stride + 1, ow = (w + 2 * pad - kernel) / stride + 1;
     if (oh < 1 || ow < 1 || h + 2 * pad < kernel || w + 2 * pad < kernel) return;
     snprintf(name, sizeof name, "conv of %s %d, lanes %d count %d %d->%d %dx%d kernel %d stride %d pad %d density %g format %d",
-             group ? "blocks" : "patterns", group ? group : code8, lanes, count, cin, cout, h, w, kernel, stride, pad, density, bf16);
+             group > 0 ? "blocks" : group ? "runs" : "patterns", group ? group : code8, lanes, count, cin, cout, h, w, kernel, stride, pad, density, bf16);
     mestk_conv g = {.in = {.blocks = blocks, .lanes = lanes, .channels = cin, .height = h, .width = w, .format = bf16},
                     .out = {.blocks = blocks, .lanes = lanes, .channels = cout, .height = oh, .width = ow, .format = bf16},
                     .kernel_h = kernel, .kernel_w = kernel, .stride_h = stride, .stride_w = stride, .pad_h = pad, .pad_w = pad};
-    matrix m = group ? random_blocks(cout, cin, kernel * kernel, group, density) : random_patterns(cout, cin, code8, density);
+    matrix m = group > 0   ? random_blocks(cout, cin, kernel * kernel, group, density)
+               : group < 0 ? random_runs(cout, cin, kernel * kernel, -group, density)
+                           : random_patterns(cout, cin, code8, density);
     int64_t *where = get((int64_t)cout * cin * kernel * kernel * 8);
     matrix single = as_single(&m, where);
     void *x = random_tensor(g.in, count, 0), *dy = random_tensor(g.out, count, 1);
@@ -93,23 +63,31 @@ static void test_conv_form(int lanes, int count, int cin, int cout, int h, int w
         form_result r = run_form(&way[i], &g, &m, start, x, dy, count, chunks, bytes);
         char at[300];
         snprintf(at, sizeof at, "%s: %s", name, way_name[i]);
-        /* Rows and taps in the same order as single weights: the same bits.  A channel's blocks have another order. */
-        check(memcmp(known.y, r.y, (size_t)(ny * bytes)) == 0, "y as of single weights", at);
-        check(memcmp(known.sums, r.sums, (size_t)mestk_strips(g.out) * (size_t)cout * 16) == 0, "sums as of single weights", at);
-        if (!group) check(memcmp(known.dx, r.dx, (size_t)(nx * bytes)) == 0, "dx as of single weights", at);
+        /* Rows and taps in the same order as single weights: the same bits.  A channel's blocks have another order,
+         * and so have a row's runs, unless their kernels have one place. */
+        if (group >= 0 || kernel == 1) {
+            check(memcmp(known.y, r.y, (size_t)(ny * bytes)) == 0, "y as of single weights", at);
+            check(memcmp(known.sums, r.sums, (size_t)mestk_strips(g.out) * (size_t)cout * 16) == 0, "sums as of single weights", at);
+        }
+        if (group <= 0) check(memcmp(known.dx, r.dx, (size_t)(nx * bytes)) == 0, "dx as of single weights", at);
         int ok = 1;
         for (int64_t j = 0; j < single.count; j++) ok &= memcmp(known.dw + j, r.dw + where[j], 4) == 0;
         check(ok, "dw as of single weights", at);
         if (i == 0) {
             first = r;
-            if (group && !bf16) {
+            if (!bf16) {
                 for (int64_t j = 0; j < nx; j++) ok &= fabsf(known.dx[j] - r.dx[j]) <= 1e-4f;
                 check(ok, "dx near that of single weights", at);
+                float near = 1e-4f + 2e-6f * (float)(cin * kernel * kernel);
+                for (int64_t j = 0; j < ny; j++) ok &= known.y[j] == r.y[j] || fabsf(known.y[j] - r.y[j]) <= near;
+                check(ok, "y near that of single weights", at);
             }
             continue;
         }
+        check(memcmp(first.y, r.y, (size_t)(ny * bytes)) == 0, "y, bits", at);
+        check(memcmp(first.sums, r.sums, (size_t)mestk_strips(g.out) * (size_t)cout * 16) == 0, "sums, bits", at);
         check(memcmp(first.dx, r.dx, (size_t)(nx * bytes)) == 0, "dx, bits", at);
-        check(same(first.dw, r.dw, m.count), "dw, bits, rows that do not exist included", at);
+        check(same(first.dw, r.dw, m.count), "dw, bits, what does not exist included", at);
         free_form(&r);
     }
     free_form(&known), free_form(&first);
@@ -117,7 +95,7 @@ static void test_conv_form(int lanes, int count, int cin, int cout, int h, int w
     free_matrix(&m), free_matrix(&single);
 }
 
-/* Half as many random cases as other convolutions have. */
+/* Three quarters as many random cases as other convolutions have. */
 static void test_conv_forms(int n)
 {
     static const int lanes[4] = {1, 4, 8, 16};
@@ -130,9 +108,18 @@ static void test_conv_forms(int n)
         if (i % 2) test_conv_form(L, count, cin, cout, h, w, 1 + below(4), 1 + below(2), below(3), 4 << below(3), 0, density, bf16);
         else test_conv_form(L, count, cin, cout, h, w, 3, below(4) ? 1 : 2, below(3), 0, below(2), density, bf16);
     }
+    for (uint64_t i = 0; i < (uint64_t)n / 4; i++) {
+        state = seed_now = 4500 + i;
+        int L = lanes[i % 4], count = 1 + below(2 * L), cin = 1 + below(40), cout = 1 + below(16);
+        int h = below(4) ? 1 + below(12) : 1, w = 1 + below(12), bf16 = i % 3 == 0;
+        test_conv_form(L, count, cin, cout, h, w, 1 + below(4), 1 + below(2), below(3), -(4 << below(3)), 0, densities[below(3)], bf16);
+    }
     state = seed_now = 2499; /* several blocks of channels */
     test_conv_form(16, 16, 70, 40, 8, 8, 3, 1, 1, 0, 0, 0.4, 0);
     test_conv_form(16, 16, 40, 70, 8, 8, 3, 1, 1, 8, 0, 0.3, 0);
     test_conv_form(8, 8, 64, 66, 8, 8, 3, 2, 1, 16, 0, 0.2, 1);
+    test_conv_form(16, 16, 70, 40, 8, 8, 3, 1, 1, -4, 0, 0.2, 0);
+    test_conv_form(1, 2, 70, 40, 8, 8, 3, 1, 1, -8, 0, 0.2, 0);
+    test_conv_form(4, 3, 60, 20, 8, 8, 1, 1, 0, -16, 0, 0.5, 0);
 }
 #endif

@@ -354,6 +354,19 @@ static matrix random_blocks(int rows, int channels, int taps, int group, double 
     m.w.value = m.owned[0] = value;
     return m;
 }
+/* Runs of `group` channels; the values of channels that the last one lacks are 0. */
+static matrix random_runs(int rows, int channels, int taps, int group, double density)
+{
+    matrix m = random_matrix(rows, (channels + group - 1) / group, taps, density);
+    m.count *= group;
+    m.w.channels = channels, m.w.form = MESTK_FORM_RUN, m.w.group = group;
+    free(m.owned[0]);
+    float *value = random_floats(m.count);
+    for (int64_t j = 0; j < m.count; j++)
+        if (m.w.column[j / group] / taps * group + j % group >= channels) value[j] = 0;
+    m.w.value = m.owned[0] = value;
+    return m;
+}
 /* 3 x 3 kernels with 4 taps. */
 static matrix random_patterns(int rows, int channels, int code8, double density)
 {
@@ -371,7 +384,7 @@ static void free_matrix(matrix *m)
 {
     for (int i = 0; i < 7; i++) free(m->owned[i]);
 }
-/* Where value j belongs; 0: to a row that the last block lacks. */
+/* Where value j belongs; 0: to a row that the last block lacks, or a channel that the last run does. */
 static int connection(const mestk_weights *w, int64_t j, int *row, int *channel, int *tap)
 {
     int columns = w->channels * w->taps, column;
@@ -380,18 +393,51 @@ static int connection(const mestk_weights *w, int64_t j, int *row, int *channel,
         while (w->row_start[*row + 1] <= j / 4) ++*row;
         column = w->column[j / 4] * 9 + w->pattern_taps[w->pattern[j / 4]][j % 4];
     } else if (w->row_start) {
-        int group = w->form == MESTK_FORM_BLOCK ? w->group : 1;
+        int high = mestk_unit_rows(w), wide = mestk_unit_channels(w);
         *row = 0;
-        while (w->row_start[*row + 1] <= j / group) ++*row;
-        *row = *row * group + (int)(j % group);
-        column = w->column[j / group];
+        while (w->row_start[*row + 1] <= j / w->group) ++*row;
+        *row = *row * high + (int)(j % high);
+        column = w->column[j / w->group];
+        column += (column / w->taps * (wide - 1) + (int)(j % wide)) * w->taps;
     } else {
         *row = (int)(j / columns);
         column = (int)(j % columns);
     }
     *channel = column / w->taps;
     *tap = column % w->taps;
-    return *row < w->rows;
+    return *row < w->rows && *channel < w->channels;
+}
+
+/* The connections of m as single weights; where[j]: place of connection j among the values of m. */
+static matrix as_single(const matrix *m, int64_t *where)
+{
+    const mestk_weights *w = &m->w;
+    int columns = w->channels * w->taps, most = w->rows * columns;
+    matrix s = {{.rows = w->rows, .channels = w->channels, .taps = w->taps, .group = 1, .form = MESTK_FORM_SINGLE}, 0, {0}};
+    int64_t *at = get(most * 8);
+    for (int i = 0; i < most; i++) at[i] = -1;
+    for (int64_t j = 0; j < m->count; j++) {
+        int r, c, tap;
+        if (connection(w, j, &r, &c, &tap)) at[r * columns + c * w->taps + tap] = j;
+    }
+    uint32_t *row_start = get((w->rows + 1) * 4), *channel_start = get((w->channels + 1) * 4), *position = get(most * 4);
+    uint16_t *column = get(most * 2), *key = get(most * 2);
+    float *value = floats(most);
+    for (int r = 0; r < w->rows; r++) {
+        row_start[r] = (uint32_t)s.count;
+        for (int c = 0; c < columns; c++) {
+            if (at[r * columns + c] < 0) continue;
+            where[s.count] = at[r * columns + c];
+            column[s.count] = (uint16_t)c;
+            value[s.count++] = w->value[at[r * columns + c]];
+        }
+    }
+    row_start[w->rows] = (uint32_t)s.count;
+    mestk_index_by_channel(w->rows, w->channels, w->taps, row_start, column, channel_start, key, position);
+    s.w.value = s.owned[0] = value, s.w.row_start = s.owned[1] = row_start, s.w.column = s.owned[2] = column;
+    s.w.channel_start = s.owned[3] = channel_start, s.w.key = s.owned[4] = key, s.w.position = s.owned[5] = position;
+    free(at);
+    return s;
 }
 
 /* ---- shapes for the rest ---- */

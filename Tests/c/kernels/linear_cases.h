@@ -27,12 +27,35 @@ static void test_index(void)
     }
 }
 
+/* The same connections as single weights give the same bits, whatever the units; but for dx of blocks. */
+static void test_linear_as_single(const char *name, const matrix *m, int lanes, int blocks, const float *bias,
+                                  const float *x, const float *dy, float *const *got)
+{
+    const mestk_weights *w = &m->w;
+    int64_t *where = get((int64_t)w->rows * w->channels * 8), ny = (int64_t)blocks * w->rows * lanes;
+    int64_t nx = (int64_t)blocks * w->channels * lanes;
+    matrix single = as_single(m, where);
+    float *y = floats(ny), *dx = floats(nx), *dw = floats(single.count);
+    mestk_linear_forward(&way[0], blocks, lanes, &single.w, bias, x, y);
+    mestk_linear_backward(&way[0], blocks, lanes, &single.w, x, dy, dx, 0, dw, NULL, 0);
+    int ok = 1, runs = w->form == MESTK_FORM_RUN;
+    for (int64_t j = 0; j < single.count; j++) ok &= memcmp(dw + j, got[2] + where[j], 4) == 0;
+    check(ok, "linear dw as of single weights", name);
+    if (runs || lanes > 1) check(memcmp(y, got[0], (size_t)ny * 4) == 0, "linear y as of single weights", name);
+    if (runs) check(memcmp(dx, got[1], (size_t)nx * 4) == 0, "linear dx as of single weights", name);
+    free(y), free(dx), free(dw), free(where);
+    free_matrix(&single);
+}
+
+/* group: of blocks; runs: below 0. */
 static void test_linear(int lanes, int blocks, int channels, int rows, double density, int group)
 {
     char name[200];
     snprintf(name, sizeof name, "linear lanes %d blocks %d %d->%d density %g group %d", lanes, blocks, channels, rows,
              density, group);
-    matrix m = group > 1 ? random_blocks(rows, channels, 1, group, density) : random_matrix(rows, channels, 1, density);
+    matrix m = group > 1   ? random_blocks(rows, channels, 1, group, density)
+               : group < 0 ? random_runs(rows, channels, 1, -group, density)
+                           : random_matrix(rows, channels, 1, density);
     int64_t nx = (int64_t)blocks * channels * lanes, ny = (int64_t)blocks * rows * lanes;
     float *x = random_floats(nx), *dy = random_floats(ny), *bias = random_floats(rows), *old_dx = random_floats(nx);
     float *old_dw = random_floats(m.count), *old_db = random_floats(rows);
@@ -71,7 +94,7 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
         check(same(got[3], unused, m.count), "linear dw twice", name);
         mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, unused, NULL, 1);
         free(unused);
-        /* Stored is added to nothing; what a last block lacks stays. */
+        /* Stored is added to nothing; what a last block or run lacks stays. */
         float *stored = floats(m.count), *added = floats(m.count), *db_stored = floats(rows), *db_added = floats(rows);
         for (int64_t j = 0; j < m.count; j++) {
             int r, c, tap;
@@ -85,6 +108,8 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
         check(same(db_stored, db_added, rows), "linear db stored", name);
         mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, stored, db_stored, 0);
         check(same(stored, added, m.count), "linear dw stored, no dx", name);
+        if (i == 0 && group != 1)
+            test_linear_as_single(name, &m, lanes, blocks, bias, x, dy, (float *[]){got[0], got[1], stored});
         free(stored), free(added), free(db_stored), free(db_added);
         if (i == 0) {
             check(near(y, y_size, got[0], ny), "linear y", name);
@@ -124,6 +149,12 @@ static void test_linears(void)
         state = seed_now = 3100 + (uint64_t)i;
         int blocks = 1 + below(9), channels = 1 + below(80), rows = 1 + below(100);
         test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], 4 << i / 12 % 3);
+    }
+    for (int i = 0; i < 144; i++) {
+        state = seed_now = 3200 + (uint64_t)i;
+        int blocks = 1 + below(9), channels = 1 + below(100), rows = 1 + below(80);
+        if (i >= 96) blocks = 1 << below(4), channels = (channels + 15) / 16 * 16;
+        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], -(4 << i / 12 % 3));
     }
 }
 #endif

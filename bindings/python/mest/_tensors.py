@@ -78,8 +78,9 @@ class Tensors(Handle):
         """Weights of a sparse layer as they lie in memory: read-only views, no copy.
 
         They keep the model's memory alive and show every update.  After the next mutation or
-        `set_csr` they are stale: ask again.  Schemes "block4", "block8", "block16", "pattern", "filter"
-        and "channel" have another order in memory and give a read-only copy.  MestArgumentError for a dense layer.
+        `set_csr` they are stale: ask again.  Schemes whose connections come and go together (blocks,
+        rows, "pattern", "filter", "channel") have another order in memory and give a read-only copy.
+        MestArgumentError for a dense layer.
         """
         index = self._index(layer)
         found = self._csr(index)
@@ -102,8 +103,8 @@ class Tensors(Handle):
     ) -> None:
         """Replaces the connections of a sparse layer by a CSR, `set_csr(layer, other.csr(layer))`,
         or by its three arrays; momentum None: zeros.  Any number that the layer's capacity
-        (LayerPlan.capacity) suffices for, where a last block of fewer outputs counts as a whole
-        one; the next mutation brings it to its target.  UnsupportedError for connections that the layer's
+        (LayerPlan.capacity) suffices for, where a last block of fewer outputs, or run of fewer
+        inputs, counts as a whole one; the next mutation brings it to its target.  UnsupportedError for connections that the layer's
         scheme cannot have.  "filter" and "channel": the channels of the set exist from then on in all
         layers that have them, and no others."""
         if isinstance(indptr, CSR):

@@ -20,7 +20,7 @@ _WORDS: Dict[str, Tuple[Optional[str], ...]] = {
     "distribution": ("uniform", "erk"),
     "scheme": (
         None, "unstructured", "block4", "block8", "block16", "pattern", "nm24", "fan_in", "filter",
-        "channel",
+        "channel", "row4", "row8", "row16",
     ),  # fmt: skip
     "method": (
         "static", "vanilla", "em", "em&s", "set", "gmp", "rigl", "dsr", "lottery", "snip", "grasp", "gse",

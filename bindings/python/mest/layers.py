@@ -113,6 +113,8 @@ class Linear(Layer):
     scheme: which connections may exist; None: Config.scheme.
       "unstructured"              any single weight
       "block4", "block8", "block16"  outputs in blocks; a column exists for all of a block or none
+      "row4", "row8", "row16"     inputs in runs of neighbours, of a convolution input channels; for
+                                  an output and a place in its kernel a run exists whole or not
       "nm24" or "2:4"             of columns 0 to 3, 4 to 7, ... at most 2 each; density up to 0.5
       "fan_in"                    the same number of connections for every output
       "pattern"                   4 of the 9 weights of 3 x 3 kernels, in 8 patterns, and the same

@@ -158,7 +158,7 @@ class Plan:
         )
         if peak <= target:
             return []
-        why = _ABOVE_TARGET.get(self.method, "a last block of rows is stored whole")
+        why = _ABOVE_TARGET.get(self.method, "a last block or run of inputs is stored whole")
         lines = [
             f"sparse connections: {target:,} at the target; bytes are planned for {peak:,}:",
             why,
