@@ -310,10 +310,40 @@ static void unreliable(network n, int flips)
     free_data(&d);
 }
 
+/* While a load reads, its slot becomes another whole checkpoint: one of the two, or a new model, never a mixture. */
+static void swapped(void)
+{
+    network n = small();
+    dataset d = small_data(&n);
+    device slots = make_device(slot_bytes(&n));
+    mest_io io = device_io(&slots);
+    uint64_t older = save_after(&n, &d, &io, 5, NULL), newer = save_after(&n, &d, &io, 9, NULL);
+    mest_model *model = create(&n);
+    uint64_t fresh = whole_hash(model);
+    mest_model_destroy(model);
+    int whole = 0, anew = 0;
+    const int moments = 24;
+    for (int at = 1; at <= moments; at++) {
+        mest_checkpoint_report report;
+        mest_status status;
+        slots.swap_read = (size_t)at;
+        uint64_t state = load_new(&n, &io, &status, &report);
+        if (slots.swap_read == 0) slots.swap_read = 1; /* back */
+        (void)!device_read(0, 0, &(char){ 0 }, 1, &slots);
+        slots.swap_read = 0;
+        whole += status == MEST_OK && state == (report.sequence == 2 ? newer : older);
+        anew += status == MEST_ERR_IO && state == fresh;
+    }
+    check(whole + anew == moments && whole > 0 && anew > 0, "swapped: %d whole, %d anew of %d", whole, anew, moments);
+    free_device(&slots);
+    free_data(&d);
+}
+
 int main(void)
 {
     torn();
     flipped();
+    swapped();
     network networks[] = { small(), small_schemes(), small_channels(), small_sieve() };
     for (int i = 0; i < 4; i++) {
         hostile(networks[i]);

@@ -13,6 +13,7 @@ typedef struct device {
     size_t power;            /* bytes that can still be written */
     size_t fail_read;        /* reads until one fails; 0: none does */
     size_t flip_read;        /* bytes read until one has another bit; 0: none has */
+    size_t swap_read;        /* reads until the slots change places; 0: they do not */
     size_t reads, writes, syncs;
     uint64_t expected;       /* where the next write of a save begins */
     int wrong;               /* calls that a device could not serve */
@@ -25,6 +26,11 @@ static int32_t device_read(uint32_t slot, uint64_t offset, void *bytes, size_t c
     if (slot > 1 || offset + count > d->bytes) {
         d->wrong++;
         return 1;
+    }
+    if (d->swap_read > 0 && --d->swap_read == 0) {
+        unsigned char *first = d->slot[0];
+        d->slot[0] = d->slot[1];
+        d->slot[1] = first;
     }
     memcpy(bytes, d->slot[slot] + offset, count);
     if (d->flip_read > 0) {

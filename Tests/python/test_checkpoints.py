@@ -3,12 +3,15 @@
 
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from support import X, Y, fingerprint, tiny
 
 import mest
+from mest import _abi
 
 RNG = np.random.default_rng(0)
 DATA = RNG.normal(size=(60, 4)).astype(np.float32), RNG.integers(0, 3, 60)
@@ -152,3 +155,38 @@ def test_errors_are_those_of_python_too(tmp_path):
     model.close()
     with pytest.raises(mest.StateError):
         model.save(tmp_path / "c")
+
+
+# ------------------------------------------------------------------------------ nothing forgotten ---
+
+ENGINE = ROOT / "Sources" / "Mest"
+TABLE = (ENGINE / "Checkpoint" / "Sections.swift").read_text()
+
+
+def test_every_setting_is_compared():
+    """Who adds a field to mest_config adds it to the table, or here, since it changes no bit."""
+    bits_do_not_depend_on = {"struct_size", "abi_version", "threads", "simd", "budget_bytes", "recompute"}
+    fields = {name for name, *_ in _abi.mest_config._fields_}
+    compared = set(re.findall(r'(?:same|setting)\("(\w+)', TABLE.split("func describe")[0]))
+    assert compared - {"layers"} == fields - bits_do_not_depend_on
+
+
+def test_every_number_of_the_state_is_saved():
+    """Who adds to ModelState adds it to the table, or here, since it does not outlive a call."""
+    own = {"plan", "env", "kernels", "ownsBlock", "blocks", "batchInput", "savedAt"}
+    state = (ENGINE / "Model" / "Model.swift").read_text()
+    state = re.search(r"struct ModelState \{(.*?)\n    init", state, re.S)[1]
+    saved = set(re.findall(r"&s\.(\w+)", TABLE))
+    assert saved == set(re.findall(r"\bvar (\w+)", state)) - own
+
+
+def test_every_array_of_the_block_is_saved():
+    """Who adds a Place adds it to the table, or here, since it is derived or does not outlive a call."""
+    one_call = {"candidates", "batchMean", "batchVariance", "constants", "sums", "backwardSums", "output", "scratch",
+                "backwardScratch", "cut"}  # fmt: skip
+    derived = {"channelStart", "key", "position"}
+    text = "".join((ENGINE / name).read_text() for name in ("Model/Node.swift", "Forgetting/Forgetting.swift"))
+    places = set(re.findall(r"var (\w+) = Place\.none", text))
+    assert len(places) > 20
+    forgotten = {name for name in places - one_call - derived if not re.search(rf"\.{name}\b", TABLE)}
+    assert not forgotten
