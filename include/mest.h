@@ -364,13 +364,12 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 come at once.  Memory and the rest as RIGL says, and 8 bytes a row
                                 and a column of scratch.  Scheme UNSTRUCTURED                    */
     MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with random
-                                growth: every mutation_every epochs but the first the share of RIGL
-                                leaves, the least important of the whole layer, so that outputs lose
-                                as many as they have that matter little; then every output is filled
-                                to its constant number at random, at 0.  An output keeps its most
-                                important connection; so many fewer leave.  SRigL's ablation of
-                                outputs is not in this version: FILTER drops outputs whole.  Scheme
-                                FAN_IN                                                           */
+                                growth: between epochs drops the least important of the whole layer,
+                                the share falling as RIGL's, so that an output loses as many as it
+                                has that matter little; then every output is filled to its constant
+                                number at random, at 0.  An output keeps its most important
+                                connection, and so many fewer leave.  SRigL's ablation of outputs is
+                                not in this version: FILTER drops outputs whole.  Scheme FAN_IN  */
 };
 /* SNIP and GRASP choose once and train what they have chosen; scheme UNSTRUCTURED.
  *
@@ -425,7 +424,8 @@ enum { /* mest_config.mutation_flags, bits */
     MEST_MUTATION_NORMALISED      = 4, /* |w|/mean|w| + lambda * g/mean g                        */
     MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: as many leave in all, but the
                                           least important of the network.  Growth is by layer as
-                                          ever.  A layer keeps at least one.  Scheme UNSTRUCTURED */
+                                          ever.  A layer keeps at least one.  VANILLA, EM, EMS, GMP;
+                                          LOTTERY has it anyway.  Scheme UNSTRUCTURED            */
 };
 
 enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */

@@ -110,6 +110,7 @@ CONFIG("RIGL without the length of an epoch", ARGUMENT, "steps_per_epoch", c->me
 CONFIG("RIGL by the last gradient", ARGUMENT, "importance_gradient", c->method = MEST_METHOD_RIGL, c->importance_gradient = MEST_GRADIENT_LAST, c->importance_lambda = 0.01f)
 CONFIG("GSE by the last gradient", ARGUMENT, "method GSE moves", c->method = MEST_METHOD_GSE, c->importance_gradient = MEST_GRADIENT_LAST, c->importance_lambda = 0.01f)
 CONFIG("RIGL without epochs", ARGUMENT, "epochs", c->method = MEST_METHOD_RIGL, c->importance_lambda = 0, c->epochs = 0)
+CONFIG("one threshold for SET", ARGUMENT, "method SET says itself", c->method = MEST_METHOD_SET, c->mutation_flags = MEST_MUTATION_GLOBAL)
 CONFIG("SRIGL where outputs have any number", UNSUPPORTED, "FAN_IN", c->method = MEST_METHOD_SRIGL)
 CONFIG("LOTTERY without rounds", ARGUMENT, "mutation_every", c->method = MEST_METHOD_LOTTERY, c->mutation_every = 0)
 CONFIG("LOTTERY that begins sparse", ARGUMENT, "initial_density", c->method = MEST_METHOD_LOTTERY, c->initial_density = 0.5f)

@@ -58,6 +58,15 @@ static void random_layer(mest_layer *l)
     }
 }
 
+/* Any method, and what it needs. */
+static void random_method(mest_config *c)
+{
+    c->method = (int32_t)below(MEST_METHOD_SRIGL + 1);
+    c->mutation_updates = below(4);
+    if (c->method == MEST_METHOD_RIGL || c->method == MEST_METHOD_GSE) c->importance_lambda = 0;
+    if (c->method == MEST_METHOD_SRIGL) c->scheme = MEST_SCHEME_FAN_IN;
+}
+
 static void random_config(mest_config *c)
 {
     switch (below(37)) {
@@ -82,13 +91,13 @@ static void random_config(mest_config *c)
     case 18: case 19: c->density = some_real(); break;
     case 20: c->distribution = (int32_t)below(2); break;
     case 21: c->allow_empty_rows = below(2); c->initial = (int32_t)below(2); break;
-    case 22: case 23: c->method = (int32_t)below(MEST_METHOD_GRASP + 1); c->mutation_updates = below(4); break;
+    case 22: case 23: random_method(c); break;
     case 24: c->mutation_decay = (int32_t)below(2); break;
     case 25: c->mutation_every = some_number(); break;
     case 26: c->mutation_epochs[below(2)] = some_number(); break;
     case 27: c->mutation_rate = some_real(); break;
     case 28: c->mutation_extra = some_real(); c->initial_density = some_real(); break;
-    case 29: c->mutation_flags = below(8); break;
+    case 29: c->mutation_flags = below(16); break;
     case 30: c->importance_gradient = (int32_t)below(3); c->importance_beta = some_real(); break;
     case 31: c->importance_lambda = some_real(); break;
     case 32: c->samples = some_number(); break;
@@ -130,8 +139,8 @@ static int documented(mest_status status)
 /* Whether connections move when they are told to. */
 static int obeys(int32_t method)
 {
-    return method != MEST_METHOD_RIGL && method != MEST_METHOD_LOTTERY && method != MEST_METHOD_SNIP
-           && method != MEST_METHOD_GRASP;
+    return method != MEST_METHOD_RIGL && method != MEST_METHOD_GSE && method != MEST_METHOD_LOTTERY
+           && method != MEST_METHOD_SNIP && method != MEST_METHOD_GRASP;
 }
 
 /* Uses an accepted model; the first thing wrong, or NULL. */

@@ -35,6 +35,10 @@ def rounded(n, share):
     return max(1, (share * n + ONE // 2) // ONE)
 
 
+def root(a):
+    return int(math.sqrt(a * 1e9) + 0.5)
+
+
 def half_cosine(position):
     return np.float32(0.5 * (1 + math.cos(math.pi * position)))
 
@@ -99,6 +103,22 @@ class Units:
         return tuple(row * self.columns + column for row in rows)
 
 
+@dataclass
+class Channels:
+    """A group of n channels under "filter" or "channel"."""
+
+    positions: int
+    pools = 1
+    densest = ONE
+
+    @property
+    def most(self):
+        return self.positions
+
+    def density(self, of_weights):
+        return root(of_weights)
+
+
 # --------------------------------------------------------------------------------- schedule ---
 
 
@@ -145,7 +165,7 @@ def kept(units, share, compat):
         return min(units.most, rounded(n, share))
     if units.pools > 1:
         return min(units.most, n - (ONE - share) * n // ONE)
-    return min(units.most, max(0, n - (ONE - share) * (n - 1) // ONE - 1))
+    return min(units.most, max(int(isinstance(units, Channels)), n - (ONE - share) * (n - 1) // ONE - 1))
 
 
 def initial(units, config):
@@ -165,7 +185,7 @@ def amount(units, config, epoch, active):
         grown = max(0, ((n - survivors) * ONE - (ONE - share) * n) // ONE)
         return keep, min(survivors + grown, units.most)
     after = min(units.most, rounded(n, share))
-    if units.pools > 1 and keep >= after:
+    if (units.pools > 1 or isinstance(units, Channels)) and keep >= after:
         if config["method"] == "em&s":
             after = min(units.most, keep + 1)
         else:
@@ -272,7 +292,8 @@ class Layer:
         came, slots = [], 0
         for row in range(self.units.rows):
             for first in range(0, self.units.columns, 4):
-                here = range(row * self.units.columns + first, row * self.units.columns + min(first + 4, self.units.columns))
+                at = row * self.units.columns
+                here = range(at + first, at + min(first + 4, self.units.columns))
                 slots_before = slots
                 slots += min(2, len(here)) - sum(p in self.held for p in here)
                 count = sum(slots_before <= rank < slots for rank in ranks)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import reference
 from graphs import Graph
+from moves import GROWTH, Channels, amount, initial, ratio, root, rounded
 from randoms import Random, floyd
 from support import PARAMETERS, close, fingerprint, has, positions, randomise, reference_of
 from test_graphs import compare_step, data_of
@@ -282,44 +283,10 @@ def test_same_bits_as_the_dense_network_of_fewer_channels(part):
 
 # ------------------------------------------------------------------------------------ mutation ---
 
-TOPOLOGY, GROWTH, GROWN_VALUE, ADOPTED_VALUE = 1, 3, 6, 7
+TOPOLOGY, GROWN_VALUE, ADOPTED_VALUE = 1, 6, 7
 
 
-def ratio(value):
-    """Billionths."""
-    return int(float(np.float32(value)) * 1e6 + 0.5) * 1000
-
-
-def times(a, b):
-    return (a * b + 500_000_000) // 10**9
-
-
-def root(a):
-    return int(math.sqrt(a * 1e9) + 0.5)
-
-
-def rounded(n, share):
-    return max(1, (share * n + 500_000_000) // 10**9)
-
-
-def amount(n, alive, density, mode, share, rate, extra):
-    """(kept at most, after growth) of n channels; share: 1, 1/2, 0."""
-    target = ratio(density)
-    decay = 10**9 if mode == "vanilla" else int(share * 10**9)
-    if mode == "em&s":
-        more = ratio(extra) if extra else 50_000_000 if target >= 50_000_000 else target // 2
-        low, high = target, target + times(min(more, 10**9 - target), decay)
-    else:
-        low, high = target - times(times(ratio(rate), decay), target), target
-    keep, after = rounded(n, root(low)), rounded(n, root(high))
-    if low == high:
-        return keep, keep
-    if keep >= after:
-        keep, after = (keep, min(n, keep + 1)) if mode == "em&s" else (max(1, after - 1), after)
-    return keep, max(min(alive, keep), after)
-
-
-def initial(n, count, random):
+def drawn(n, count, random):
     """Knuth's algorithm S."""
     ids = []
     for i in range(n):
@@ -360,9 +327,9 @@ class Mutation:
                     found[0 if filters else 1] = True
         return found
 
-    def run(self, share):
+    def run(self, epoch):
         for group in self.thin:
-            self.mutate(group, share)
+            self.mutate(group, epoch)
         return self
 
     def columns(self, i):
@@ -392,12 +359,9 @@ class Mutation:
                     sums += each[r]
         return np.sqrt(sums).astype(np.float32)
 
-    def mutate(self, group, share):
+    def mutate(self, group, epoch):
         config, n, before = self.config, self.shapes[group][0], self.alive[group]
-        keep, after = amount(
-            n, len(before), config["density"], config["method"], share, config["mutation_rate"],
-            config.get("mutation_extra"),
-        )  # fmt: skip
+        keep, after = amount(Channels(n), config, epoch, len(before))
         scores = self.scores(group)
         order = sorted(before, key=lambda c: (scores[c], c))
         dropped = set(order[: max(0, len(before) - keep)])
@@ -451,7 +415,7 @@ class Mutation:
 def mutating(seed):
     rng = np.random.default_rng(seed + 99)
     config = dict(
-        method=str(rng.choice(["vanilla", "em", "em&s"])), mutation_every=1, epochs=8,
+        method=str(rng.choice(["vanilla", "em", "em&s", "set", "gmp"])), mutation_every=1, epochs=8,
         mutation_epochs=(2, 4), mutation_rate=float(rng.choice([0.2, 0.6])),
         exclude_dropped=bool(rng.random() < 0.5),
     )  # fmt: skip
@@ -476,12 +440,13 @@ def test_mutations_against_the_definition(part):
         for group, ids in channels_of(model).items():
             if model.plan().layers[group].sparse and Mutation(model, 0, config).asks(group):
                 n = shapes_of(model)[group][0]
-                wanted = rounded(n, root(ratio(config["density"])))
-                assert ids == initial(n, wanted, Random(seed, TOPOLOGY, group, 0)), f"seed {seed}"
+                wanted = initial(Channels(n), config)
+                assert ids == drawn(n, wanted, Random(seed, TOPOLOGY, group, 0)), f"seed {seed}"
         for epoch in range(6):
             where = f"seed {seed} epoch {epoch}"
-            share = (1.0, 0.5, 0.0)[reference.phase(epoch, (2, 4))]
-            expected = Mutation(model, epoch + 1, config).run(share)
+            expected = Mutation(model, model.mutation().mutations + 1, config)
+            if epoch or config["method"] != "set":
+                expected.run(epoch)
             stored = [part.active if not part.sparse else n for part, n in zip(model.plan().layers, model.connections())]
             report = model.begin_epoch()
             expected.compare(model, where)

@@ -76,7 +76,8 @@ def cases(method, scheme):
         more = dict(
             method=method, density=density, mutation_rate=float(rng.uniform(0.05, 0.9)), mutation_every=1,
             epochs=9, mutation_epochs=(2, 5), exclude_dropped=bool(rng.random() < 0.5), momentum=0.9,
-            mutation_decay=str(rng.choice(["staircase", "cosine"])), round_compat=bool(rng.random() < 0.2) and method != "set",
+            mutation_decay=str(rng.choice(["staircase", "cosine"])),
+            round_compat=bool(rng.random() < 0.2) and method != "set",  # SET rounds by sign
             threads=int(rng.integers(1, 5)),
         )  # fmt: skip
         if rng.random() < 0.5:

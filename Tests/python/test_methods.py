@@ -7,18 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 import reference
+from moves import GROWTH, ratio, rounded, times
 from randoms import Random, floyd
 from support import positions, randomise, reference_of
 
 import mest
 from mest import Input, Linear
-
-GROWTH = 3
-
-
-def ratio(value):
-    """Billionths of a float, as the library reads a share."""
-    return int(float(np.float32(value)) * 1e6 + 0.5) * 1000
 
 
 def case(seed, **config):
@@ -582,7 +576,7 @@ def least_of_all(parts, count):
 
 
 @pytest.mark.parametrize("part", range(10))
-@pytest.mark.parametrize("method", ["vanilla", "em&s", "gmp"])
+@pytest.mark.parametrize("method", ["vanilla", "em", "em&s", "gmp"])
 def test_global_threshold(part, method):
     for seed in range(part * 15, part * 15 + 15):
         rng = np.random.default_rng(seed)
@@ -622,6 +616,57 @@ def test_global_threshold(part, method):
                 assert 1 <= len(now) <= capacity[i]
                 if method == "gmp":
                     assert set(now) == set(stays)
+
+
+@pytest.mark.parametrize("method", ["set", "dsr", "rigl", "gse", "srigl"])
+def test_who_says_itself_who_leaves_has_no_global_threshold(method):
+    more = dict(scheme="fan_in" if method == "srigl" else None, density=0.5, epochs=8, steps_per_epoch=2)
+    with pytest.raises(mest.MestArgumentError, match=f"GLOBAL: method {method.upper()} says itself"):
+        mest.plan([Input(8), Linear(8)], method=method, global_threshold=True, **more)
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_lottery(part):
+    """Random networks: each round has the largest of all layers, at the first values, without momentum."""
+    for seed in range(part * 40, part * 40 + 40):
+        rng = np.random.default_rng(seed)
+        sizes = [int(n) for n in rng.integers(2, 12, 4)]
+        layers, rate = [Input(sizes[0])], float(rng.uniform(0.05, 0.9))
+        for size in sizes[1:]:
+            layers.append(Linear(size, density=float(rng.uniform(0.1, 0.9)), bias=False))
+        target = [ratio(layer.density) for layer in layers[1:]]
+        model = mest.Model(
+            layers, method="lottery", mutation_rate=rate, mutation_every=1, epochs=12, batch=2, loss="mse",
+            threads=1 + seed % 4, exclude_dropped=bool(seed % 2), seed=seed,
+        )  # fmt: skip
+        model.begin_epoch()
+        density, first = [10**9] * 3, []
+        for i, columns in enumerate(sizes[:-1]):
+            csr = model.csr(i + 1)
+            first.append(dict(zip(positions(csr, columns).tolist(), csr.values)))
+            assert len(first[i]) == columns * sizes[i + 1]
+        for epoch in range(1, 12):
+            before = []
+            for i in (1, 2, 3):
+                values = rng.normal(size=model.connections()[i]).astype(np.float32)
+                values[rng.random(len(values)) < 0.2] = np.float32(0.25)
+                model.set_tensor(i, "weight", values), model.set_tensor(i, "weight_momentum", values)
+                before.append((positions(model.csr(i), sizes[i - 1]), values))
+            prunes = any(d > t for d, t in zip(density, target))
+            density = [max(t, times(d, 10**9 - ratio(rate))) if d > t else t for d, t in zip(density, target)]
+            keep = [rounded(len(f), d) for f, d in zip(first, density)]
+            leaving = sum(max(0, len(values) - n) for (_, values), n in zip(before, keep))
+            report = model.begin_epoch()
+            if not prunes:
+                assert not report.mutated, f"seed {seed} epoch {epoch}"
+                continue
+            gone = least_of_all([values for _, values in before], leaving)
+            assert (report.dropped, report.grown) == (sum(map(len, gone)), 0), f"seed {seed} epoch {epoch}"
+            for i, (where, values) in enumerate(before):
+                stay = [int(p) for j, p in enumerate(where) if j not in gone[i]]
+                assert positions(model.csr(i + 1), sizes[i]).tolist() == stay, f"seed {seed} epoch {epoch}"
+                assert model.csr(i + 1).values.tolist() == [first[i][p] for p in stay], f"seed {seed} epoch {epoch}"
+                assert not model.tensor(i + 1, "weight_momentum").any()
 
 
 def test_lottery_rounds_and_rewinding():

@@ -96,11 +96,22 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     if config.importance_beta == 0 { config.importance_beta = 0.9 }
     if config.steps_per_epoch == 0 { config.steps_per_epoch = updates(for: config.samples, config) }
 
+    if config.mutation_flags & UInt32(MEST_MUTATION_GLOBAL) != 0 && config.ranksItsOwnWay {
+        throw message.start("MEST_MUTATION_GLOBAL: method ").text(methodName(config.method) ?? "")
+            .text(" says itself who leaves; use it with VANILLA, EM, EMS or GMP").as(.argument)
+    }
     try resolveTime(&config, message)
     try resolveFreezing(&config, message)
     try resolveRemoval(config, message)
     try resolveSieve(&config, message)
     return config
+}
+
+extension mest_config {
+    /// Who leaves is not just the least important of the layer, or of all layers.
+    var ranksItsOwnWay: Bool {
+        method == MEST_METHOD_SET || method == MEST_METHOD_DSR || method == MEST_METHOD_SRIGL || growsByGradient
+    }
 }
 
 /// As messages name it: MEST_METHOD_* without the prefix; nil where this version has no such method.

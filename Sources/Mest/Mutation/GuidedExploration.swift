@@ -2,8 +2,8 @@
 // GSE, guided stochastic exploration (Heddes et al. 2024): RigL always sparse. Candidates are as many positions
 // as there are connections, drawn among those that are not connected: the row by the sum of |dy| of its output,
 // the column by that of |x| of what it reads, over samples and pixels; the product of both sums is a bound of the
-// gradient. Only the gradients of these are computed, as those of a sparse matrix that has no others: memory
-// O(rows + columns + connections), time as that of one more backward pass of the layer.
+// gradient. Only the gradients of these are computed, as those of a sparse matrix that has no others: time and
+// memory follow the connections, whatever the density.
 
 import CMest
 import CMestKernels

@@ -228,7 +228,7 @@ class Config:
       normalised = False       True: |w| and g are divided by their means in the layer before they
                                are added
       global_threshold = False  True: one threshold for all layers: as many are dropped in all, the
-                               least important of the network
+                               least important of the network.  "vanilla", "em", "em&s", "gmp"
       importance_gradient = 'last'  g in importance = |w| + importance_lambda * g.  "last":
                                |gradient| of the last update; "ema": its running mean, 4 bytes more
                                a connection; "momentum": (1 - momentum) * |momentum buffer|.  Of a
