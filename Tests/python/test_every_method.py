@@ -17,10 +17,10 @@ from test_memory import create_in
 import mest
 from mest import Conv2d, Flatten, Input, Linear, _abi, _lib, config
 
-METHODS = [m for m in config._WORDS["method"] if m not in ("snip", "grasp")]
+METHODS = config._WORDS["method"]
 SCHEMES = [s for s in config._WORDS["scheme"] if s]
 CHANNELS = ("filter", "channel")
-ONLY = {"rigl": "unstructured", "gse": "unstructured", "dsr": "unstructured", "lottery": "unstructured", "srigl": "fan_in"}
+ONLY = {**dict.fromkeys(("rigl", "gse", "dsr", "lottery", "snip", "grasp"), "unstructured"), "srigl": "fan_in"}
 MOVE_ROWS = ("vanilla", "em", "em&s", "set", "gmp", "srigl")  # within a layer, between epochs
 
 

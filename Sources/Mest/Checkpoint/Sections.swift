@@ -234,9 +234,10 @@ extension Archive {
     @inline(never)
     private mutating func index(_ n: Node, _ i: Int) throws(Status) {
         let units = units(of: n)
-        let rows = int(units.rows), columns = int(units.positions &* units.pools / units.rows)
+        let lines = isRunScheme(n.scheme) ? int64(n.rows) : units.lines
+        let rows = int(lines), columns = int(units.positions &* units.pools / lines)
         let hasPatterns = n.connections.pattern.exists
-        try begin(.index, layer: i, bytes: units.rows &* 4 &+ int64(n.saved) &* (hasPatterns ? 3 : 2))
+        try begin(.index, layer: i, bytes: lines &* 4 &+ int64(n.saved) &* (hasPatterns ? 3 : 2))
         if mode == .counting { return }
         let start = at(n.connections.rowStart, UInt32.self)
         let column = at(n.connections.column, UInt16.self)
