@@ -53,14 +53,24 @@ class Units:
     scheme: str
     rows: int
     columns: int
+    taps: int = 1  # columns of an input
 
     @property
     def height(self):
         return int(self.scheme[5:]) if self.scheme.startswith("block") else 1
 
     @property
+    def length(self):
+        """Inputs of a run, which have the same tap."""
+        return int(self.scheme[3:]) if self.scheme.startswith("row") else 1
+
+    @property
     def weights(self):
-        return 4 if self.scheme == "pattern" else self.height
+        return 4 if self.scheme == "pattern" else self.height * self.length
+
+    @property
+    def unit_columns(self):
+        return -(-self.columns // self.taps // self.length) * self.taps
 
     @property
     def span(self):
@@ -73,7 +83,7 @@ class Units:
     @property
     def positions(self):
         """In a pool."""
-        return -(-self.rows // self.height) * self.columns // self.span // self.pools
+        return -(-self.rows // self.height) * self.unit_columns // self.span // self.pools
 
     @property
     def most(self):
@@ -92,15 +102,18 @@ class Units:
         if self.scheme == "pattern":
             return position // 9
         row, column = divmod(position, self.columns)
-        return row // self.height * self.columns + column
+        input, tap = divmod(column, self.taps)
+        return row // self.height * self.unit_columns + input // self.length * self.taps + tap
 
     def spots(self, unit, pattern=None):
         """The positions of a unit's weights."""
         if self.scheme == "pattern":
             return tuple(unit * 9 + tap for tap in PATTERNS[pattern])
-        block, column = divmod(unit, self.columns)
+        block, column = divmod(unit, self.unit_columns)
+        run, tap = divmod(column, self.taps)
         rows = range(block * self.height, min((block + 1) * self.height, self.rows))
-        return tuple(row * self.columns + column for row in rows)
+        inputs = range(run * self.length, min((run + 1) * self.length, self.columns // self.taps))
+        return tuple(row * self.columns + input * self.taps + tap for row in rows for input in inputs)
 
 
 @dataclass

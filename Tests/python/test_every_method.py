@@ -113,7 +113,7 @@ def test_moves_as_defined(method, scheme):
     for seed in range(80):
         rng, rows, columns, layers, more = cases(method, scheme)(seed)
         model = mest.Model(layers, scheme=scheme, batch=2, loss="mse", seed=seed, **more)
-        units = Units(scheme, rows, columns)
+        units = Units(scheme, rows, columns, taps=columns // layers[0].channels if len(layers) == 3 else 1)
         part = model.plan().layers[1]
         if not part.sparse:
             continue
