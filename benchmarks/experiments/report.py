@@ -25,8 +25,9 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import common  # noqa: E402
 import run  # noqa: E402
 import runs  # noqa: E402
-from runs import METHODS, SCHEMES, SPARSITIES, Scale  # noqa: E402
+from runs import FURTHER, METHODS, SCHEMES, SPARSITIES, Scale  # noqa: E402
 
+ALL_METHODS = {**METHODS, **FURTHER}
 KIB = 1024
 MINUS = "\N{MINUS SIGN}"
 
@@ -51,6 +52,12 @@ class Log:
     def unforgettable(self) -> float:
         """Samples learned and never forgotten, percent of the training set."""
         return 100 * self.end["forgetting"]["unforgettable"] / self.end["forgetting"]["samples"]
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds of all epochs: forward once, backward twice, not of frozen layers."""
+        macs = self.run["layer_macs"]
+        return sum(e["samples"] * (sum(macs) + 2 * sum(macs[e["frozen"] :])) for e in self.epochs)
 
     @property
     def model_bytes(self) -> int:
@@ -144,7 +151,7 @@ CLAIMS = (("em&s", "em"), ("em&s", "set"), ("em&s", "static"), ("em", "set"), ("
 def accuracy_table(logs: Logs) -> str:
     dense = [log.accuracy for log in logs.method("dense", 0)]
     rows = [["dense", *[mean_and_deviation(dense)] * len(SPARSITIES)]]
-    for method, title in METHODS.items():
+    for method, title in ALL_METHODS.items():
         if method != "dense":
             values = [[log.accuracy for log in logs.method(method, sparsity)] for sparsity in SPARSITIES]
             rows.append([title, *map(mean_and_deviation, values)])
@@ -165,7 +172,7 @@ def claims_table(logs: Logs) -> str:
 def memory_table(logs: Logs, sparsity: int) -> str:
     """What each method needs, known before it runs."""
     rows = []
-    for method, title in METHODS.items():
+    for method, title in ALL_METHODS.items():
         found = logs.method(method, 0 if method == "dense" else sparsity)
         if not found:
             rows.append([title, *["-"] * 5])
@@ -174,7 +181,7 @@ def memory_table(logs: Logs, sparsity: int) -> str:
         rows.append([
             title, f"{plan['active_peak']:,}", f"{log.model_bytes / KIB:,.0f}",
             f"{100 * log.model_bytes / plan['dense_bytes']:.0f} %", f"{plan['mutation_bytes'] / KIB:,.1f}",
-            f"{100 * log.epochs[-1]['explored']:.0f} %" if method != "dense" else "-",
+            f"{100 * log.end['explored']:.0f} %" if method != "dense" else "-",
         ])  # fmt: skip
     header = [f"method, {sparsity} %", ">connections, most", ">model KiB", ">of dense", ">mutation scratch KiB", ">explored"]
     return common.table(header, rows)
@@ -216,7 +223,7 @@ def scheme_table(logs: Logs) -> str:
 def unforgettable_table(logs: Logs) -> str:
     dense = [log.unforgettable for log in logs.method("dense", 0)]
     rows = [["dense", *[mean_and_deviation(dense, 1)] * len(SPARSITIES)]]
-    for method, title in METHODS.items():
+    for method, title in ALL_METHODS.items():
         if method != "dense":
             values = [[log.unforgettable for log in logs.method(method, sparsity)] for sparsity in SPARSITIES]
             rows.append([title, *(mean_and_deviation(found, 1) for found in values)])
@@ -236,6 +243,28 @@ def phase_table(logs: Logs) -> str:
         shown = saved + log.end["forgetting"]["presentations"]
         rows.append([f"{phase}", f"at most {count}", f"{log.accuracy:.2f}", f"{removed:,}", f"{100 * saved / shown:.1f} %"])
     header = [">phase 1, epochs", ">leave when forgotten", ">accuracy", ">samples that left", ">presentations saved"]
+    return common.table(header, rows)
+
+
+def spared_table(logs: Logs) -> str:
+    """Each against the same training whole, the same seed."""
+    whole = logs.get(runs.of_method(logs.scale.name, "em&s", 90, logs.scale.seeds[0]).name)
+    rows = [["-", f"{whole.accuracy:.2f}" if whole else "-", "-", "-", "-"]]
+    for run_ in runs.spared(logs.scale.name):
+        log = logs.get(run_.name)
+        words = run_.name.split("-")[0]
+        if log is None:
+            rows.append([words, *["-"] * 4])
+            continue
+        counts = log.end["forgetting"]
+        saved = counts["presentations_saved"] / (counts["presentations_saved"] + counts["presentations"])
+        frozen = sum(log.run["layer_macs"][: log.epochs[-1]["frozen"]]) / sum(log.run["layer_macs"])
+        untouched = log.run["config"]["samples"] * len(log.epochs) * 3 * sum(log.run["layer_macs"])
+        rows.append([
+            words, f"{log.accuracy:.2f}", f"{100 * saved:.1f} %", f"{100 * frozen:.0f} %",
+            f"{100 * (1 - log.work / untouched):.0f} %",
+        ])  # fmt: skip
+    header = ["EM&S, 90 %", ">accuracy", ">presentations saved", ">multiply-adds frozen at the end", ">work saved"]
     return common.table(header, rows)
 
 
@@ -263,7 +292,7 @@ def pyplot() -> Any:
 def draw_unforgettable(plt: Any, logs: Logs, path: Path) -> bool:
     """Figure 5(a) of the paper."""
     figure, axes = plt.subplots(figsize=(6, 4), constrained_layout=True)
-    for method, title in METHODS.items():
+    for method, title in ALL_METHODS.items():
         points = [(s, logs.method(method, s)) for s in SPARSITIES if logs.method(method, s)]
         if points:
             values = [statistics.mean(log.unforgettable for log in found) for _, found in points]
@@ -404,6 +433,10 @@ def document(logs: Logs, pictures: Optional[Path], link: Callable[[Path], str]) 
         *picture("unforgettable", draw_unforgettable, "unforgettable samples against sparsity"),
         "Two-phase training, EM&S 90 %: samples forgotten at most so often leave the training set after phase 1.", "",
         phase_table(logs), "",
+        "## Less work", "",
+        "Front layers freeze, a fifth of the samples takes turns outside of the training set, both (`freeze_share`, "
+        "`sieve_absent`). Work: multiply-adds, forward once, backward twice.", "",
+        spared_table(logs), "",
     ]  # fmt: skip
     log = logs.get("long-resnet20")
     if log is not None:

@@ -5,9 +5,9 @@
     MEST_DATA=FOLDER python benchmarks/experiments/run.py [--jobs 2] [--only 'em*-95-*']
     python benchmarks/experiments/run.py --scale digits
 
-A training whose log is complete is not repeated (--again does): stop at any time, start again.  Each is one
-process of one thread; the bits of a result do not depend on threads, nor on what else runs.  `report.py` makes
-the tables.
+Stop at any time, start again: a training goes on at its last checkpoint, one whose log is complete is not
+repeated (--again does).  Each is one process of one thread; the bits of a result do not depend on threads, nor
+on what else runs, nor on stops.  `report.py` makes the tables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -47,41 +46,37 @@ def load(scale: str) -> Any:
 
 
 def train(run: runs.Run) -> None:
-    """One training; its log appears, whole, when it is done."""
+    """One training, or the rest of one that was stopped; its log appears, whole, when it is done."""
     import mest
     from mest.datasets import CIFAR10_MEAN, CIFAR10_STD, black, pad_crop_flip
 
     data = load(run.scale)
     augment = pad_crop_flip(4, fill=black(CIFAR10_MEAN, CIFAR10_STD)) if runs.SCALES[run.scale].augmented else None
-    config = mest.Config(threads=1, **run.config(len(data.x_train)))
+    config = run.config(len(data.x_train))
     path = log_path(run)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with open(part, "w") as log, mest.Model(mest.resnet(**run.architecture()), config) as model:
-
-        def write(kind: str, record: Dict[str, Any]) -> None:
-            log.write(json.dumps({"kind": kind, **common.rounded(record, 6)}) + "\n")
-            log.flush()
-
-        plan = model.plan()
-        write("run", {
-            **asdict(run), "architecture": run.architecture(), "config": run.config(len(data.x_train)),
-            **common.origin(), "command": f"python benchmarks/experiments/run.py --scale {run.scale} --one {run.name}",
-            "plan": memory(plan),
-        })  # fmt: skip
-
-        def epoch(record: Any) -> None:
-            mutation = model.mutation()
-            write("epoch", {**asdict(record), "explored": mutation.explored})
-            print(f"{run.name}: {record}", flush=True)
-
-        started = time.process_time()
-        model.fit(
-            data.x_train, data.y_train, validation=(data.x_test, data.y_test), augment=augment,
-            progress=False, callback=epoch,
+    checkpoint = path.with_suffix(".mest")
+    with mest.Model(mest.resnet(**run.architecture()), threads=1, **config) as model:
+        history = model.fit(
+            data.x_train, data.y_train, validation=(data.x_test, data.y_test), augment=augment, progress=False,
+            callback=lambda record: print(f"{run.name}: {record}", flush=True), checkpoint=checkpoint,
+            checkpoint_seconds=20,
         )  # fmt: skip
-        write("end", {"cpu_seconds": time.process_time() - started, "forgetting": forgetting(model)})
+        begin = {
+            **asdict(run), "architecture": run.architecture(), "config": config, **common.origin(),
+            "command": f"python benchmarks/experiments/run.py --scale {run.scale} --one {run.name}",
+            "plan": memory(model.plan()), "layer_macs": [layer.macs for layer in model.plan().layers],
+        }  # fmt: skip
+        end = {
+            "cpu_seconds": sum(record.seconds for record in history), "explored": model.mutation().explored,
+            "forgetting": forgetting(model),
+        }  # fmt: skip
+    records = [{"kind": "run", **begin}, *({"kind": "epoch", **asdict(epoch)} for epoch in history), {"kind": "end", **end}]
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(common.rounded(record, 6)) + "\n" for record in records))
     part.replace(path)
+    for kept in path.parent.glob(f"{checkpoint.name}*"):
+        kept.unlink()
 
 
 def memory(plan: Any) -> Dict[str, int]:

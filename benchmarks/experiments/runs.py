@@ -18,6 +18,7 @@ METHODS: Mapping[str, str] = {
     "static": "static",
     "set": "SET",
     "rigl": "RigL",
+    "snip": "SNIP",
     "dsr": "DSR",
     "vanilla": "MEST vanilla",
     "em": "MEST EM",
@@ -28,11 +29,13 @@ SCHEMES: Mapping[str, str] = {
     "block4": "block 4x1",
     "block8": "block 8x1",
     "block16": "block 16x1",
+    "row4": "row 1x4",
     "pattern": "pattern 4 of 9",
     "nm24": "at most 2 of 4",
     "fan_in": "constant fan-in",
     "channel": "channel",
 }
+FURTHER: Mapping[str, str] = {"gse": "GSE", "grasp": "GraSP", "srigl": "SRigL, random growth"}
 SEEDED = ("set", "em", "em&s")  # compared with three seeds at 90 and 95 %
 SPARSITIES = (90, 95, 98)
 
@@ -99,7 +102,8 @@ def slug(method: str) -> str:
 
 
 def of_method(scale: str, method: str, sparsity: int, seed: int) -> Run:
-    return Run(f"{slug(method)}-{sparsity}-seed{seed}", scale, method, sparsity, seed)
+    scheme = "fan_in" if method == "srigl" else "unstructured"
+    return Run(f"{slug(method)}-{sparsity}-seed{seed}", scale, method, sparsity, seed, scheme)
 
 
 def methods(scale: str) -> List[Run]:
@@ -115,6 +119,12 @@ def methods(scale: str) -> List[Run]:
                     runs.append(of_method(scale, method, sparsity, seed))
         runs.append(of_method(scale, "dense", 0, seed))
     return runs
+
+
+def further(scale: str) -> List[Run]:
+    """Methods that the paper does not compare, one seed."""
+    seed = SCALES[scale].seeds[0]
+    return [of_method(scale, method, sparsity, seed) for sparsity in SPARSITIES for method in FURTHER]
 
 
 def schemes(scale: str) -> List[Run]:
@@ -141,6 +151,15 @@ def phases(scale: str) -> List[Run]:
     ]  # fmt: skip
 
 
+def spared(scale: str) -> List[Run]:
+    """Less work under EM&S at 90 %, as SpFDE spares it: front layers freeze, samples take turns, both."""
+    seed, length = SCALES[scale].seeds[0], SCALES[scale].epochs
+    freezing = dict(freeze_share=2 / 3)
+    sieving = dict(sieve_absent=0.2, sieve_every=max(1, length // 8))
+    options = {"freezing": freezing, "sieving": sieving, "both": {**freezing, **sieving}}
+    return [Run(f"{name}-seed{seed}", scale, "em&s", 90, seed, options=chosen) for name, chosen in options.items()]
+
+
 def long(scale: str) -> List[Run]:
     """What takes hours: the authors' 160 epochs, once on the small network, once on theirs."""
     if scale != "cifar10":
@@ -152,7 +171,7 @@ def long(scale: str) -> List[Run]:
 
 
 def all_runs(scale: str) -> List[Run]:
-    return methods(scale) + schemes(scale) + phases(scale) + long(scale)
+    return methods(scale) + schemes(scale) + phases(scale) + spared(scale) + further(scale) + long(scale)
 
 
 def named(name: str, scale: str) -> Run:
