@@ -778,7 +778,8 @@ typedef struct mest_batch {
 enum { /* mest_step_report.events, bits */
     MEST_EVENT_UPDATED = 1, /* weights changed (not set while micro-batches gather)              */
     MEST_EVENT_EPOCH   = 2, /* an epoch began before this step                                   */
-    MEST_EVENT_MUTATED = 4, /* at its beginning at least one connection was dropped or grown     */
+    MEST_EVENT_MUTATED = 4, /* connections were dropped or grown: when an epoch began before this
+                               step; of RIGL, GSE, SNIP, GRASP in the step itself                */
     MEST_EVENT_REMOVED = 8, /* samples left the training set: phase 2 begins                     */
     MEST_EVENT_SIEVED  = 16 /* samples left the training set by sieving, others came back        */
 };

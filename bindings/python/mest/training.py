@@ -39,7 +39,7 @@ class EpochRecord:
     learning_rate: float  # of its first update
     density: float  # of the sparse layers
     mutated: bool
-    dropped: int  # connections
+    dropped: int  # connections, at the beginning of this epoch and in its steps
     grown: int
     forgotten: int  # samples answered wrongly that were right before
     samples: int  # in the training set
@@ -253,6 +253,7 @@ def _train_epoch(
     if data.shuffle:
         rng.shuffle(order)
     loss, correct, count = 0.0, 0, 0
+    dropped, grown = begun.dropped, begun.grown
     try:
         for rows in _bar(data.batches(order, begun.steps), begun, progress):
             x, y = data.take(rows, rng)
@@ -260,6 +261,9 @@ def _train_epoch(
             loss += report.loss * report.count
             correct += report.correct
             count += report.count
+            if report.mutated:  # by this step: what the epoch began with is in its own report
+                moved = model.mutation()
+                dropped, grown = dropped + moved.dropped, grown + moved.grown
     except BaseException:
         if data.micro > 1:
             _drop_gathered(model, data)
@@ -276,9 +280,9 @@ def _train_epoch(
         validation_accuracy=evaluation.accuracy if evaluation else nan,
         learning_rate=begun.learning_rate,
         density=model.density(),
-        mutated=begun.mutated,
-        dropped=begun.dropped,
-        grown=begun.grown,
+        mutated=dropped > 0 or grown > 0,
+        dropped=dropped,
+        grown=grown,
         forgotten=model.forgetting().events_epoch if data.counted else 0,
         samples=len(order),
         removed=begun.left,
