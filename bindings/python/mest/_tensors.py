@@ -104,8 +104,8 @@ class Tensors(Handle):
         """Replaces the connections of a sparse layer by a CSR, `set_csr(layer, other.csr(layer))`,
         or by its three arrays; momentum None: zeros.  Any number that the layer's capacity
         (LayerPlan.capacity) suffices for, where a last block of fewer outputs, or run of fewer
-        inputs, counts as a whole one; the next mutation brings it to its target.  UnsupportedError for connections that the layer's
-        scheme cannot have.  "filter" and "channel": the channels of the set exist from then on in all
+        inputs, counts as a whole one; the next mutation brings it to its target.
+        UnsupportedError for connections that the layer's scheme cannot have.  "filter" and "channel": the channels of the set exist from then on in all
         layers that have them, and no others."""
         if isinstance(indptr, CSR):
             if indices is not None or values is not None:
