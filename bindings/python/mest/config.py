@@ -197,24 +197,34 @@ class Config:
                                authors' published code begins; scheme "unstructured"
 
     Mutation: how connections move
-      method = 'static'        "static": they stay; "vanilla": mutation_rate of them are dropped and as
-                               many grown, always; "em": the same, the rate decays to 0; "em&s":
-                               grows mutation_extra beyond the target and drops from all; extra
-                               decays to 0; "set": after every epoch but the last the smallest positive
-                               and largest negative ones are dropped and as many grown at N(0, 0.1^2);
-                               "gmp": from initial_density down to the target along a cubic; "rigl":
-                               the least important are dropped and those of the largest gradient grown,
-                               in place of every mutation_updates-th update; "dsr": what is below one
-                               threshold for all layers is dropped and as much grown where most stayed;
-                               "lottery": rounds of mutation_every epochs from the dense network on,
-                               each with fewer connections, at the values of the beginning; "snip":
-                               the first step keeps those of the largest |w * gradient| of the dense
-                               network, of all layers; "grasp": of random ones at initial_density the
-                               first step keeps those that the gradient flow needs most; "gse":
-                               as "rigl", the candidates a sample as large as the connections;
-                               "srigl": for "fan_in": the least important of a layer are dropped,
-                               whoever's they are, and every output filled to its constant number at
-                               random
+      method = 'static'        how connections leave and come; more in mest.h, MEST_METHOD_*
+        "static"               they stay
+        "vanilla"              MEST: every mutation_every epochs mutation_rate of them are dropped, the
+                               least important, and as many grown at random
+        "em"                   MEST's Elastic Mutation: the same, the rate decays to 0
+        "em&s" or "ems"        MEST's Soft memory-bound EM: grows mutation_extra beyond the target and
+                               drops from old and new; the extra decays to 0
+        "set"                  Sparse Evolutionary Training: after every epoch but the last the smallest
+                               positive and largest negative ones are dropped and as many grown at
+                               N(0, 0.1^2)
+        "rigl"                 RigL: the least important are dropped and those of the largest gradient
+                               grown, in place of every mutation_updates-th update
+        "gse"                  guided stochastic exploration: as "rigl", but of a sample of candidates
+                               as large as the connections
+        "srigl"                SRigL's drop, for scheme "fan_in": the least important of a layer,
+                               whoever's they are; every output is filled to its number at random
+        "dsr"                  dynamic sparse reparameterization: what is below one threshold for all
+                               layers is dropped and as much grown where most stayed
+        "gmp"                  gradual magnitude pruning: from initial_density down to the target along
+                               a cubic
+        "lottery"              lottery tickets: rounds of mutation_every epochs from the dense network
+                               on, each with fewer connections, at the values of the beginning
+        "snip"                 SNIP: the first step keeps those of the largest |w * gradient| of the
+                               dense network, of all layers
+        "grasp"                GraSP: of random ones at initial_density the first step keeps those that
+                               the gradient flow needs most
+                               Schemes: "rigl", "gse", "dsr", "lottery", "snip", "grasp" need
+                               "unstructured", "srigl" needs "fan_in", the others take any
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
