@@ -492,7 +492,7 @@ typedef struct mest_config {
     uint32_t optimizer_flags;   /* MEST_SGD_*, MEST_NO_DECAY_*                                   */
 
     /* Time */
-    uint32_t epochs;            /* length of the training; needed by COSINE and mutation decay;
+    uint32_t epochs;            /* length of the training; for COSINE, mutation decay, freezing;
                                    steps beyond it go on with the last rate                      */
     uint32_t steps_per_epoch;   /* updates in an epoch; 0: ceil(samples / (batch * micro_batches))
                                    when samples is known, else the first step begins epoch 0 and
@@ -849,8 +849,8 @@ typedef struct mest_epoch_report {
 /*
  * Begins the next epoch now: the first call begins epoch 0, or the one after that of the last step.
  * From then on the caller begins epochs and mest_model_step() does not.  Applies an update whose
- * micro-batches are unfinished, as the mean of those given.  Mutates when
- * epoch % mutation_every == 0, freezes layers, then, at epoch phase1_epochs or when sieving is due,
+ * micro-batches are unfinished, as the mean of those given.  Mutates when it is time
+ * (config.mutation_every), freezes layers, then, at epoch phase1_epochs or when sieving is due,
  * takes samples out of the training set and counts forgetting anew; mest_model_select() with rule
  * MEST_REMOVE_NONE tells which remain.
  * Callers who never call this get the same from mest_model_step(), but see a removal only after the

@@ -445,6 +445,8 @@ def test_wrong_tensors():
         (2, "bias"),
         (1, "scale"),
         (9, "weight"),
+        (1.0, "weight"),
+        (None, "weight"),
         (-1, "weight"),
         ("x", "weight"),
     ):

@@ -166,7 +166,8 @@ class Tensors(Handle):
         elif isinstance(layer, str):
             found = [i for i, known in enumerate(self._plan.layers) if known.name == layer]
         else:
-            found = [layer] if 0 <= layer < len(self.layers) else []
+            whole = isinstance(layer, (int, np.integer)) and 0 <= layer < len(self.layers)
+            found = [int(layer)] if whole else []
         if len(found) != 1:
             names = ", ".join(part.name for part in self._plan.layers)
             raise MestArgumentError(f"{layer!r} is not one layer of this model; layers: {names}")
