@@ -23,6 +23,20 @@
  *     mest_model_step(model, &batch, &report);               // forward, backward, update
  *     mest_model_destroy(model);
  *
+ * What stands where, in this order
+ * --------------------------------
+ * mest_status            what can go wrong, mest_last_error()
+ * mest_layer             the network: kinds of layers; schemes, FILTER and CHANNEL
+ * mest_config            how to train: methods, SNIP and GRASP; learning rate, mutation, forgetting
+ * mest_plan              every byte beforehand
+ * mest_model_create      memory, threads, callbacks: mest_env
+ * mest_model_step        training; freezing; epochs; mutation
+ * mest_model_forgetting  sieving; selection; orders of samples
+ * mest_model_predict     and mest_model_evaluate
+ * mest_model_tensor_get  parameters; mest_csr: connections
+ * mest_model_save        checkpoints: mest_io, files
+ * mest_model_cancel
+ *
  * Rules that hold for every function
  * ----------------------------------
  * Errors    A function that can fail returns a mest_status: 0, or a negative code of this header.
