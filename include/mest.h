@@ -562,8 +562,8 @@ typedef struct mest_config {
     float    remove_fraction;   /* in [0, 1)                                                     */
     uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
     float    remove_class_cap;  /* most that may leave of one class, a share of its samples in
-                                   the training set, in (0, 1); 0: no cap.  2 bytes a sample, 16
-                                   a class                                                       */
+                                   the training set, in (0, 1); 0: no cap.  2 bytes a sample, and
+                                   16 a class                                                    */
     uint32_t forgetting_flags;  /* MEST_FORGETTING_*                                             */
 
     /* Activations */
@@ -579,8 +579,8 @@ typedef struct mest_config {
 
     /* Freezing: front layers stop training, see below mest_step_report */
     float    freeze_share;      /* share of the network's multiply-adds (mest_plan_report.macs)
-                                   whose layers are frozen at the end, in [0, 1); 0: none; 2/3 is
-                                   usual                                                         */
+                                   whose layers are frozen at the end, in [0, 1); 0: none; as a
+                                   rule 2/3                                                      */
     uint32_t freeze_epochs[2];  /* the first piece freezes, all of the share is frozen; 0: 1/4
                                    and 5/8 of config.epochs, at least 1: with 2/3 a quarter less
                                    work                                                          */
@@ -1090,8 +1090,7 @@ typedef struct mest_csr {
     const uint16_t *column;       /* count, ascending inside a row                               */
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
-    void           *buffer;       /* get, unit above 1: or NULL; aligned to 4 bytes (set:
-                                     ignored)                                                    */
+    void           *buffer;       /* get, unit above 1: aligned to 4, or NULL (set: ignored)       */
     uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs, 0 where
                                      the layer is a view                                          */
 } mest_csr;
@@ -1142,17 +1141,14 @@ MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32
  * room for mest_plan_report.checkpoint_bytes each; offsets begin at 0 in both. */
 typedef struct mest_io {
     uint32_t struct_size;
-    uint32_t minimum_updates; /* a save sooner than this many updates after the last one does
-                                 nothing                                                         */
+    uint32_t minimum_updates; /* a save sooner than so many updates after the last does nothing   */
     void *user;
-    /* Of any bytes below checkpoint_bytes, also such as were never written.  Load reads a slot
-     * twice. */
+    /* Of any bytes below checkpoint_bytes, also such as were never written.  Load reads twice. */
     int32_t (*read)(uint32_t slot, uint64_t offset, void *bytes, size_t count, void *user);
     /* A save writes ascending offsets without gaps, at multiples of MEST_CHECKPOINT_CHUNK and, but
      * for the last, so many bytes.  Offset 0 begins a save: flash erases the slot then. */
     int32_t (*write)(uint32_t slot, uint64_t offset, const void *bytes, size_t count, void *user);
-    /* Returns when what was written will survive.  Called before and after the last write of a
-     * save. */
+    /* Returns when what was written will survive.  Called before and after a save's last write. */
     int32_t (*sync)(uint32_t slot, void *user);
 } mest_io;
 

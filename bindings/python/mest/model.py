@@ -72,6 +72,9 @@ class Model(Tensors):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a Model cannot be copied or pickled: see save and load")
+
     def plan(self) -> Plan:
         """Every byte of this model; print it."""
         return self._plan
