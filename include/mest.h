@@ -1090,7 +1090,7 @@ typedef struct mest_csr {
     const uint16_t *column;       /* count, ascending inside a row                               */
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
-    void           *buffer;       /* get, unit above 1: aligned to 4, or NULL (set: ignored)       */
+    void           *buffer;       /* get, unit above 1: or NULL; 4-byte aligned (set: ignored)   */
     uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs, 0 where
                                      the layer is a view                                          */
 } mest_csr;

@@ -259,6 +259,18 @@ def test_fit_history_has_what_steps_move(method):
     assert f"mutated -{dropped[0]} +{grown[0]}" in str(history[0])
 
 
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_a_step_tells_of_moves_only_if_there_were_some(method, rate):
+    """1 % of 20 connections are none."""
+    x, y = some_data(8, (10,))
+    model = mest.Model(
+        [Input(10), Linear(10, density=0.2), ReLU(), Linear(3, density=1.0)],
+        batch=8, epochs=4, samples=8, method=method, mutation_rate=rate, mutation_updates=1,
+    )  # fmt: skip
+    assert model.step(x, y).mutated == (rate == 0.3) == (model.mutation().dropped > 0)
+
+
 def test_fit_is_repeatable_and_seeded():
     x, y = some_data(50, (4,))
 
