@@ -23,6 +23,20 @@
  *     mest_model_step(model, &batch, &report);               // forward, backward, update
  *     mest_model_destroy(model);
  *
+ * What stands where, in this order
+ * --------------------------------
+ * mest_status            what can go wrong, mest_last_error()
+ * mest_layer             the network: kinds of layers; schemes, FILTER and CHANNEL
+ * mest_config            how to train: methods, SNIP and GRASP; learning rate, mutation, forgetting
+ * mest_plan              every byte beforehand
+ * mest_model_create      memory, threads, callbacks: mest_env
+ * mest_model_step        training; freezing; epochs; mutation
+ * mest_model_forgetting  sieving; selection; orders of samples
+ * mest_model_predict     and mest_model_evaluate
+ * mest_model_tensor_get  parameters; mest_csr: connections
+ * mest_model_save        checkpoints: mest_io, files
+ * mest_model_cancel
+ *
  * Rules that hold for every function
  * ----------------------------------
  * Errors    A function that can fail returns a mest_status: 0, or a negative code of this header.
@@ -38,8 +52,8 @@
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set.
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
- *           zero in any other field means the default, so `= { .struct_size = sizeof x }` is a valid
- *           start (mest_config: MEST_CONFIG_INIT).
+ *           zero in any other field means the default, so `= { .struct_size = sizeof x }` is a
+ *           valid start (mest_config: MEST_CONFIG_INIT).
  * Tensors   float32 in the caller's usual order: [sample][channel][row][column], contiguous.
  * Pointers  Those marked "or NULL" may be NULL.  Others may not (checked: MEST_ERR_ARGUMENT).
  *
@@ -82,8 +96,9 @@ MEST_API const char *mest_version_string(void);
 /* The MEST_ABI_VERSION that the library in use was built with. */
 MEST_API uint32_t mest_abi_version(void);
 
-/* One line about the build: OpenMP or not, instruction sets compiled in, the one that MEST_SIMD_AUTO
- * means here, and whether the environment variable MEST_SIMD says so.  Static storage. */
+/* One line about the build: OpenMP or not, instruction sets compiled in, the one that
+ * MEST_SIMD_AUTO means here, and whether the environment variable MEST_SIMD says so.  Static
+ * storage. */
 MEST_API const char *mest_build_info(void);
 
 /* ================================================================================ statuses === */
@@ -95,7 +110,7 @@ enum {
     MEST_ERR_ARGUMENT    = -10, /* a value passed in is wrong: pointer, size, range, NaN        */
     MEST_ERR_SHAPE       = -11, /* layers do not fit together                                   */
     MEST_ERR_UNSUPPORTED = -12, /* valid, but this version cannot do it                         */
-    MEST_ERR_VERSION     = -13, /* struct_size, ABI version or checkpoint is not one this library knows */
+    MEST_ERR_VERSION     = -13, /* struct_size, ABI or checkpoint of a version not known here   */
     MEST_ERR_STATE       = -20, /* not now: in use by another call, micro-batches unfinished    */
     MEST_ERR_CANCELLED   = -21, /* mest_model_cancel() was called                               */
     MEST_ERR_CALLBACK    = -22, /* a callback of the caller returned non-zero                   */
@@ -115,8 +130,8 @@ MEST_API const char *mest_status_string(mest_status status);
 typedef struct mest_model mest_model; /* opaque */
 
 /* What went wrong in the last failed call, one line, at most 255 bytes, never NULL; "" if none.
- * model: the model of that call.  NULL: calls that had no model (plan, create, a NULL model), or that
- * got MEST_ERR_STATE because another call was running on it; their message is kept per thread.
+ * model: the model of that call.  NULL: calls that had no model (plan, create, a NULL model), or
+ * that got MEST_ERR_STATE because another call was running on it; their message is kept per thread.
  * Valid until the next call on that model (that thread). */
 MEST_API const char *mest_last_error(const mest_model *model);
 
@@ -146,15 +161,15 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
     MEST_SCHEME_PATTERN      = 5, /* CONV2D with a 3 x 3 kernel: kernels with 4 of 9 weights, in
                                      one of 8 patterns, the same number of kernels for every
                                      output; density at most 4/9.  Other kernels, LINEAR: FAN_IN */
-    MEST_SCHEME_NM24         = 6, /* of columns 0 to 3, 4 to 7, ... of an output's row (see mest_csr) at
-                                     most 2 each; density at most 0.5, which is 2:4              */
+    MEST_SCHEME_NM24         = 6, /* of columns 0 to 3, 4 to 7, ... of an output's row (see
+                                     mest_csr) at most 2 each; density at most 0.5, which is 2:4 */
     MEST_SCHEME_FAN_IN       = 7, /* the same number of connections for every output             */
     MEST_SCHEME_FILTER       = 8, /* whole outputs exist or not, and with them the columns of the
                                      layers that read them: see below                            */
-    MEST_SCHEME_CHANNEL      = 9, /* whole input channels, and with them the outputs that make them */
-    MEST_SCHEME_ROW4         = 10, /* inputs in runs of 4 neighbours, of CONV2D input channels: for an
-                                     output and a place in its kernel a run exists whole or not at
-                                     all.  A last run of fewer inputs is fine                    */
+    MEST_SCHEME_CHANNEL      = 9, /* whole input channels, and the outputs that make them         */
+    MEST_SCHEME_ROW4         = 10, /* inputs in runs of 4 neighbours, of CONV2D input channels: for
+                                      an output and a place in its kernel a run exists whole or
+                                      not at all.  A last run of fewer inputs is fine            */
     MEST_SCHEME_ROW8         = 11, /* ... of 8                                                   */
     MEST_SCHEME_ROW16        = 12  /* ... of 16                                                  */
 };
@@ -164,32 +179,34 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
  * FILTER and CHANNEL are about tensors.  The outputs of a LINEAR or CONV2D and all that is computed
  * from them channel by channel (batch norm, ReLU, dropout, pools, FLATTEN, depthwise convolutions,
  * ADD with its other operand) are a group of channels that exist everywhere or nowhere.
- * Which       A group lacks channels when a layer asks: FILTER for its outputs, CHANNEL for its inputs.
- *             All layers that have them follow, dense ones included (mest_layer_plan.alive).  Those
- *             who ask for one group give one density (ARGUMENT).  Groups that the network's inputs or
- *             outputs belong to are complete, and so are those of an ADD in which pixels of one operand
- *             (FLATTEN) meet channels of the other: who asks for these gets what others ask for on its
- *             other side; is that nothing, ARGUMENT.  A layer that is sparse by another scheme cannot
- *             have a group that lacks channels (UNSUPPORTED in this version).
- * How many    round(sqrt(density) * channels), at least one, with the density of those who ask.  A layer
- *             whose inputs' channels are asked for at density d_in, its outputs' at d_out, has about
- *             sqrt(d_in * d_out) of its weights, one that lacks channels on one side sqrt(d) of them:
- *             about `density` where both sides lack channels at one density.  Where densities differ,
- *             as those of MEST_DISTRIBUTION_ERK do, layers have others than they asked for, and all
- *             together not config.density.
- * Memory      Nothing is stored or computed for channels that do not exist: the group is planned for
- *             the most there will be.  2 bytes of index for each of them, once a group; 16 bytes of
- *             scratch.  Weights lie as dense matrices of what exists, and the kernels are those.
- * From outside all has its described size.  Weights: mest_csr.  Other tensors, of channels that do not
- *             exist: scale and running variance read 1, others 0; what is set there is ignored.  The
- *             dense network of these values computes the same.
+ * Which       A group lacks channels when a layer asks: FILTER for its outputs, CHANNEL for its
+ *             inputs.  All layers that have them follow, dense ones included
+ *             (mest_layer_plan.alive).  Those who ask for one group give one density (ARGUMENT).
+ *             Groups that the network's inputs or outputs belong to are complete, and so are those
+ *             of an ADD in which pixels of one operand (FLATTEN) meet channels of the other: who
+ *             asks for these gets what others ask for on its other side; is that nothing, ARGUMENT.
+ *             A layer that is sparse by another scheme cannot have a group that lacks channels
+ *             (UNSUPPORTED in this version).
+ * How many    round(sqrt(density) * channels), at least one, with the density of those who ask.  A
+ *             layer whose inputs' channels are asked for at density d_in, its outputs' at d_out,
+ *             has about sqrt(d_in * d_out) of its weights, one that lacks channels on one side
+ *             sqrt(d) of them: about `density` where both sides lack channels at one density.
+ *             Where densities differ, as those of MEST_DISTRIBUTION_ERK do, layers have others than
+ *             they asked for, and all together not config.density.
+ * Memory      Nothing is stored or computed for channels that do not exist: the group is planned
+ *             for the most there will be.  2 bytes of index for each of them, once a group; 16
+ *             bytes of scratch.  Weights lie as dense matrices of what exists, and the kernels are
+ *             those.
+ * From outside all has its described size.  Weights: mest_csr.  Other tensors, of channels that do
+ *             not exist: scale and running variance read 1, others 0; what is set there is ignored.
+ *             The dense network of these values computes the same.
  * Mutation    moves channels; mutation_rate and mutation_extra are shares of weights, so that of
- *             channels sqrt of the density dropped to and grown to exists.  A channel's importance is
- *             that of its rows in all layers that make it (FILTER), its columns in all that read it
- *             (CHANNEL), or of both where both were asked.  Each group moves at least one channel
- *             until the rate has decayed to 0, and keeps one.  A grown channel: rows
- *             w ~ N(0, (0.1 s)^2), s^2 = 2 / fan_in; columns 0, so that the network computes what it
- *             did; scale 1, shift 0, running statistics 0 and 1, momentum 0.
+ *             channels sqrt of the density dropped to and grown to exists.  A channel's importance
+ *             is that of its rows in all layers that make it (FILTER), its columns in all that read
+ *             it (CHANNEL), or of both where both were asked.  Each group moves at least one
+ *             channel until the rate has decayed to 0, and keeps one.  A grown channel: rows
+ *             w ~ N(0, (0.1 s)^2), s^2 = 2 / fan_in; columns 0, so that the network computes what
+ *             it did; scale 1, shift 0, running statistics 0 and 1, momentum 0.
  */
 
 enum { /* mest_config.scheme_flags, bits */
@@ -206,14 +223,14 @@ enum { /* mest_layer.flags, bits */
 #define MEST_NAME_BYTES 24
 
 /*
- * One layer of the description: an array of these is the network.  The array is the caller's; it
- * is read during the call and may be constant (flash).  The last layer's output is what the loss
- * sees: it must have 1 x 1 pixels.  Every layer must lead to it, or the description is refused.
- * At least one layer has weights.  A field that a layer's kind does not have must be 0.
+ * One layer of the description: an array of these is the network.  The array is the caller's; it is
+ * read during the call and may be constant (flash).  The last layer's output is what the loss sees:
+ * it must have 1 x 1 pixels.  Every layer must lead to it, or the description is refused.  At least
+ * one layer has weights.  A field that a layer's kind does not have must be 0.
  * Limits: 1024 layers, 65536 channels, height and width of the input at most 65536, kernel and
  * stride at most 255 (MEST_ERR_ARGUMENT); 2^28 values a sample in one layer (MEST_ERR_SHAPE);
- * inputs * kernel and outputs * kernel of a weight matrix at most 65536, since connections are stored
- * with 16-bit columns, and fewer than 2^31 positions (MEST_ERR_UNSUPPORTED).
+ * inputs * kernel and outputs * kernel of a weight matrix at most 65536, since connections are
+ * stored with 16-bit columns, and fewer than 2^31 positions (MEST_ERR_UNSUPPORTED).
  */
 typedef struct mest_layer {
     uint32_t struct_size;
@@ -282,8 +299,8 @@ enum { /* mest_config.activations: how activations and their gradients are store
 };
 
 enum { /* mest_config.recompute: activations that backward computes again instead of keeping them */
-                    /* Less memory for more time, how much of both benchmarks/memory.py measures; the
-                       same bits.  mest_layer_plan.output tells which                           */
+                    /* Less memory for more time, how much of both benchmarks/memory.py measures;
+                       the same bits.  mest_layer_plan.output tells which                        */
     MEST_RECOMPUTE_NONE  = 0,
     MEST_RECOMPUTE_BLOCK = 1, /* those inside a residual block, or between two pools.  Blocks that
                                  hold less than a third of what the largest does keep theirs, and so
@@ -315,36 +332,37 @@ enum { /* mest_config.distribution of the density over layers with mest_layer.de
                                      holds for all of them; not with FILTER, CHANNEL: see there  */
 };
 
-enum { /* mest_config.method: how connections come and go.  All of them share drop, growth and schedule */
+enum { /* mest_config.method: how connections come and go; drop, growth and schedule are shared */
     MEST_METHOD_STATIC  = 0, /* random connections that stay                                     */
     MEST_METHOD_VANILLA = 1, /* MEST, paper section 3: drops mutation_rate of the connections, the
                                 least important, grows as many at random, always                 */
     MEST_METHOD_EM      = 2, /* Elastic Mutation: the rate decays to zero                        */
     MEST_METHOD_EMS     = 3, /* Soft memory-bound EM: grows mutation_extra beyond the target,
                                 drops from old and new together; extra decays to zero            */
-    MEST_METHOD_SET     = 4, /* Sparse Evolutionary Training (Mocanu et al. 2018): after every epoch but
-                                the last drops mutation_rate of the positive weights, the smallest,
-                                and of the negative ones, the largest; grows as many at random,
-                                values N(0, 0.1^2).  Units of several weights have no sign: there the
-                                smallest norms leave and growth is at 0                          */
-    MEST_METHOD_GMP     = 5, /* gradual magnitude pruning (Zhu, Gupta 2017): begins at initial_density and
-                                drops the least important, the density falling along a cubic to the
-                                target at mutation_epochs[1]; grows nothing.  Needs the memory of
-                                initial_density                                                  */
-    MEST_METHOD_RIGL    = 6, /* RigL (Evci et al. 2020): every mutation_updates updates, in place of that
-                                update, drops the least important and grows those of the largest
-                                gradient at 0, the share falling like half a cosine from mutation_rate
-                                to 0 at mutation_epochs[1].  The gradient is that of the batch (of the
-                                last micro-batch; importance_gradient LAST therefore with lambda 0
-                                only), computed some rows at a time: 16 bytes a connection that
-                                moves, and scratch; no dense gradient exists.  Scheme UNSTRUCTURED    */
-    MEST_METHOD_DSR     = 7, /* dynamic sparse reparameterization (Mostafa, Wang 2019): one threshold for
-                                all layers, 0.001 at first; what is below it leaves and as many come at
-                                0, shared out by what each layer has kept, so that connections move
-                                between layers.  The threshold doubles (halves) when fewer (more) than
-                                mutation_rate of all, by a tenth of that, have left.  Before
-                                mutation_epochs[1].  A layer may have twice its target, and memory for
-                                it.  Scheme UNSTRUCTURED                                         */
+    MEST_METHOD_SET     = 4, /* Sparse Evolutionary Training (Mocanu et al. 2018): after every
+                                epoch but the last drops mutation_rate of the positive weights,
+                                the smallest, and of the negative ones, the largest; grows as
+                                many at random, values N(0, 0.1^2).  Units of several weights
+                                have no sign: there the smallest norms leave and growth is at 0  */
+    MEST_METHOD_GMP     = 5, /* gradual magnitude pruning (Zhu, Gupta 2017): begins at
+                                initial_density and drops the least important, the density
+                                falling along a cubic to the target at mutation_epochs[1]; grows
+                                nothing.  Needs the memory of initial_density                    */
+    MEST_METHOD_RIGL    = 6, /* RigL (Evci et al. 2020): every mutation_updates updates, in place
+                                of that update, drops the least important and grows those of the
+                                largest gradient at 0, the share falling like half a cosine from
+                                mutation_rate to 0 at mutation_epochs[1].  The gradient is that
+                                of the batch (of the last micro-batch; importance_gradient LAST
+                                therefore with lambda 0 only), computed some rows at a time: 16
+                                bytes a connection that moves, and scratch; no dense gradient
+                                exists.  Scheme UNSTRUCTURED                                     */
+    MEST_METHOD_DSR     = 7, /* dynamic sparse reparameterization (Mostafa, Wang 2019): one
+                                threshold for all layers, 0.001 at first; what is below it leaves
+                                and as many come at 0, shared out by what each layer has kept, so
+                                that connections move between layers.  The threshold doubles
+                                (halves) when fewer (more) than mutation_rate of all, by a tenth
+                                of that, have left.  Before mutation_epochs[1].  A layer may have
+                                twice its target, and memory for it.  Scheme UNSTRUCTURED        */
     MEST_METHOD_LOTTERY = 8, /* lottery ticket (Frankle, Carbin 2019): begins dense; every
                                 mutation_every epochs, a round, mutation_rate of the connections
                                 leave, the least important of all layers, and all parameters go back
@@ -352,64 +370,70 @@ enum { /* mest_config.method: how connections come and go.  All of them share dr
                                 the learning rate see a round as the whole training.  Needs the
                                 memory of the dense network: for comparison, not for devices.
                                 Scheme UNSTRUCTURED                                              */
-    MEST_METHOD_SNIP    = 9, /* SNIP (Lee, Ajanthan, Torr 2019): the first step chooses the connections, as
-                                many as the targets of all layers add up to; see below           */
-    MEST_METHOD_GRASP   = 10,/* GraSP (Wang, Zhang, Grosse 2020), among random candidates; see below */
-    MEST_METHOD_GSE     = 11,/* guided stochastic exploration (Heddes et al. 2024), RIGL always sparse:
-                                the gradients of as many positions as there are connections, no more,
-                                are computed.  They are drawn among those that are not connected,
-                                the output by the sum of |gradient| of what it makes, the input by
-                                that of |value| of what it reads, four tries each; of them those of
-                                the largest gradient grow, and as many leave.  What leaves does not
-                                come at once.  Memory and the rest as RIGL says, and 8 bytes a row
-                                and a column of scratch.  Scheme UNSTRUCTURED                    */
-    MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with random
-                                growth: between epochs drops the least important of the whole layer,
-                                the share falling as RIGL's, so that an output loses as many as it
-                                has that matter little; then every output is filled to its constant
-                                number at random, at 0.  An output keeps its most important
-                                connection, and so many fewer leave.  SRigL's ablation of outputs is
-                                not in this version: FILTER drops outputs whole.  Scheme FAN_IN  */
+    MEST_METHOD_SNIP    = 9, /* SNIP (Lee, Ajanthan, Torr 2019): the first step chooses, of all
+                                layers together, as many as the targets add up to; see below     */
+    MEST_METHOD_GRASP   = 10,/* GraSP (Wang, Zhang, Grosse 2020), of random candidates; see below */
+    MEST_METHOD_GSE     = 11,/* guided stochastic exploration (Heddes et al. 2024), RIGL always
+                                sparse: the gradients of as many positions as there are
+                                connections, no more, are computed.  They are drawn among those
+                                that are not connected, the output by the sum of |gradient| of
+                                what it makes, the input by that of |value| of what it reads,
+                                four tries each; of them those of the largest gradient grow, and
+                                as many leave.  What leaves does not come at once.  Memory and
+                                the rest as RIGL says, and 8 bytes a row and a column of scratch.
+                                Scheme UNSTRUCTURED                                              */
+    MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with
+                                random growth: between epochs drops the least important of the
+                                whole layer, the share falling as RIGL's, so that an output loses
+                                as many as it has that matter little; then every output is filled
+                                to its constant number at random, at 0.  An output keeps its most
+                                important connection, and so many fewer leave.  SRigL's ablation
+                                of outputs is not in this version: FILTER drops outputs whole.
+                                Scheme FAN_IN                                                    */
 };
 /* SNIP and GRASP choose once and train what they have chosen; scheme UNSTRUCTURED.
  *
- * When        The first mest_model_step() scores on its batch, the first micro-batch, before it trains on
- *             it; it reports MEST_EVENT_MUTATED, and mest_model_mutation() tells what left and came.
- *             Whoever sets connections or momentum before (mest_model_csr_set, MEST_TENSOR_WEIGHT_MOMENTUM)
- *             has chosen: nothing is scored.  Biases, statistics, dense layers and counters are as if
- *             nothing had been scored; momentum is 0.
- * Which       The largest scores of the whole network, at least one connection of each layer; of equal
- *             ones those of earlier layers and lower positions.  Outputs may have none.
- * SNIP        Score |w * gradient| of every weight of the dense network at its random beginning, w ~
- *             N(0, 2 / fan_in) with all inputs as fan_in.  The chosen have these values.  No dense weights or
- *             gradient exist: w is drawn again wherever it is needed, outputs are computed some rows at
- *             a time, gradients some inputs at a time, and every layer keeps its best scores only.
- *             Memory: there is room for twice the targets of all layers together.  A layer has room for
- *             its target, or for a level that is the same for all, at most all its positions: so small
- *             layers may become dense, and large ones get no more than their room.  Scratch: of the layer that
- *             needs most, in workspace: 10 bytes a connection of its room, 8 a connection of its target,
- *             some channels of its input and output, and that of the kernels.
- *             Until the first step the connections are random ones.
- *             Time: once, some steps of the dense network, and two draws of its weights (with recompute
- *             three).
- * GRASP       Begins with random connections at initial_density, in each layer, and room for them; those
- *             with the largest w * (H g) stay, at their values.  g: gradient, H g: Hessian times g, the difference
- *             of the gradients at w + e g and w - e g, where |e g| is 1/16 of |w|.  Cross-entropy is that
- *             of outputs / 200, as the authors have it.  No other memory; time: once, three steps.
- *             Differs from what was published: candidates are a random part of all weights, not all;
- *             one batch, not as many samples of each class; biases, scales and dense layers take no part in g;
- *             the difference sees ReLU's kinks.
+ * When        The first mest_model_step() scores on its batch, the first micro-batch, before it
+ *             trains on it; it reports MEST_EVENT_MUTATED, and mest_model_mutation() tells what
+ *             left and came.  Whoever sets connections or momentum before (mest_model_csr_set,
+ *             MEST_TENSOR_WEIGHT_MOMENTUM) has chosen: nothing is scored.  Biases, statistics,
+ *             dense layers and counters are as if nothing had been scored; momentum is 0.
+ * Which       The largest scores of the whole network, at least one connection of each layer; of
+ *             equal ones those of earlier layers and lower positions.  Outputs may have none.
+ * SNIP        Score |w * gradient| of every weight of the dense network at its random beginning,
+ *             w ~ N(0, 2 / fan_in) with all inputs as fan_in.  The chosen have these values.  No
+ *             dense weights or gradient exist: w is drawn again wherever it is needed, outputs are
+ *             computed some rows at a time, gradients some inputs at a time, and every layer keeps
+ *             its best scores only.  Until the first step the connections are random ones.
+ *             Memory: there is room for twice the targets of all layers together.  A layer has room
+ *             for its target, or for a level that is the same for all, at most all its positions:
+ *             so small layers may become dense, and large ones get no more than their room.
+ *             Scratch, of the layer that needs most, in workspace: 10 bytes a connection of its
+ *             room, 8 a connection of its target, some channels of its input and output, and that
+ *             of the kernels.
+ *             Time: once, some steps of the dense network, and two draws of its weights (with
+ *             recompute three).
+ * GRASP       Begins with random connections at initial_density, in each layer, and room for them;
+ *             those with the largest w * (H g) stay, at their values.  g: gradient, H g: Hessian
+ *             times g, the difference of the gradients at w + e g and w - e g, where |e g| is 1/16
+ *             of |w|.  Cross-entropy is that of outputs / 200, as the authors have it.  No other
+ *             memory; time: once, three steps.
+ *             Differs from what was published: candidates are a random part of all weights, not
+ *             all; one batch, not as many samples of each class; biases, scales and dense layers
+ *             take no part in g; the difference sees ReLU's kinks.
  */
 
 enum { /* mest_config.initial: which connections a sparse layer has when the model is created */
-    MEST_INITIAL_RANDOM    = 0, /* any, at random; w ~ N(0, 2 / fan_in) with the connections of the output
-                                   as fan_in, so that it keeps its variance whatever its density */
-    MEST_INITIAL_MAGNITUDE = 1  /* as the MEST authors' published code: the largest |w| of a dense
-                                   layer, at the values drawn, w ~ N(0, 2 / fan_in) with all inputs as
-                                   fan_in, not scaled up.  Drawn one after the other, the largest
-                                   kept: 16 bytes a connection of the largest layer, of workspace
-                                   (mest_plan_report.mutation_bytes), no dense weights.  Outputs may
-                                   start with no connection.  Scheme UNSTRUCTURED                */
+    MEST_INITIAL_RANDOM    = 0, /* any, at random; w ~ N(0, 2 / fan_in) with the connections of
+                                   the output as fan_in, so that it keeps its variance whatever
+                                   its density                                                   */
+    MEST_INITIAL_MAGNITUDE = 1  /* as the MEST authors' published code: the largest |w| of a
+                                   dense layer, at the values drawn, w ~ N(0, 2 / fan_in) with
+                                   all inputs as fan_in, not scaled up.  Drawn one after the
+                                   other, the largest kept: 16 bytes a connection of the largest
+                                   layer, of workspace (mest_plan_report.mutation_bytes), no
+                                   dense weights.  Outputs may start with no connection.  Scheme
+                                   UNSTRUCTURED                                                  */
 };
 
 enum { /* mest_config.mutation_decay */
@@ -422,10 +446,10 @@ enum { /* mest_config.mutation_flags, bits */
                                           no other is free                                       */
     MEST_MUTATION_ROUND_COMPAT    = 2, /* counts as the authors' published code rounds them      */
     MEST_MUTATION_NORMALISED      = 4, /* |w|/mean|w| + lambda * g/mean g                        */
-    MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: as many leave in all, but the
-                                          least important of the network.  Growth is by layer as
-                                          ever.  A layer keeps at least one.  VANILLA, EM, EMS, GMP;
-                                          LOTTERY has it anyway.  Scheme UNSTRUCTURED            */
+    MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: as many leave in all, but
+                                          the least important of the network.  Growth is by layer
+                                          as ever.  A layer keeps at least one.  VANILLA, EM,
+                                          EMS, GMP; LOTTERY has it anyway.  Scheme UNSTRUCTURED  */
 };
 
 enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */
@@ -435,9 +459,10 @@ enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */
 };
 
 enum { /* mest_config.forgetting_flags, bits */
-    MEST_FORGETTING_MARGIN = 1, /* of samples forgotten as often those with the larger mean margin
-                                   leave first.  Margin: output of the label minus the largest of the
-                                   others, in training; 6 bytes a sample, 4 a sample of the batch    */
+    MEST_FORGETTING_MARGIN = 1, /* of samples forgotten as often those with the larger mean
+                                   margin leave first.  Margin: output of the label minus the
+                                   largest of the others, in training; 6 bytes a sample, 4 a
+                                   sample of the batch                                           */
     MEST_FORGETTING_ORDER  = 2  /* room for an order of an earlier run, mest_model_order_set(): 4
                                    bytes a sample                                                */
 };
@@ -481,7 +506,7 @@ typedef struct mest_config {
     uint32_t optimizer_flags;   /* MEST_SGD_*, MEST_NO_DECAY_*                                   */
 
     /* Time */
-    uint32_t epochs;            /* length of the training; needed by COSINE and mutation decay;
+    uint32_t epochs;            /* length of the training; for COSINE, mutation decay, freezing;
                                    steps beyond it go on with the last rate                      */
     uint32_t steps_per_epoch;   /* updates in an epoch; 0: ceil(samples / (batch * micro_batches))
                                    when samples is known, else the first step begins epoch 0 and
@@ -511,11 +536,12 @@ typedef struct mest_config {
     uint32_t mutation_updates;  /* RIGL, GSE: updates between mutations; 0: 100, of GSE 1000     */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
                                    then be 2 or more for EM, EMS, GMP, RIGL, DSR, GSE, SRIGL     */
-    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR, GSE, SRIGL: share of the connections
-                                   dropped; 0: 0.2, of SET, RIGL and SRIGL 0.3, of DSR 0.1.  Of PATTERN
-                                   and FAN_IN each output moves at least one kernel or connection
-                                   until the rate has decayed to 0 (MEST_MUTATION_ROUND_COMPAT and
-                                   SRIGL: perhaps none), and keeps one                           */
+    float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR, GSE, SRIGL: share of the
+                                   connections dropped; 0: 0.2, of SET, RIGL and SRIGL 0.3, of
+                                   DSR 0.1.  Of PATTERN and FAN_IN each output moves at least one
+                                   kernel or connection until the rate has decayed to 0
+                                   (MEST_MUTATION_ROUND_COMPAT and SRIGL: perhaps none), and
+                                   keeps one                                                     */
     float    mutation_extra;    /* EMS: density above the target; 0: 0.05, for targets below 0.05
                                    half the target; the same minimum of one                      */
     float    initial_density;   /* GMP, GRASP: density at the start, not below the target; 0: 1, of
@@ -535,8 +561,9 @@ typedef struct mest_config {
     uint32_t remove_number;
     float    remove_fraction;   /* in [0, 1)                                                     */
     uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
-    float    remove_class_cap;  /* most that may leave of one class, a share of its samples in the
-                                   training set, in (0, 1); 0: no cap.  2 bytes a sample, 16 a class */
+    float    remove_class_cap;  /* most that may leave of one class, a share of its samples in
+                                   the training set, in (0, 1); 0: no cap.  2 bytes a sample, and
+                                   16 a class                                                    */
     uint32_t forgetting_flags;  /* MEST_FORGETTING_*                                             */
 
     /* Activations */
@@ -551,23 +578,26 @@ typedef struct mest_config {
     int32_t  initial;           /* MEST_INITIAL_*                                                */
 
     /* Freezing: front layers stop training, see below mest_step_report */
-    float    freeze_share;      /* share of the network's multiply-adds (mest_plan_report.macs) whose
-                                   layers are frozen at the end, in [0, 1); 0: none; 2/3 is usual  */
-    uint32_t freeze_epochs[2];  /* the first piece freezes, all of the share is frozen; 0: 1/4 and 5/8
-                                   of config.epochs, at least 1: with 2/3 a quarter less work    */
+    float    freeze_share;      /* share of the network's multiply-adds (mest_plan_report.macs)
+                                   whose layers are frozen at the end, in [0, 1); 0: none; as a
+                                   rule 2/3                                                      */
+    uint32_t freeze_epochs[2];  /* the first piece freezes, all of the share is frozen; 0: 1/4
+                                   and 5/8 of config.epochs, at least 1: with 2/3 a quarter less
+                                   work                                                          */
 
     /* Sieving: samples take turns in the training set, see below mest_forgetting_report */
-    float    sieve_absent;      /* share of the samples that is out of it, in [0, 1); 0: none.  4 bytes
-                                   for each that is out                                          */
+    float    sieve_absent;      /* share of the samples that is out of it, in [0, 1); 0: none.  4
+                                   bytes for each that is out                                    */
     uint32_t sieve_every;       /* epochs between sievings; 0: 5                                 */
-    float    sieve_share;       /* share of the training set that leaves each time, in [0, 1), as many
-                                   come back; 0: 0.1                                             */
+    float    sieve_share;       /* share of the training set that leaves each time, in [0, 1), as
+                                   many come back; 0: 0.1                                        */
 } mest_config;
 
 #ifdef __cplusplus
 #define MEST_CONFIG_INIT { (uint32_t)sizeof(mest_config), MEST_ABI_VERSION }
 #else
-#define MEST_CONFIG_INIT { .struct_size = (uint32_t)sizeof(mest_config), .abi_version = MEST_ABI_VERSION }
+#define MEST_CONFIG_INIT { .struct_size = (uint32_t)sizeof(mest_config), \
+                           .abi_version = MEST_ABI_VERSION }
 #endif
 
 /* Fills config with the defaults, for callers who cannot use the macro.  size: the caller's
@@ -606,10 +636,11 @@ typedef struct mest_plan_report {
     uint32_t lanes;             /* samples computed side by side: 1, 4, 8 or 16                  */
     uint32_t steps_per_epoch;   /* as config gives it; 0: unknown                                */
     uint32_t threads;           /* that will be used                                             */
-    int32_t  method;            /* MEST_METHOD_*.  All the bytes above contain what it needs; what that is
-                                   beyond STATIC, a plan with STATIC tells                       */
-    uint32_t memory_economic;   /* 1: the sparse layers never have more than twice the connections of
-                                   their targets; 0: they do, as with LOTTERY and GMP, which begin dense */
+    int32_t  method;            /* MEST_METHOD_*.  All the bytes above contain what it needs;
+                                   what that is beyond STATIC, a plan with STATIC tells          */
+    uint32_t memory_economic;   /* 1: the sparse layers never have more than twice the
+                                   connections of their targets; 0: they do, as with LOTTERY and
+                                   GMP, which begin dense                                        */
     uint64_t checkpoint_bytes;  /* the most that mest_model_save() writes at once: a slot's size */
 } mest_plan_report;
 
@@ -634,10 +665,10 @@ typedef struct mest_layer_plan {
     uint32_t rows;              /* LINEAR, CONV2D: weight matrix, outputs x (inputs * kernel); of
                                    a depthwise convolution outputs x kernel                      */
     uint32_t columns;
-    float    density;           /* active / (rows * columns): what was asked, rounded to whole units of
-                                   the scheme, of PATTERN and FAN_IN as many for every output; of
-                                   FILTER and CHANNEL what both sides make of it, see there; 1 when
-                                   dense; 0 for layers without weights                           */
+    float    density;           /* active / (rows * columns): what was asked, rounded to whole
+                                   units of the scheme, of PATTERN and FAN_IN as many for every
+                                   output; of FILTER and CHANNEL what both sides make of it, see
+                                   there; 1 when dense; 0 for layers without weights             */
     uint64_t active;            /* connections at the target; expected, where the last block of a
                                    scheme lacks outputs                                          */
     uint64_t capacity;          /* connections there is room for; of blocks, a last one of fewer
@@ -651,17 +682,18 @@ typedef struct mest_layer_plan {
                                    plan's activation_bytes are no sum of these                   */
     uint64_t macs;              /* one sample forward at the target density                      */
     char     name[MEST_NAME_BYTES];
-    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse.  FILTER,
-                                   CHANNEL: what the layer asked for, even where only its other side
-                                   lacks channels (the last layer, asking for FILTER, its inputs); of
-                                   layers that follow FILTER where outputs are lacking, else CHANNEL */
-    uint32_t unit;              /* weights that come and go together: a block's rows, a run's inputs,
-                                   4 of a pattern, 1 otherwise; 0: FILTER, CHANNEL               */
+    int32_t  scheme;            /* MEST_SCHEME_* in effect; 0 for layers that are not sparse.
+                                   FILTER, CHANNEL: what the layer asked for, even where only its
+                                   other side lacks channels (the last layer, asking for FILTER,
+                                   its inputs); of layers that follow FILTER where outputs are
+                                   lacking, else CHANNEL                                         */
+    uint32_t unit;              /* weights that come and go together: a block's rows, a run's
+                                   inputs, 4 of a pattern, 1 otherwise; 0: FILTER, CHANNEL       */
     int32_t  output;            /* MEST_OUTPUT_*                                                 */
     int32_t  output_layer;      /* index of the layer that it names; -1: STORED                  */
     int32_t  output_format;     /* MEST_ACTIVATIONS_*: how its values are stored; 0 when FUSED   */
-    uint32_t alive;             /* of channels, those that exist at the target: all, but for FILTER and
-                                   CHANNEL                                                       */
+    uint32_t alive;             /* of channels, those that exist at the target: all, but for
+                                   FILTER and CHANNEL                                            */
 } mest_layer_plan;
 
 /*
@@ -760,7 +792,8 @@ typedef struct mest_batch {
 enum { /* mest_step_report.events, bits */
     MEST_EVENT_UPDATED = 1, /* weights changed (not set while micro-batches gather)              */
     MEST_EVENT_EPOCH   = 2, /* an epoch began before this step                                   */
-    MEST_EVENT_MUTATED = 4, /* at its beginning at least one connection was dropped or grown     */
+    MEST_EVENT_MUTATED = 4, /* connections were dropped or grown: when an epoch began before this
+                               step; of RIGL, GSE, SNIP, GRASP in the step itself                */
     MEST_EVENT_REMOVED = 8, /* samples left the training set: phase 2 begins                     */
     MEST_EVENT_SIEVED  = 16 /* samples left the training set by sieving, others came back        */
 };
@@ -780,20 +813,22 @@ typedef struct mest_step_report {
 } mest_step_report;
 
 /*
- * Freezing (config.freeze_share; SpFDE: Yuan et al. 2022).  Front layers learn first, and then need not be
- * trained on.  The share of the multiply-adds that may be frozen grows by equal steps from freeze_epochs[0]
- * to freeze_epochs[1]; at the start of an epoch the first layers of the description freeze as far as it
- * reaches, never all.  A share that the first layer with weights exceeds is refused (ARGUMENT).
- * A frozen layer   computes what mest_model_predict() does: batch norm by its running statistics, no dropout
- *                  (that in front of the first layer that trains goes on).  No gradient (it reads 0), no
- *                  change of momentum, weight decay or mutation; no part in the norm that clip_norm
- *                  bounds.  The backward pass ends at the first layer that trains.  What the caller sets,
- *                  mest_model_tensor_set() say, counts.
- * Before           A layer of EMS or GMP first comes down to its target: a mutation, which the reports tell;
- *                  those of other methods stay as they are.  FILTER, CHANNEL: a group rests from when
- *                  the first layer that has it is frozen.  LOTTERY, which rewinds: ARGUMENT.
- * Saves            of the frozen layers' mest_layer_plan.macs two of three parts of a step.  Memory is
- *                  planned for the whole training and stays.
+ * Freezing (config.freeze_share; SpFDE: Yuan et al. 2022).  Front layers learn first, and then need
+ * not be trained on.  The share of the multiply-adds that may be frozen grows by equal steps from
+ * freeze_epochs[0] to freeze_epochs[1]; at the start of an epoch the first layers of the
+ * description freeze as far as it reaches, never all.  A share that the first layer with weights
+ * exceeds is refused (ARGUMENT).
+ * A frozen layer   computes what mest_model_predict() does: batch norm by its running statistics,
+ *                  no dropout (that in front of the first layer that trains goes on).  No gradient
+ *                  (it reads 0), no change of momentum, weight decay or mutation; no part in the
+ *                  norm that clip_norm bounds.  The backward pass ends at the first layer that
+ *                  trains.  What the caller sets, mest_model_tensor_set() say, counts.
+ * Before           A layer of EMS or GMP first comes down to its target: a mutation, which the
+ *                  reports tell; those of other methods stay as they are.  FILTER, CHANNEL: a group
+ *                  rests from when the first layer that has it is frozen.  LOTTERY, which rewinds:
+ *                  ARGUMENT.
+ * Saves            of the frozen layers' mest_layer_plan.macs two of three parts of a step.  Memory
+ *                  is planned for the whole training and stays.
  */
 
 /*
@@ -801,12 +836,12 @@ typedef struct mest_step_report {
  * the next epoch by itself when steps_per_epoch is known and over, unless the caller begins epochs
  * (mest_model_begin_epoch).
  * out_report: or NULL.
- * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
- * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before.  After
- * DIVERGED, and CANCELLED in the middle, gradients are zero: an unfinished update is dropped and
- * MEST_GRADIENT_LAST sees none.  Connections that SNIP or GRASP have chosen before the error stay, those that
- * they have not are as before.  An epoch that this call began (not after ARGUMENT and STATE) has
- * begun; its events are in the report of the next step.
+ * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED, CALLBACK,
+ * STATE.  After an error weights, state, statistics and counts are as before.  After DIVERGED, and
+ * CANCELLED in the middle, gradients are zero: an unfinished update is dropped and
+ * MEST_GRADIENT_LAST sees none.  Connections that SNIP or GRASP have chosen before the error stay,
+ * those that they have not are as before.  An epoch that this call began (not after ARGUMENT and
+ * STATE) has begun; its events are in the report of the next step.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);
@@ -828,14 +863,15 @@ typedef struct mest_epoch_report {
 /*
  * Begins the next epoch now: the first call begins epoch 0, or the one after that of the last step.
  * From then on the caller begins epochs and mest_model_step() does not.  Applies an update whose
- * micro-batches are unfinished, as the mean of those given.  Mutates when
- * epoch % mutation_every == 0, freezes layers, then, at epoch phase1_epochs or when sieving is due, takes
- * samples out of the training set and counts forgetting anew; mest_model_select() with rule
+ * micro-batches are unfinished, as the mean of those given.  Mutates when it is time
+ * (config.mutation_every), freezes layers, then, at epoch phase1_epochs or when sieving is due,
+ * takes samples out of the training set and counts forgetting anew; mest_model_select() with rule
  * MEST_REMOVE_NONE tells which remain.
  * Callers who never call this get the same from mest_model_step(), but see a removal only after the
  * first batch of that epoch.
- * Samples leave only if some were learned (ids were given) and some remain; else a log line says why
- * phase 1 goes on.  When config.steps_per_epoch was 0, epochs get shorter with the training set.
+ * Samples leave only if some were learned (ids were given) and some remain; else a log line says
+ * why phase 1 goes on.  When config.steps_per_epoch was 0, epochs get shorter with the training
+ * set.
  * out_report: or NULL.  Errors: DIVERGED (the unfinished update, which is dropped), CANCELLED,
  * CALLBACK, STATE; the epoch has then not begun.
  */
@@ -870,10 +906,10 @@ typedef struct mest_mutation_layer {
 
 /*
  * Drops and grows now, at the phase of the current epoch, whatever mutation_every says.  In place,
- * time proportional to the connections.  Grown weights and their momentum start at 0 (SET, FILTER, CHANNEL:
- * as said there).
- * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL, GSE, LOTTERY, SNIP or GRASP), STATE
- * (micro-batches unfinished), CANCELLED and CALLBACK (before the first layer is touched).
+ * time proportional to the connections.  Grown weights and their momentum start at 0 (SET, FILTER,
+ * CHANNEL: as said there).
+ * out_report: or NULL.  Errors: ARGUMENT (method is STATIC, RIGL, GSE, LOTTERY, SNIP or GRASP),
+ * STATE (micro-batches unfinished), CANCELLED and CALLBACK (before the first layer is touched).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_mutate(mest_model *model,
                                                       mest_mutation_report *out_report);
@@ -901,25 +937,27 @@ typedef struct mest_forgetting_report {
     uint32_t unforgettable;  /* learned and never forgotten                                      */
     uint32_t training;       /* still in the training set                                        */
     uint32_t phase;          /* 1 or 2                                                           */
-    uint64_t events;         /* forgettings since counting began: in phase 2, in phase 2; with sieving
-                                since the last one                                               */
+    uint64_t events;         /* forgettings since counting began, anew with phase 2 and with
+                                every sieving                                                    */
     uint64_t events_epoch;   /* in the current epoch                                             */
-    uint64_t presentations;  /* samples given to mest_model_step(), each as often as it was given    */
+    uint64_t presentations;  /* samples given to mest_model_step(), each as often as it was given */
     uint64_t presentations_saved; /* samples that were not in their epoch's training set, added up
                                 over the epochs that have begun                                  */
     uint32_t histogram[MEST_FORGETTING_BINS]; /* learned samples by count; last bin: that or more */
 } mest_forgetting_report;
 
 /*
- * Sieving (config.sieve_absent; SpFDE: Yuan et al. 2022).  A share of the samples is out of the training set
- * from the beginning, and they take turns, so that fewer are presented and none is given up.
+ * Sieving (config.sieve_absent; SpFDE: Yuan et al. 2022).  A share of the samples is out of the
+ * training set from the beginning, and they take turns, so that fewer are presented and none is
+ * given up.
  * Epoch 0   sieve_absent of the samples leave, drawn at random: the first in mest_model_order().
  * Then      every sieve_every epochs sieve_share of the training set leave, the least forgotten as
- *           mest_model_order() has them, but for keep_lowest, and no more than are out.  As many come back:
- *           who left first, of those that left together the one that was first in the order.
- * Counts    begin anew at each sieving, with another hash of the ids, so that equals take turns.  Where none
- *           was answered correctly since, nobody moves, and a log line says so.  MEST_FORGETTING_MARGIN and
- *           an order that was set count as for rules.
+ *           mest_model_order() has them, but for keep_lowest, and no more than are out.  As many
+ *           come back: who left first, of those that left together the one that was first in the
+ *           order.
+ * Counts    begin anew at each sieving, with another hash of the ids, so that equals take turns.
+ *           Where none was answered correctly since, nobody moves, and a log line says so.
+ *           MEST_FORGETTING_MARGIN and an order that was set count as for rules.
  * Not with  phase1_epochs (ARGUMENT), remove_class_cap (UNSUPPORTED).
  */
 
@@ -941,9 +979,10 @@ typedef struct mest_selection {
 
 /*
  * Which samples a rule would keep, ids ascending; changes nothing.  Samples are ordered by
- * (forgettings, mean margin falling with MEST_FORGETTING_MARGIN, seeded hash of the id); those never
- * learned or not presented yet come last (with margins the latter after the former) and so stay longest.  With config.remove_class_cap a sample stays whose class has given its
- * share already, and so does one whose class is not known, since it was not presented yet.
+ * (forgettings, mean margin falling with MEST_FORGETTING_MARGIN, seeded hash of the id); those
+ * never learned or not presented yet come last (with margins the latter after the former) and so
+ * stay longest.  With config.remove_class_cap a sample stays whose class has given its share
+ * already, and so does one whose class is not known, since it was not presented yet.
  * out_ids: `capacity` ids, or NULL to get only the number.  Errors: STATE, ARGUMENT.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_select(const mest_model *model,
@@ -952,19 +991,23 @@ MEST_API MEST_NODISCARD mest_status mest_model_select(const mest_model *model,
                                                       uint64_t *out_count);
 
 /*
- * The ids of the training set in the order in which rules take them: who would leave first comes first.
- * What to keep of a run for the next one.  out_ids: `capacity` ids, or NULL to get only the number.
- * O(samples log samples), no memory but the caller's.  Errors: STATE (config.samples is 0), ARGUMENT.
+ * The ids of the training set in the order in which rules take them: who would leave first comes
+ * first.  What to keep of a run for the next one.  O(samples log samples), no memory but the
+ * caller's.
+ * out_ids: `capacity` ids, or NULL to get only the number.
+ * Errors: STATE (config.samples is 0), ARGUMENT.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_order(const mest_model *model, uint32_t *out_ids,
                                                      uint64_t capacity, uint64_t *out_count);
 
 /*
- * An order to go by instead of this run's counts, as mest_model_order() of an earlier run gave it, or of
- * the caller's own making: `count` different ids below config.samples, the first to leave first.  Samples
- * that are not named leave last.  count 0: this run's counts again.  Counting goes on; rule COUNT, which
- * asks for counts, is an error as long as there is an order, and so it is for config.remove_rule.
- * Errors: STATE (no MEST_FORGETTING_ORDER), ARGUMENT (an id twice or too large; the order is as before).
+ * An order to go by instead of this run's counts, as mest_model_order() of an earlier run gave it,
+ * or of the caller's own making: `count` different ids below config.samples, the first to leave
+ * first.  Samples that are not named leave last.  count 0: this run's counts again.  Counting goes
+ * on; rule COUNT, which asks for counts, is an error as long as there is an order, and so it is for
+ * config.remove_rule.
+ * Errors: STATE (no MEST_FORGETTING_ORDER), ARGUMENT (an id twice or too large; the order is as
+ * before).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_order_set(mest_model *model, const uint32_t *ids,
                                                          uint64_t count);
@@ -1027,14 +1070,14 @@ MEST_API MEST_NODISCARD mest_status mest_model_tensor_set(mest_model *model, uin
 
 /*
  * The weights of a sparse layer: compressed sparse rows of the matrix
- * [rows = output channels][columns = input channel * kernel_h * kernel_w + row * kernel_w + column].
+ * [rows = outputs][columns = input channel * kernel_h * kernel_w + row * kernel_w + column].
  *
- * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong to
- * the model and are valid until it mutates, is set or is destroyed; values change with every update.
- * Blocks, runs and patterns lie in another order, FILTER and CHANNEL have no index.  Their rows are copied
- * to `buffer`, memory of the caller that the pointers then lead into.  With buffer NULL the call tells
- * the size, buffer_bytes, and leaves the four pointers NULL.  A buffer that is given stays as it was:
- * one struct serves layer after layer.
+ * Where mest_layer_plan.unit is 1 this is a view of them as they lie in memory: the pointers belong
+ * to the model and are valid until it mutates, is set or is destroyed; values change with every
+ * update.  Blocks, runs and patterns lie in another order, FILTER and CHANNEL have no index.  Their
+ * rows are copied to `buffer`, memory of the caller that the pointers then lead into.  With buffer
+ * NULL the call tells the size, buffer_bytes, and leaves the four pointers NULL.  A buffer that is
+ * given stays as it was: one struct serves layer after layer.
  */
 typedef struct mest_csr {
     uint32_t struct_size;
@@ -1047,7 +1090,7 @@ typedef struct mest_csr {
     const uint16_t *column;       /* count, ascending inside a row                               */
     const float    *value;        /* count                                                       */
     const float    *momentum;     /* count; NULL when inference_only (set: NULL means zeros)     */
-    void           *buffer;       /* get, unit above 1: or NULL; aligned to 4 bytes (set: ignored) */
+    void           *buffer;       /* get, unit above 1: or NULL; 4-byte aligned (set: ignored)   */
     uint64_t        buffer_bytes; /* what buffer has; with buffer NULL, out: what it needs, 0 where
                                      the layer is a view                                          */
 } mest_csr;
@@ -1057,19 +1100,20 @@ MEST_API MEST_NODISCARD mest_status mest_model_csr_get(const mest_model *model, 
                                                        mest_csr *out_csr);
 
 /*
- * Replaces connections and values.  They may be more or fewer than the layer has, as far as its capacity
- * suffices; the next mutation brings them to the target.  The capacity that a set needs is
- *     UNSTRUCTURED, PATTERN, NM24, FAN_IN    its count
- *     BLOCK4, BLOCK8, BLOCK16                the columns of every block, added up, times 4, 8, 16: its
- *                                            count, with the last block as if it lacked no outputs
- *     ROW4, ROW8, ROW16                      its runs times 4, 8, 16: its count, with the last run as if
- *                                            it lacked no inputs
- *     FILTER, CHANNEL                        its outputs and its inputs, each what there is room for
- * FILTER, CHANNEL: the rows that are not empty have the same columns, whole channels of them.  Their
- * channels exist from then on and no others: in every layer of the group those that do not leave, and
- * those that are new begin as grown ones.  So layers set one after the other become what they were.
- * Errors: ARGUMENT (shape, order, range, not finite, more than the capacity: the message says what is
- * needed), UNSUPPORTED (connections that the layer's scheme cannot have).
+ * Replaces connections and values.  They may be more or fewer than the layer has, as far as its
+ * capacity suffices; the next mutation brings them to the target.  The capacity that a set needs is
+ *     UNSTRUCTURED, PATTERN, NM24, FAN_IN  its count
+ *     BLOCK4, BLOCK8, BLOCK16  the columns of every block, added up, times 4, 8, 16: its count,
+ *                              with the last block as if it lacked no outputs
+ *     ROW4, ROW8, ROW16        its runs times 4, 8, 16: its count, with the last run as if it
+ *                              lacked no inputs
+ *     FILTER, CHANNEL          its outputs and its inputs, each what there is room for
+ * FILTER, CHANNEL: the rows that are not empty have the same columns, whole channels of them.
+ * Their channels exist from then on and no others: in every layer of the group those that do not
+ * leave, and those that are new begin as grown ones.  So layers set one after the other become what
+ * they were.
+ * Errors: ARGUMENT (shape, order, range, not finite, more than the capacity: the message says what
+ * is needed), UNSUPPORTED (connections that the layer's scheme cannot have).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32_t layer,
                                                        const mest_csr *csr);
@@ -1077,83 +1121,92 @@ MEST_API MEST_NODISCARD mest_status mest_model_csr_set(mest_model *model, uint32
 /* ----------------------------------------------------------------------------- checkpoints --- */
 
 /*
- * A checkpoint has all that continuing needs: weights, connections, optimizer state, statistics, forgetting
- * counts, gathered micro-batches, and the position in training, of which everything random is a function.
- * Saved at any moment between two calls and loaded into a new model of the same description and config, in
- * another process or on another machine, training goes on to the same bits as if it had never stopped.
- * What the caller feeds is the caller's: which sample comes next follows from mest_checkpoint_report.
+ * A checkpoint has all that continuing needs: weights, connections, optimizer state, statistics,
+ * forgetting counts, gathered micro-batches, and the position in training, of which everything
+ * random is a function.  Saved at any moment between two calls and loaded into a new model of the
+ * same description and config, in another process or on another machine, training goes on to the
+ * same bits as if it had never stopped.  What the caller feeds is the caller's: which sample comes
+ * next follows from mest_checkpoint_report.
  *
- * The bytes are the same for every number of threads, instruction set, pointer size and byte order; each
- * section of them has a CRC-32, which covers all bytes before it as well.  Later versions load what earlier
- * ones have saved.
+ * The bytes are the same for every number of threads, instruction set, pointer size and byte order;
+ * each section of them has a CRC-32, which covers all bytes before it as well.  Later versions load
+ * what earlier ones have saved.
  *
- * Power may go at any byte of a save: there are two slots, and a save writes to the one that is not the
- * newest whole one.  So a load finds the state before or after that save, and says which.
+ * Power may go at any byte of a save: there are two slots, and a save writes to the one that is not
+ * the newest whole one.  So a load finds the state before or after that save, and says which.
  */
 
-/* Where checkpoints are kept.  The functions are called during a save or load, on the caller's thread, and
- * return 0, or an error, which stops the call: MEST_ERR_IO.  Slots are 0 and 1, with room for
- * mest_plan_report.checkpoint_bytes each; offsets begin at 0 in both. */
+/* Where checkpoints are kept.  The functions are called during a save or load, on the caller's
+ * thread, and return 0, or an error, which stops the call: MEST_ERR_IO.  Slots are 0 and 1, with
+ * room for mest_plan_report.checkpoint_bytes each; offsets begin at 0 in both. */
 typedef struct mest_io {
     uint32_t struct_size;
-    uint32_t minimum_updates; /* a save sooner than this many updates after the last one does nothing */
+    uint32_t minimum_updates; /* a save sooner than so many updates after the last does nothing   */
     void *user;
-    /* Of any bytes below checkpoint_bytes, also such as were never written.  Load reads a slot twice. */
+    /* Of any bytes below checkpoint_bytes, also such as were never written.  Load reads twice. */
     int32_t (*read)(uint32_t slot, uint64_t offset, void *bytes, size_t count, void *user);
-    /* A save writes ascending offsets without gaps, at multiples of MEST_CHECKPOINT_CHUNK and, but for the last,
-     * so many bytes.  Offset 0 begins a save: flash erases the slot then. */
+    /* A save writes ascending offsets without gaps, at multiples of MEST_CHECKPOINT_CHUNK and, but
+     * for the last, so many bytes.  Offset 0 begins a save: flash erases the slot then. */
     int32_t (*write)(uint32_t slot, uint64_t offset, const void *bytes, size_t count, void *user);
-    /* Returns when what was written will survive.  Called before and after the last write of a save. */
+    /* Returns when what was written will survive.  Called before and after a save's last write. */
     int32_t (*sync)(uint32_t slot, void *user);
 } mest_io;
 
 #define MEST_CHECKPOINT_CHUNK 1024u
 
 enum { /* mest_model_load flags, bits */
-    MEST_LOAD_OTHER_SETTINGS = 1 /* fields of the config that no stored value depends on may differ, the learning
-                                    rate say: training goes on with the model's own              */
+    MEST_LOAD_OTHER_SETTINGS = 1 /* fields of the config that no stored value depends on may
+                                    differ, the learning rate say: training goes on with the
+                                    model's own                                                  */
 };
 
 typedef struct mest_checkpoint_report {
     uint32_t struct_size;
-    int32_t  slot;           /* written or loaded; 0 for files; -1: minimum_updates, nothing written */
+    int32_t  slot;           /* written or loaded; 0 for files; -1: none, see minimum_updates     */
     uint64_t sequence;       /* number of the checkpoint: one more than the one before           */
     uint64_t bytes;          /* of the checkpoint                                                */
-    uint64_t bytes_written;  /* by all saves of this training, resumed ones included: wear of flash */
+    uint64_t bytes_written;  /* by all saves of this training, resumed ones included: wear of
+                                flash                                                            */
     uint64_t updates;        /* applied so far                                                   */
     uint32_t epochs;         /* begun so far                                                     */
     uint32_t step_in_epoch;  /* updates applied in this epoch                                    */
     uint32_t batches_in_epoch; /* steps given in this epoch                                      */
-    uint32_t damaged;        /* load: slots with something that is no whole checkpoint, as an interrupted
-                                save leaves it                                                   */
+    uint32_t damaged;        /* load: slots with something that is no whole checkpoint, as an
+                                interrupted save leaves it                                       */
 } mest_checkpoint_report;
 
 /*
- * Saves the model.  Allocates nothing; needs stack, about 12 KB, as load does.  Reads the newest slot once, so as
- * not to overwrite it.
- * out_report: or NULL.  Errors: IO (the slot in work is damaged, the other is as before), ARGUMENT, STATE.
+ * Saves the model.  Allocates nothing; needs stack, about 12 KB, as load does.  Reads the newest
+ * slot once, so as not to overwrite it.
+ * out_report: or NULL.  Errors: IO (the slot in work is damaged, the other is as before), ARGUMENT,
+ * STATE.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_save(mest_model *model, const mest_io *io,
                                                     mest_checkpoint_report *out_report);
 
 /*
- * Loads the newest checkpoint that is whole.  The model's description and config must be those of the model that
- * was saved (names, threads, simd, budget_bytes and recompute aside; see MEST_LOAD_OTHER_SETTINGS): the message
- * says what differs.  Everything is checked before anything changes.
- * out_report: or NULL.  Errors: CORRUPT (no whole checkpoint), VERSION (of a later version), ARGUMENT (of another
- * model), IO, STATE.  If the second reading differs from the first, because the device fails, the model begins
- * anew, as mest_model_create() made it: IO, and the message says so.
+ * Loads the newest checkpoint that is whole.  The model's description and config must be those of
+ * the model that was saved (names, threads, simd, budget_bytes and recompute aside; see
+ * MEST_LOAD_OTHER_SETTINGS): the message says what differs.  Everything is checked before anything
+ * changes.
+ * out_report: or NULL.  Errors: CORRUPT (no whole checkpoint), VERSION (of a later version),
+ * ARGUMENT (of another model), IO, STATE.  If the second reading differs from the first, because
+ * the device fails, the model begins anew, as mest_model_create() made it: IO, and the message says
+ * so.
  */
-MEST_API MEST_NODISCARD mest_status mest_model_load(mest_model *model, const mest_io *io, uint32_t flags,
+MEST_API MEST_NODISCARD mest_status mest_model_load(mest_model *model, const mest_io *io,
+                                                    uint32_t flags,
                                                     mest_checkpoint_report *out_report);
 
 /*
- * The same in a file.  Saving writes path.tmp, forces it to the disk and renames it: `path` is the state before
- * or after.  One model, one path.  Errors: also UNSUPPORTED, in builds without an operating system.
+ * The same in a file.  Saving writes path.tmp, forces it to the disk and renames it: `path` is the
+ * state before or after.  One model, one path.  Errors: also UNSUPPORTED, in builds without an
+ * operating system.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_save_file(mest_model *model, const char *path,
                                                          mest_checkpoint_report *out_report);
-MEST_API MEST_NODISCARD mest_status mest_model_load_file(mest_model *model, const char *path, uint32_t flags,
+MEST_API MEST_NODISCARD mest_status mest_model_load_file(mest_model *model, const char *path,
+                                                         uint32_t flags,
                                                          mest_checkpoint_report *out_report);
 
 /* ---------------------------------------------------------------------------------- cancel --- */

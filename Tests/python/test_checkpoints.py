@@ -104,12 +104,30 @@ def test_history_may_be_missing(tmp_path):
     assert fit(resumed, tmp_path / "c").column("epoch").tolist() == [4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("line", ["no record", '{"epoch": 1}', "3"])
+def test_a_history_that_is_none_is_named(tmp_path, line):
+    fit(learner(), tmp_path / "c", stop=3)
+    (tmp_path / "c.history").write_text(line + "\n")
+    with pytest.raises(mest.CorruptError, match=r"c\.history has a line that is no EpochRecord.*delete it"):
+        fit(learner(), tmp_path / "c")
+
+
+def test_a_checkpoint_that_cannot_be_is_refused_before_training(tmp_path):
+    model = learner()
+    with pytest.raises(mest.MestArgumentError, match="no such folder"):
+        fit(model, tmp_path / "no" / "where")
+    for call in (model.save, model.load):
+        with pytest.raises(mest.MestArgumentError, match="zero byte"):
+            call(f"{tmp_path}/a\0b")
+    assert os.listdir(tmp_path) == [] and fingerprint(model) == fingerprint(learner())
+
+
 def test_another_model_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "c"
     learner().save(path)
     for change, words in (
         ({"learning_rate": 0.2}, r"config.learning_rate is 0.2 here, 0.1 in the checkpoint"),
-        ({"method": "em"}, r"config.method is 2 here, 3 in the checkpoint"),
+        ({"method": "em"}, r"config.method is EM here, EMS in the checkpoint"),
         ({"seed": 5}, r"config.seed"),
         ({"samples": 61}, r"config.samples is 61 here, 60"),
     ):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused, by which exception, with which words, and that a refusal changes nothing."""
 
+import copy
 import ctypes
 import dataclasses
 import inspect
+import pickle
 import platform
 import re
 
@@ -343,6 +345,52 @@ def test_ranges_of_the_config(field, fine, wrong, more):
 
 
 @pytest.mark.parametrize(
+    "fields, words",
+    [
+        (dict(epochs=float("nan")), "epochs=nan"),
+        (dict(epochs=float("inf")), "epochs=inf"),
+        (dict(epochs=1.5), "epochs=1.5: an integer"),
+        (dict(density=np.ones(2)), "density=.*: a number is wanted"),
+        (dict(config={"density": 0.5}), "a mest.Config is wanted"),
+        (dict(drop_fraction=0.3), "did you mean mutation_rate"),
+    ],
+)
+def test_wrong_kinds_of_values_name_the_field(fields, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        mest.plan([Input(4), Linear(2)], **fields)
+
+
+def test_wrong_density_of_a_layer():
+    with pytest.raises(ValueError, match=r"Linear\(2, density='a'\): density is the share"):
+        mest.plan([Input(4), Linear(2, density="a")])
+
+
+def test_words_may_be_written_otherwise():
+    model = mest.Model([Input(4), Linear(2)], loss="MSE", method="Static", batch=4)
+    assert (model.config.loss, model.config.method) == ("mse", "static")
+    model.step(X, np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="mse"):
+        model.predict_proba(X)
+
+
+@pytest.mark.parametrize("fields", [dict(remove_number=-1), dict(keep_lowest=-1), dict(remove_number=0.5)])
+def test_wrong_selections(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        tiny(samples=9).select("number", **fields)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies_of_a_model(copied):
+    with pytest.raises(TypeError, match="save and load"):
+        copied(tiny())
+
+
+def test_fit_of_fewer_than_no_epochs():
+    with pytest.raises(ValueError, match="epochs is -1"):
+        tiny().fit(X, Y, -1, progress=False)
+
+
+@pytest.mark.parametrize(
     "x, y, words",
     [
         (np.ones((4, 5)), Y, r"shape \(4, 5\).*\(n, 4\)"),
@@ -405,6 +453,8 @@ def test_wrong_tensors():
         (2, "bias"),
         (1, "scale"),
         (9, "weight"),
+        (1.0, "weight"),
+        (None, "weight"),
         (-1, "weight"),
         ("x", "weight"),
     ):

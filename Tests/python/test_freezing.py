@@ -364,6 +364,26 @@ def test_rigl_of_frozen_layers_updates():
         assert report.mutated == (step < 2) or step == 0
 
 
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+def test_frozen_layers_report_no_moves(method):
+    """What they moved last, before they froze, is not reported with every later move."""
+    layers = [Input(20), Linear(40, density=0.3), ReLU(), Linear(40, density=0.3), ReLU(), Linear(3, density=1.0)]
+    model = mest.Model(
+        layers, batch=8, epochs=8, steps_per_epoch=6, method=method, mutation_updates=2, learning_rate=0.05,
+        freeze_share=0.5, freeze_epochs=(3, 3),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 20)).astype(np.float32), rng.integers(0, 3, 8)
+    moved = set()
+    for _ in range(30):
+        report = model.step(x, y)
+        if report.mutated:
+            front, back = model.mutation().layers
+            assert (front.dropped > 0) == (report.frozen == 0) and back.dropped > 0
+            moved.add(report.frozen)
+    assert len(moved) == 2
+
+
 @pytest.mark.parametrize("epochs", range(2, 12))
 @pytest.mark.parametrize("share", [0.3, 2 / 3, 0.9])
 def test_when_layers_freeze(epochs, share):

@@ -235,6 +235,42 @@ def test_fit_history():
     assert told[0].filename == __file__
 
 
+@pytest.mark.parametrize("method", ["rigl", "gse", "snip", "grasp"])
+def test_fit_history_has_what_steps_move(method):
+    """These move connections in a step, not when an epoch begins."""
+    x, y = some_data(48, (20,))
+    more = {"mutation_updates": 6} if method in ("rigl", "gse") else {}  # of 6 updates an epoch
+    model = mest.Model(
+        [Input(20), Linear(40, density=0.2), ReLU(), Linear(3, density=1.0)],
+        batch=8, epochs=4, samples=48, method=method, learning_rate=0.05, **more,
+    )  # fmt: skip
+    dropped, grown = [], []
+
+    def look(record):
+        last = model.mutation()
+        moved = last.epoch == record.epoch and last.mutations > 0
+        dropped.append(last.dropped * moved)
+        grown.append(last.grown * moved)
+
+    history = model.fit(x, y, progress=False, callback=look)
+    assert history.column("dropped").tolist() == dropped and dropped[0] > 0
+    assert history.column("grown").tolist() == grown
+    assert history.column("mutated").tolist() == [d > 0 for d in dropped]
+    assert f"mutated -{dropped[0]} +{grown[0]}" in str(history[0])
+
+
+@pytest.mark.parametrize("method", ["rigl", "gse"])
+@pytest.mark.parametrize("rate", [0.01, 0.3])
+def test_a_step_tells_of_moves_only_if_there_were_some(method, rate):
+    """1 % of 20 connections are none."""
+    x, y = some_data(8, (10,))
+    model = mest.Model(
+        [Input(10), Linear(10, density=0.2), ReLU(), Linear(3, density=1.0)],
+        batch=8, epochs=4, samples=8, method=method, mutation_rate=rate, mutation_updates=1,
+    )  # fmt: skip
+    assert model.step(x, y).mutated == (rate == 0.3) == (model.mutation().dropped > 0)
+
+
 def test_fit_is_repeatable_and_seeded():
     x, y = some_data(50, (4,))
 

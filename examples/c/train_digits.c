@@ -125,7 +125,8 @@ int main(int argc, char **argv)
             loss += step.loss * n;
             correct += step.correct;
         }
-        printf("epoch %2u  loss %.4f  correct %5.1f %% of %4u", e, loss / number, 100.0 * correct / number, (unsigned)number);
+        printf("epoch %2u  loss %.4f  correct %5.1f %% of %4u", e, loss / number, 100.0 * correct / number,
+               (unsigned)number);
         if (epoch.events & MEST_EVENT_MUTATED) printf("  moved: %u dropped, %u grown", epoch.dropped, epoch.grown);
         if (epoch.events & MEST_EVENT_REMOVED) printf("  phase 2: %u samples left", training - epoch.samples);
         putchar('\n');
@@ -134,7 +135,8 @@ int main(int argc, char **argv)
     mest_batch test = { sizeof test, TEST, x[training], digit + training, NULL, NULL };
     mest_evaluation result = { .struct_size = sizeof result };
     check(mest_model_evaluate(model, &test, &result), model);
-    printf("test, the last %d of the file (harder than a random choice): loss %.4f, %.1f %% correct\n", TEST, result.loss, 100.0 * result.correct / TEST);
+    printf("test, the last %d of the file (harder than a random choice): loss %.4f, %.1f %% correct\n", TEST,
+           result.loss, 100.0 * result.correct / TEST);
 
     mest_mutation_report moved = { .struct_size = sizeof moved };
     check(mest_model_mutation(model, &moved, NULL, 0), model);

@@ -149,6 +149,14 @@ extension Archive {
         if strict { try same(name, own) } else { _ = try word(own) }
     }
 
+    /// The same of what messages have names for.
+    mutating func setting(_ name: StaticString, _ own: Int32, named: (Int32) -> StaticString?) throws(Status) {
+        let value = Int32(bitPattern: try word(UInt32(bitPattern: own)))
+        if value == own || !strict || mode != .checking || fault != nil { return }
+        note(differs(name).text(named(own) ?? "unknown").text(" here, ").text(named(value) ?? "unknown")
+            .text(" in the checkpoint").as(.argument))
+    }
+
     mutating func setting(_ name: StaticString, _ own: Int32) throws(Status) { try setting(name, UInt32(bitPattern: own)) }
 
     mutating func setting(_ name: StaticString, _ own: Float) throws(Status) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Candidates: the numbers of largest magnitude among many that come one after the other, in the memory of twice as
-// many as are wanted, or of a quarter more, which takes longer (streaming top-k). A key has the magnitude in its upper half, the position complemented in the
-// lower, so that of equal ones the lower position is larger: all differ, and the order in which they come does not
-// matter.
+// many as are wanted, or of a quarter more, which takes longer (streaming top-k). A key has the magnitude in its upper
+// half, the position complemented in the lower, so that of equal ones the lower position is larger: all differ, and the
+// order in which they come does not matter.
 
 struct Candidates {
     let wanted: Int

@@ -39,7 +39,8 @@ extension Plan {
             let named = growsByGradient || sharesOut || ranksLayers || choosesOnce || config.method == MEST_METHOD_LOTTERY
             throw layer(i, message).text(named ? ": method " : ": ")
                 .text(named ? methodName(config.method) ?? "" : "MEST_MUTATION_GLOBAL").text(" needs scheme ")
-                .text(schemeName(int32(needed))).text(", this layer's is ").text(schemeName(nodes[i].scheme)).as(.unsupported)
+                .text(schemeName(int32(needed))).text(", this layer's is ")
+                .text(nodes[i].isThin ? "FILTER or CHANNEL" : schemeName(nodes[i].scheme)).as(.unsupported)
         }
         if sparse { return }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)

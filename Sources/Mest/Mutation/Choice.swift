@@ -41,8 +41,7 @@ extension Model {
         zeroGradients(stored: true)
         state.pointee.chosen = true
         finishMutation(epoch: state.pointee.epoch)
-        let report = mutationReport()
-        if report.dropped > 0 || report.grown > 0 { state.pointee.events |= UInt32(MEST_EVENT_MUTATED) }
+        tellMoves()
     }
 
     /// Of the scores, which lie where the gradients of the layers do. The best of each layer becomes infinite.

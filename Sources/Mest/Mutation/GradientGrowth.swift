@@ -174,13 +174,12 @@ extension Model {
     /// The candidates that are left come, at value 0 and with no momentum, unless they are connected already: then
     /// they stay as they are. The others of the least important leave.
     func moveByGradient() {
-        for i in int(state.pointee.frozen)..<count where nodes[i].sparse {
+        for i in 0..<count where nodes[i].sparse {
             let node = nodes + i
-            let store = Unstructured.store(self, node), rows = store.rows
-            node.pointee.dropped = 0
-            node.pointee.grown = 0
+            (node.pointee.dropped, node.pointee.grown) = (0, 0)
             let found = int(node.pointee.found)
-            if found == 0 { continue }
+            if found == 0 { continue }  // frozen layers have none
+            let store = Unstructured.store(self, node), rows = store.rows
             var candidates = Candidates(wanted: found, keys: at(node.pointee.candidates, UInt64.self))
             candidates.adopt(found)
             let coming = candidates.positions()

@@ -59,6 +59,12 @@ extension Model {
         }
     }
 
+    /// The step's report says so, if connections have moved.
+    func tellMoves() {
+        let report = mutationReport()
+        if report.dropped > 0 || report.grown > 0 { state.pointee.events |= UInt32(MEST_EVENT_MUTATED) }
+    }
+
     var sparseLayers: Int {
         var n = 0
         for i in 0..<state.pointee.plan.count where nodes[i].sparse { n &+= 1 }

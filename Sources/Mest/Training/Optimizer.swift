@@ -63,7 +63,7 @@ extension Model {
     func applyMove() {
         moveByGradient()
         countUpdate()
-        state.pointee.events |= UInt32(MEST_EVENT_MUTATED)
+        tellMoves()
     }
 
     /// Applies the gathered gradient.

@@ -104,8 +104,8 @@ class Tensors(Handle):
         """Replaces the connections of a sparse layer by a CSR, `set_csr(layer, other.csr(layer))`,
         or by its three arrays; momentum None: zeros.  Any number that the layer's capacity
         (LayerPlan.capacity) suffices for, where a last block of fewer outputs, or run of fewer
-        inputs, counts as a whole one; the next mutation brings it to its target.  UnsupportedError for connections that the layer's
-        scheme cannot have.  "filter" and "channel": the channels of the set exist from then on in all
+        inputs, counts as a whole one; the next mutation brings it to its target.
+        UnsupportedError for connections that the layer's scheme cannot have.  "filter" and "channel": the channels of the set exist from then on in all
         layers that have them, and no others."""
         if isinstance(indptr, CSR):
             if indices is not None or values is not None:
@@ -166,7 +166,8 @@ class Tensors(Handle):
         elif isinstance(layer, str):
             found = [i for i, known in enumerate(self._plan.layers) if known.name == layer]
         else:
-            found = [layer] if 0 <= layer < len(self.layers) else []
+            whole = isinstance(layer, (int, np.integer)) and 0 <= layer < len(self.layers)
+            found = [int(layer)] if whole else []
         if len(found) != 1:
             names = ", ".join(part.name for part in self._plan.layers)
             raise MestArgumentError(f"{layer!r} is not one layer of this model; layers: {names}")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
+import numpy as np
+
 from . import _abi
 
 # The words of each field, in the order of the header's numbers 0, 1, 2, ...
@@ -82,6 +84,14 @@ _ALIASES = {
     "num_epochs": "epochs",
     "accumulation_steps": "micro_batches",
     "num_threads": "threads",
+    "drop_fraction": "mutation_rate",
+    "death_rate": "mutation_rate",
+    "prune_rate": "mutation_rate",
+    "update_frequency": "mutation_every, in epochs, or mutation_updates, of rigl and gse",
+    "delta_t": "mutation_every, in epochs, or mutation_updates, of rigl and gse",
+    "sparse_init": "distribution",
+    "milestones": "schedule_every",
+    "optimizer": "momentum, nesterov, weight_decay: the optimizer is SGD",
     "random_state": "seed",
 }
 
@@ -187,24 +197,34 @@ class Config:
                                authors' published code begins; scheme "unstructured"
 
     Mutation: how connections move
-      method = 'static'        "static": they stay; "vanilla": mutation_rate of them are dropped and as
-                               many grown, always; "em": the same, the rate decays to 0; "em&s":
-                               grows mutation_extra beyond the target and drops from all; extra
-                               decays to 0; "set": after every epoch but the last the smallest positive
-                               and largest negative ones are dropped and as many grown at N(0, 0.1^2);
-                               "gmp": from initial_density down to the target along a cubic; "rigl":
-                               the least important are dropped and those of the largest gradient grown,
-                               in place of every mutation_updates-th update; "dsr": what is below one
-                               threshold for all layers is dropped and as much grown where most stayed;
-                               "lottery": rounds of mutation_every epochs from the dense network on,
-                               each with fewer connections, at the values of the beginning; "snip":
-                               the first step keeps those of the largest |w * gradient| of the dense
-                               network, of all layers; "grasp": of random ones at initial_density the
-                               first step keeps those that the gradient flow needs most; "gse":
-                               as "rigl", the candidates a sample as large as the connections;
-                               "srigl": for "fan_in": the least important of a layer are dropped,
-                               whoever's they are, and every output filled to its constant number at
-                               random
+      method = 'static'        how connections leave and come; more in mest.h, MEST_METHOD_*
+        "static"               they stay
+        "vanilla"              MEST: every mutation_every epochs mutation_rate of them are dropped, the
+                               least important, and as many grown at random
+        "em"                   MEST's Elastic Mutation: the same, the rate decays to 0
+        "em&s" or "ems"        MEST's Soft memory-bound EM: grows mutation_extra beyond the target and
+                               drops from old and new; the extra decays to 0
+        "set"                  Sparse Evolutionary Training: after every epoch but the last the smallest
+                               positive and largest negative ones are dropped and as many grown at
+                               N(0, 0.1^2)
+        "rigl"                 RigL: the least important are dropped and those of the largest gradient
+                               grown, in place of every mutation_updates-th update
+        "gse"                  guided stochastic exploration: as "rigl", but of a sample of candidates
+                               as large as the connections
+        "srigl"                SRigL's drop, for scheme "fan_in": the least important of a layer,
+                               whoever's they are; every output is filled to its number at random
+        "dsr"                  dynamic sparse reparameterization: what is below one threshold for all
+                               layers is dropped and as much grown where most stayed
+        "gmp"                  gradual magnitude pruning: from initial_density down to the target along
+                               a cubic
+        "lottery"              lottery tickets: rounds of mutation_every epochs from the dense network
+                               on, each with fewer connections, at the values of the beginning
+        "snip"                 SNIP: the first step keeps those of the largest |w * gradient| of the
+                               dense network, of all layers
+        "grasp"                GraSP: of random ones at initial_density the first step keeps those that
+                               the gradient flow needs most
+                               Schemes: "rigl", "gse", "dsr", "lottery", "snip", "grasp" need
+                               "unstructured", "srigl" needs "fan_in", the others take any
       mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
@@ -359,7 +379,7 @@ class Config:
             elif name in _TWO_EPOCHS:
                 struct_value = (ctypes.c_uint32 * 2)(*_two_epochs(name, value))
             else:
-                struct_value = _number(name, value)
+                struct_value = number(name, value)
             setattr(struct, name, struct_value)
         for target, bits in _FLAGS.items():
             setattr(struct, target, sum(b for n, when, b in bits if bool(getattr(self, n)) is when))
@@ -367,8 +387,14 @@ class Config:
 
 
 def as_config(config: Optional[Config], changes: Mapping[str, Any]) -> Config:
-    """`config` (None: the defaults) with some fields changed.  TypeError for an unknown field."""
-    return dataclasses.replace(config or Config(), **changes)
+    """`config` (None: the defaults) with some fields changed, words as mest writes them: "MSE" is
+    "mse".  TypeError for an unknown field, ValueError for an unknown word."""
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(f"config={config!r}: a mest.Config is wanted; or its fields as keywords")
+    known = dataclasses.replace(config or Config(), **changes)
+    for name in _WORDS:
+        setattr(known, name, word_of(name, code_of(name, getattr(known, name))))
+    return known
 
 
 def code_of(field: str, word: Optional[str]) -> int:
@@ -393,21 +419,22 @@ def _two_epochs(name: str, value: Any) -> Tuple[int, int]:
             f"{name}={value!r}: two epochs are wanted, where {begins} and where {ends}, "
             f"{example} for example"
         )
-    return _number(name, value[0]), _number(name, value[1])
+    return number(name, value[0]), number(name, value[1])
 
 
-def _number(name: str, value: Any) -> Any:
+def number(name: str, value: Any) -> Any:
+    """The value of a field of numbers as the header has it.  TypeError, ValueError: what it may be."""
     # ctypes stores -1 in an unsigned field as 4294967295, so the sign is checked here.
-    if not isinstance(value, (int, float)) and not hasattr(value, "__float__"):
+    if not isinstance(value, (int, float)) and not hasattr(value, "__float__") or np.ndim(value):
         raise TypeError(f"{name}={value!r}: a number is wanted")
     if value < 0 or (value == 0 and name in _NOT_ZERO):
         raise ValueError(f"{name}={value!r}: must be {'above' if value == 0 else 'at least'} 0")
     kind = _KINDS.get(name)
     if kind is ctypes.c_float:
         return float(value)
+    limit = 2**64 if kind is ctypes.c_uint64 else 2**32
+    if not value < limit:  # nan, too
+        raise ValueError(f"{name}={value!r}: must be below {limit}")
     if value != int(value):
         raise ValueError(f"{name}={value!r}: an integer is wanted")
-    limit = 2**64 if kind is ctypes.c_uint64 else 2**32
-    if value >= limit:
-        raise ValueError(f"{name}={value!r}: must be below {limit}")
     return int(value)

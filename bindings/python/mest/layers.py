@@ -331,7 +331,7 @@ def _pair(layer: Layer, what: str, value: Pair, least: int) -> Tuple[int, int]:
 
 def _fill_weights(layer: Union[Linear, Conv2d], struct: Any) -> None:
     if layer.density is not None:
-        if not 0 < layer.density <= 1:
+        if not hasattr(layer.density, "__float__") or not 0 < layer.density <= 1:
             raise ValueError(f"{layer}: density is the share of connections, above 0 up to 1")
         struct.density = layer.density
     struct.scheme = code_of("scheme", layer.scheme)

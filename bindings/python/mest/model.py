@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _abi, arrays
 from ._environment import Environment, OnLog, OnProgress
 from ._tensors import Tensors
-from .config import Config, as_config, code_of
+from .config import Config, as_config, code_of, number
 from .errors import MestArgumentError, StateError
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
@@ -71,6 +71,9 @@ class Model(Tensors):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Model cannot be copied or pickled: see save and load")
 
     def plan(self) -> Plan:
         """Every byte of this model; print it."""
@@ -173,7 +176,7 @@ class Model(Tensors):
 
         At any moment between two calls.  Errors: MestIOError (an OSError).
         """
-        return self._checkpoint(self._lib.mest_model_save_file, os.fsencode(path))
+        return self._checkpoint(self._lib.mest_model_save_file, path)
 
     def load(self, path: Path, *, strict: bool = True) -> Checkpoint:
         """Continues where `save` was called, to the same bits, in this process or another.
@@ -187,13 +190,15 @@ class Model(Tensors):
         (of a later libmest), MestIOError (an OSError).  The model is then as it was.
         """
         flags = 0 if strict else _abi.MEST_LOAD_OTHER_SETTINGS
-        found = self._checkpoint(self._lib.mest_model_load_file, os.fsencode(path), flags)
+        found = self._checkpoint(self._lib.mest_model_load_file, path, flags)
         self._epoch = found.epochs - 1
         return found
 
-    def _checkpoint(self, function: Callable[..., int], *arguments: Any) -> Checkpoint:
-        report = _abi.mest_checkpoint_report()
-        self._call(function, *arguments, ctypes.byref(report))
+    def _checkpoint(self, function: Callable[..., int], path: Path, *flags: int) -> Checkpoint:
+        name, report = os.fsencode(path), _abi.mest_checkpoint_report()
+        if b"\0" in name:  # C would see another, shorter name
+            raise MestArgumentError(f"the path {path!r} has a zero byte")
+        self._call(function, name, *flags, ctypes.byref(report))
         return from_struct(Checkpoint, report)
 
     # --------------------------------------------------------------------------- forgetting ---
@@ -228,10 +233,10 @@ class Model(Tensors):
         """
         wanted = _abi.mest_selection(
             rule=code_of("remove_rule", rule),
-            remove_count=remove_count,
-            remove_number=remove_number,
-            remove_fraction=remove_fraction,
-            keep_lowest=keep_lowest,
+            remove_count=number("remove_count", remove_count),
+            remove_number=number("remove_number", remove_number),
+            remove_fraction=number("remove_fraction", remove_fraction),
+            keep_lowest=number("keep_lowest", keep_lowest),
         )
         ids = np.zeros(self.config.samples or 0, np.uint32)
         count = ctypes.c_uint64()

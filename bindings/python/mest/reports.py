@@ -21,7 +21,7 @@ class _Events:
 
     @property
     def mutated(self) -> bool:
-        """Connections moved at the beginning of this epoch."""
+        """Connections moved: when the epoch began, with "rigl", "gse", "snip", "grasp" in a step."""
         return bool(self.events & _abi.MEST_EVENT_MUTATED)
 
     @property

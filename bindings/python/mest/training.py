@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import arrays
-from .errors import MestArgumentError, MestError
+from .errors import CorruptError, MestArgumentError, MestError
 from .reports import EpochReport
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class EpochRecord:
     learning_rate: float  # of its first update
     density: float  # of the sparse layers
     mutated: bool
-    dropped: int  # connections
+    dropped: int  # connections, at the beginning of this epoch and in its steps
     grown: int
     forgotten: int  # samples answered wrongly that were right before
     samples: int  # in the training set
@@ -118,6 +118,8 @@ def fit(
     keeper: Optional["Keeper"] = None,
 ) -> History:
     """See Model.fit."""
+    if epochs is not None and epochs < 0:
+        raise MestArgumentError(f"epochs is {epochs}; use 0 on")
     data = _Data(model, x, y, augment, shuffle)
     history = History() if keeper is None else keeper.resume()
     resumed = model._epoch + 1 if keeper is not None and keeper.resumed else 0
@@ -156,7 +158,9 @@ class Keeper:
         if every < 1:
             raise MestArgumentError(f"checkpoint_every is {every}; use 1 on")
         self.model, self.every, self.seconds = model, every, seconds
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)
+        if not os.path.isdir(os.path.dirname(self.path)):  # said before an epoch is trained
+            raise MestArgumentError(f"checkpoint {path!r}: there is no such folder")
         self.resumed = False
         self._saved = time.monotonic()
 
@@ -171,9 +175,15 @@ class Keeper:
             return history
         self.model.load(self.path)
         self.resumed = True
-        with suppress(FileNotFoundError), open(self._records, encoding="utf-8") as lines:
-            records = (EpochRecord(**json.loads(line)) for line in lines)
-            history.extend(record for record in records if record.epoch <= self.model._epoch)
+        try:
+            with suppress(FileNotFoundError), open(self._records, encoding="utf-8") as lines:
+                records = [EpochRecord(**json.loads(line)) for line in lines]
+                history.extend(record for record in records if record.epoch <= self.model._epoch)
+        except (TypeError, ValueError) as error:
+            raise CorruptError(
+                f"{self._records} has a line that is no EpochRecord ({error}); delete it to resume "
+                "without the records of earlier epochs"
+            ) from error
         return history
 
     def keep(self, history: History, last: bool) -> None:
@@ -253,6 +263,7 @@ def _train_epoch(
     if data.shuffle:
         rng.shuffle(order)
     loss, correct, count = 0.0, 0, 0
+    dropped, grown = begun.dropped, begun.grown
     try:
         for rows in _bar(data.batches(order, begun.steps), begun, progress):
             x, y = data.take(rows, rng)
@@ -260,6 +271,9 @@ def _train_epoch(
             loss += report.loss * report.count
             correct += report.correct
             count += report.count
+            if report.mutated:  # by this step: what the epoch began with is in its own report
+                moved = model.mutation()
+                dropped, grown = dropped + moved.dropped, grown + moved.grown
     except BaseException:
         if data.micro > 1:
             _drop_gathered(model, data)
@@ -276,9 +290,9 @@ def _train_epoch(
         validation_accuracy=evaluation.accuracy if evaluation else nan,
         learning_rate=begun.learning_rate,
         density=model.density(),
-        mutated=begun.mutated,
-        dropped=begun.dropped,
-        grown=begun.grown,
+        mutated=dropped > 0 or grown > 0,
+        dropped=dropped,
+        grown=grown,
         forgotten=model.forgetting().events_epoch if data.counted else 0,
         samples=len(order),
         removed=begun.left,
