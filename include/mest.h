@@ -825,8 +825,8 @@ typedef struct mest_step_report {
  *                  trains.  What the caller sets, mest_model_tensor_set() say, counts.
  * Before           A layer of EMS or GMP first comes down to its target: a mutation, which the
  *                  reports tell; those of other methods stay as they are.  FILTER, CHANNEL: a group
- *                  rests from when the first layer that has it is frozen.  LOTTERY, which rewinds:
- *                  ARGUMENT.
+ *                  rests from when the first layer that has it is frozen.  SNIP, GRASP: nothing
+ *                  freezes before the step that chooses.  LOTTERY, which rewinds: ARGUMENT.
  * Saves            of the frozen layers' mest_layer_plan.macs two of three parts of a step.  Memory
  *                  is planned for the whole training and stays.
  */

@@ -178,7 +178,7 @@ def kept(units, share, compat):
         return min(units.most, rounded(n, share))
     if units.pools > 1:
         return min(units.most, n - (ONE - share) * n // ONE)
-    return min(units.most, max(int(isinstance(units, Channels)), n - (ONE - share) * (n - 1) // ONE - 1))
+    return min(units.most, max(1, n - (ONE - share) * (n - 1) // ONE - 1))  # of a single unit 0 as published
 
 
 def initial(units, config):

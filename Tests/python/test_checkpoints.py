@@ -156,6 +156,43 @@ def test_other_settings_may_differ_if_wanted(tmp_path):
         learner(samples=61).load(path, strict=False)
 
 
+def test_epochs_have_the_steps_of_the_model_that_loads(tmp_path):
+    path = tmp_path / "c"
+    model = tiny(steps_per_epoch=2)
+    for _ in range(3):
+        model.step(X, Y)
+    model.save(path)
+    longer = tiny(steps_per_epoch=4)
+    longer.load(path, strict=False)
+    assert [longer.step(X, Y).epoch for _ in range(8)] == [1, 1, 1, 2, 2, 2, 2, 3]
+    smaller, larger = learner(batch=4), learner(batch=8)  # derived from the samples
+    fit(larger, epochs=6, path=tmp_path / "d")
+    smaller.load(tmp_path / "d", strict=False)
+    assert smaller.begin_epoch().steps == -(-smaller.forgetting().training // 4)
+
+
+def test_layers_freeze_as_the_model_that_loads_says(tmp_path):
+    """One without freezing trains all of them, RigL's moves included."""
+    path = tmp_path / "c"
+    options = dict(method="rigl", mutation_updates=2, epochs=8, steps_per_epoch=2, density=0.3, batch=8)
+    layers = mest.mlp((20,), [30, 30], 3)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 20)).astype(np.float32), rng.integers(0, 3, 8)
+    freezing = mest.Model(layers, freeze_share=0.5, freeze_epochs=(1, 2), **options)
+    for _ in range(6):
+        frozen = freezing.step(x, y).frozen
+    freezing.save(path)
+    assert frozen > 0
+    free = mest.Model(layers, **options)
+    free.load(path, strict=False)
+    before = free.csr(2).indices.copy(), free.tensor(2, "weight")
+    assert free.step(x, y).frozen == 0  # a move
+    assert not np.array_equal(before[0], free.csr(2).indices)
+    moved = free.tensor(2, "weight")
+    free.step(x, y)
+    assert not np.array_equal(moved, free.tensor(2, "weight"))
+
+
 def test_errors_are_those_of_python_too(tmp_path):
     model = tiny()
     with pytest.raises(OSError, match="no such file"):

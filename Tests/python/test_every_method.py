@@ -150,6 +150,16 @@ def test_moves_as_defined(method, scheme):
     assert moved > 500
 
 
+@pytest.mark.parametrize("method", [m for m in MOVE_ROWS if m != "srigl"])
+def test_a_layer_of_one_unit_keeps_it(method):
+    """By the published rounding of a single unit none would stay."""
+    layers = [Input(8), Linear(1, scheme="row8"), Linear(9), Linear(3, density=1.0)]
+    model = mest.Model(layers, round_compat=True, **{**settings(method), "mutation_every": 1, "density": 0.5})
+    for _ in range(8):
+        model.begin_epoch()
+        assert model.connections()[1] == 8
+
+
 # ------------------------------------------------------------------------------------- bytes ---
 
 

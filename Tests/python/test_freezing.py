@@ -403,3 +403,17 @@ def test_memory_stays():
     for options in ({}, dict(method="em&s", epochs=8)):
         plain = mest.plan(network(), density=0.3, **options)
         assert mest.plan(network(), density=0.3, freeze_share=0.5, freeze_epochs=(2, 4), **options) == plain
+
+
+@pytest.mark.parametrize("method", ["snip", "grasp"])
+def test_nothing_freezes_before_connections_are_chosen(method):
+    """Epochs may begin without a step: the choice still scores all layers, and the next epoch freezes."""
+    options = dict(method=method, batch=8, density=0.3, steps_per_epoch=2, freeze_share=0.6, freeze_epochs=(1, 2))
+    late, early = (mest.Model(mest.mlp((20,), [30, 30, 20], 3), **options) for _ in range(2))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 20)).astype(np.float32), rng.integers(0, 3, 8)
+    assert [late.begin_epoch().frozen for _ in range(4)] == [0] * 4
+    assert early.begin_epoch().frozen == 0
+    assert late.step(x, y).loss == early.step(x, y).loss
+    assert fingerprint(late) == fingerprint(early) and min(filter(None, late.connections())) > 0
+    assert late.begin_epoch().frozen > 0

@@ -116,6 +116,23 @@ def test_a_plan_tells_which_methods_are_not_memory_economic(method, economic, wh
     assert why in str(plan)
 
 
+@pytest.mark.parametrize("scheme, image", [("row8", 3), ("row16", 3), ("block16", 20)])
+def test_what_a_last_run_lacks_is_no_connection(scheme, image):
+    """It is stored: capacity may be more than twice the connections though none beyond them can exist."""
+    layers = [Input(image, 8, 8), Conv2d(8 if image == 3 else 1, 3, scheme=scheme, density=0.1), Flatten(), Linear(3)]
+    layers[3].density = 1.0
+    plan = mest.plan(layers)
+    assert plan.layers[1].capacity > 2 * plan.layers[1].active
+    assert plan.memory_economic and "for comparison" not in str(plan)
+
+
+def test_snip_has_room_for_twice_its_targets_however_they_are_rounded():
+    for size in range(2, 60):
+        layers = [Input(size), Linear(7, density=0.1), Linear(5, density=0.35), Linear(3, density=1.0)]
+        for compat in (False, True):
+            assert mest.plan(layers, method="snip", round_compat=compat).memory_economic, (size, compat)
+
+
 def test_sparse_is_sparse():
     """At 1 % of a large layer the whole block is far smaller than its dense weights alone."""
     layers = [Input(4000), Linear(4000, density=0.01), ReLU(), Linear(10, density=1.0)]

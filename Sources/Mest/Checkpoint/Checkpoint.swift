@@ -5,6 +5,15 @@
 import CMest
 import CMestKernels
 
+extension ModelState {
+    /// What the config says of an epoch that has begun. Changes nothing where the saved config was this one.
+    fileprivate mutating func followOwnSettings() {
+        let config = plan.config
+        stepsPerEpoch = began && plan.derivesSteps ? Mest.updates(for: trainingSamples, config) : config.steps_per_epoch
+        frozen = began ? min(frozen, uint32(plan.frozenLayers(at: epoch))) : 0
+    }
+}
+
 /// A checkpoint that is whole and this model's.
 struct Checkpoint {
     var device: Device
@@ -58,6 +67,7 @@ extension Model {
         }
         s.bytesWritten &+= found.header.size  // it could not count itself
         s.savedAt = s.updates
+        s.followOwnSettings()
         state.pointee = s
         if s.plan.config.freezes { s.plan.freeze(upTo: int(s.frozen)) }
         for i in 0..<count where nodes[i].hasMatrix { withScheme(nodes[i], Refresh(model: self, node: nodes + i)) }

@@ -187,6 +187,7 @@ extension Archive {
         try flag(&s.chosen)
         if !s.chosen && !plan.choosesOnce { note(damaged()) }
         try number(&s.frozen, atMost: uint32(plan.count))
+        if !s.chosen && s.frozen > 0 { note(damaged()) }
         try number(&s.sievings, atMost: most)
         // Those that are out wait in a queue, which has room for so many.
         if config.sieves && s.began && int64(config.samples &- s.trainingSamples) > config.absentSamples { note(damaged()) }

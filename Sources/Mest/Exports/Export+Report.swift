@@ -65,12 +65,14 @@ extension Plan {
         return r
     }
 
-    /// Whether sparse layers never have more than twice the connections of their targets.
+    /// Whether sparse layers never have more than twice the connections of their targets. What a last block or run
+    /// lacks is stored and is no connection.
     private var isMemoryEconomic: Bool {
         var target: Int64 = 0, most: Int64 = 0
         for i in 0..<count where nodes[i].sparse {
-            target &+= targetWeights(nodes[i])
-            most &+= min(nodes[i].weight.capacity, nodes[i].positions)
+            let n = nodes[i], units = units(of: n)
+            target &+= n.isThin ? targetWeights(n) : units.expectedWeights(targetUnits(n))
+            most &+= n.isThin ? n.weight.capacity : units.expectedWeights(n.weight.capacity / int64(n.unit) / units.pools)
         }
         return most <= 2 &* target
     }

@@ -147,8 +147,8 @@ extension Plan {
     private func kept(_ units: Units, _ density: Ratio) -> Int64 {
         if !roundsCompat { return min(units.most, Plan.rounded(units.positions, density)) }
         let n = units.positions
-        let least: Int64 = units.channels ? 1 : 0
-        return min(units.most, units.pools > 1 ? Plan.keptBalancedCompat(n, density) : max(least, Plan.keptCompat(n, density)))
+        // Of a single unit the authors' count is 0: a layer of nothing.
+        return min(units.most, max(1, units.pools > 1 ? Plan.keptBalancedCompat(n, density) : Plan.keptCompat(n, density)))
     }
 
     /// Units at density d: at least 1.
@@ -174,8 +174,11 @@ extension Plan {
         return node.sparse ? max(1, kept(units, units.density(initialDensity(node)))) : units.positions
     }
 
-    /// Units at the target, of a layer that is one pool.
-    func targetUnits(_ node: Node) -> Int64 { max(1, kept(units(of: node), node.density)) }
+    /// Units of a pool at the target.
+    func targetUnits(_ node: Node) -> Int64 {
+        let units = units(of: node)
+        return max(1, kept(units, units.density(node.density)))
+    }
 
     /// Weights at the target, rounded exactly.
     func targetWeights(_ node: Node) -> Int64 {

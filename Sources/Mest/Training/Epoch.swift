@@ -9,7 +9,7 @@ extension Model {
     func beginEpoch() throws(Status) -> mest_epoch_report {
         let s = state
         let epoch = s.pointee.began ? s.pointee.epoch &+ 1 : 0
-        let (before, end) = (int(s.pointee.frozen), s.pointee.plan.frozenLayers(at: epoch))
+        let (before, end) = (int(s.pointee.frozen), s.pointee.chosen ? s.pointee.plan.frozenLayers(at: epoch) : 0)
         let mutates = s.pointee.plan.mutates(at: epoch) && anySparse(end, count)
         let settles = s.pointee.plan.settlesWhenFrozen && anySparse(before, end)
         if mutates || settles { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
