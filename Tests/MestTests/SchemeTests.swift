@@ -361,7 +361,7 @@ private let schemes = [
             $0.mutation_rate = 0.2
         }
         for epoch in [0, 5, 90, 120] as [UInt32] {
-            one.model.mutate(epoch: epoch)
+            one.model.mutate(epoch: epoch, resting: 0)
             #expect(one.node.active == wanted, "epoch \(epoch)")
         }
     }
