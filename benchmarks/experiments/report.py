@@ -325,21 +325,25 @@ def draw_forgotten(plt: Any, logs: Logs, path: Path) -> bool:
 
 
 def draw_schemes(plt: Any, logs: Logs, path: Path) -> bool:
-    """Figure 6: accuracy against time and bytes."""
+    """Figure 6: accuracy against bytes, and against time where it was measured."""
     times = step_times(logs.scale)
-    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, constrained_layout=True)
-    for scheme, title in SCHEMES.items():
-        found = [(s, log) for s in SPARSITIES[:2] if (log := logs.scheme(scheme, s))]
-        if not found:
-            continue
-        timed = [(times[scheme, s], log.accuracy) for s, log in found if (scheme, s) in times]
-        panels[0].plot([ms for ms, _ in timed], [value for _, value in timed], "o-", label=title)
-        panels[1].plot([log.model_bytes / KIB for _, log in found], [log.accuracy for _, log in found], "o-", label=title)
-    panels[0].set(xlabel="ms a training step", ylabel="test accuracy, %")
-    panels[1].set(xlabel="model with gradients and state, KiB")
-    for axes in panels:
+    against: Dict[str, Callable[[str, int, Log], Optional[float]]] = {
+        "model with gradients and state, KiB": lambda scheme, sparsity, log: log.model_bytes / KIB
+    }
+    if times:
+        against["ms a training step"] = lambda scheme, sparsity, log: times.get((scheme, sparsity))
+    figure, panels = plt.subplots(
+        1, len(against), figsize=(1 + 4.5 * len(against), 4), sharey=True, squeeze=False, constrained_layout=True
+    )
+    for axes, (label, value) in zip(panels[0], against.items()):
+        for scheme, title in SCHEMES.items():
+            found = [(value(scheme, s, log), log.accuracy) for s in SPARSITIES[:2] if (log := logs.scheme(scheme, s))]
+            points = [(x, y) for x, y in found if x is not None]
+            axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=title)
+        axes.set(xlabel=label)
         axes.grid(alpha=0.3)
-    panels[1].legend(fontsize=8)
+    panels[0][0].set(ylabel="test accuracy, %")
+    panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=100)
     return True
 
