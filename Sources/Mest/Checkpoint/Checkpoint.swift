@@ -61,6 +61,7 @@ extension Model {
         do throws(Status) { read = try self.read(.loading, found.device, strict: false, &s) } catch {}
         if read?.crc != found.crc {
             beginAnew()
+            if s.plan.config.freezes { s.plan.freeze(upTo: 0) }
             throw found.device.name(message)
                 .text(" was not the same when read again; its state and the model's are lost: the model begins anew")
                 .as(.io)

@@ -189,7 +189,6 @@ extension Model {
         let s = state.pointee
         state.pointee = ModelState(plan: s.plan, env: s.env, kernels: s.kernels, ownsBlock: s.ownsBlock)
         state.pointee.blocks = s.blocks  // nodes' geometry says the same
-        if s.plan.config.freezes { s.plan.freeze(upTo: 0) }
         for i in 0..<count {
             (nodes[i].dropped, nodes[i].grown) = (0, 0)
             if nodes[i].hasMatrix && !nodes[i].isThin { s.plan.countFirst(nodes + i) }

@@ -9,19 +9,6 @@ extension Plan {
     var choosesOnce: Bool { config.method == MEST_METHOD_SNIP || config.method == MEST_METHOD_GRASP }
 }
 
-/// What stays: scores above the threshold, and the first `ties` of those that equal it.
-struct ScoreCut {
-    fileprivate let threshold: UInt64
-    fileprivate var ties: Int64
-
-    mutating func keeps(_ score: Float) -> Bool {
-        let key = ordered(score)
-        if key != threshold { return key > threshold }
-        ties &-= 1
-        return ties >= 0
-    }
-}
-
 extension Model {
     /// Before the first step computes anything. What fails leaves the model as it was.
     func choose(_ batch: mest_batch, _ pass: Pass) throws(Status) {
@@ -33,7 +20,7 @@ extension Model {
             dropGradients()
             throw error
         }
-        var cut = cutScores()
+        var cut = bestScores()
         for i in 0..<count where nodes[i].sparse {
             if scoresAll { takeChosen(nodes + i, &cut) } else { keepChosen(nodes + i, &cut) }
             nodes[i].unexplored = 1 - Float(int(nodes[i].active)) / Float(int(nodes[i].positions))
@@ -44,8 +31,9 @@ extension Model {
         tellMoves()
     }
 
-    /// Of the scores, which lie where the gradients of the layers do. The best of each layer becomes infinite.
-    private func cutScores() -> ScoreCut {
+    /// The scores that stay, as keys that fall with the score. They lie where the gradients of the layers do. The best of
+    /// each layer becomes infinite.
+    private func bestScores() -> Cut {
         var scored: Int64 = 0, wanted: Int64 = 0
         for i in 0..<count where nodes[i].sparse {
             let score = floats(nodes[i].weight.gradient)
@@ -55,21 +43,16 @@ extension Model {
             scored &+= int64(nodes[i].scored)
             wanted &+= state.pointee.plan.targetUnits(nodes[i])
         }
-        let leaving = scored &- wanted
-        if leaving <= 0 { return ScoreCut(threshold: 0, ties: .max) }
-        let (threshold, smaller) = select(rank: int(leaving), bits: 32) { take in
+        return Cut(least: int(min(wanted, scored)), bits: 32) { take in
             for i in 0..<count where nodes[i].sparse {
                 let score = floats(nodes[i].weight.gradient)
-                for j in 0..<int(nodes[i].scored) { take(ordered(score[j])) }
+                for j in 0..<int(nodes[i].scored) { take(falling(score[j])) }
             }
         }
-        var equal: Int64 = 0
-        for i in 0..<count where nodes[i].sparse {
-            let score = floats(nodes[i].weight.gradient)
-            for j in 0..<int(nodes[i].scored) where ordered(score[j]) == threshold { equal &+= 1 }
-        }
-        return ScoreCut(threshold: threshold, ties: equal &- (leaving &- int64(smaller)))
     }
+
+    /// A key that is the smaller, the larger the score is.
+    func falling(_ score: Float) -> UInt64 { uint64(UInt32.max) &- ordered(score) }
 
     func notFinite() -> Status {
         message.start("not finite: the score of a connection; none was chosen. Give inputs of a usual size").as(.diverged)

@@ -55,12 +55,12 @@ extension Model {
         for i in 0..<count where nodes[i].sparse { nodes[i].scored = int32(nodes[i].units) }
     }
 
-    func keepChosen(_ node: UnsafeMutablePointer<Node>, _ cut: inout ScoreCut) {
+    func keepChosen(_ node: UnsafeMutablePointer<Node>, _ cut: inout Cut) {
         let store = Unstructured.store(self, node), rows = store.rows
         let score = floats(node.pointee.weight.gradient)
         let before = rows.count
         var cutting = cut
-        rows.keep { _, j, _ in cutting.keeps(score[j]) }
+        rows.keep { _, j, _ in cutting.takes(falling(score[j])) }
         cut = cutting
         store.refresh()
         node.pointee.dropped = uint32(before &- rows.count)

@@ -65,6 +65,12 @@ extension Model {
         if report.dropped > 0 || report.grown > 0 { state.pointee.events |= UInt32(MEST_EVENT_MUTATED) }
     }
 
+    /// Whether any sparse layer among nodes first ..< end has connections to move.
+    func anySparse(_ first: Int, _ end: Int) -> Bool {
+        for i in 0..<count where i >= first && i < end && nodes[i].sparse { return true }
+        return false
+    }
+
     var sparseLayers: Int {
         var n = 0
         for i in 0..<state.pointee.plan.count where nodes[i].sparse { n &+= 1 }

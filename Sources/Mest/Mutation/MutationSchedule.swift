@@ -141,6 +141,16 @@ extension Plan {
         return Amount(keep: keep, after: max(min(active, keep), after))
     }
 
+    /// Methods whose connections are above the target at times: a layer that freezes comes down to it first.
+    var settlesWhenFrozen: Bool { config.method == MEST_METHOD_EMS || config.method == MEST_METHOD_GMP }
+
+    /// What that does to a pool with `active` units: nothing grows that would never learn.
+    func settledAmount(_ node: Node, active: Int64) -> Amount? {
+        if !settlesWhenFrozen { return nil }
+        let keep = amount(node, epoch: config.mutation_epochs.1, active: active).keep
+        return Amount(keep: keep, after: min(active, keep))
+    }
+
     private var roundsCompat: Bool { config.mutation_flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0 }
 
     /// Units of a pool at a density of units.

@@ -66,12 +66,12 @@ extension Model {
     }
 
     /// The connections of a layer that the cut keeps, as they were drawn, instead of those that it has.
-    func takeChosen(_ node: UnsafeMutablePointer<Node>, _ cut: inout ScoreCut) {
+    func takeChosen(_ node: UnsafeMutablePointer<Node>, _ cut: inout Cut) {
         let store = Unstructured.store(self, node), rows = store.rows
         let score = floats(node.pointee.weight.gradient)
         let position = at(node.pointee.connections.position, UInt32.self)
         var kept = 0
-        for j in 0..<int(node.pointee.scored) where cut.keeps(score[j]) {
+        for j in 0..<int(node.pointee.scored) where cut.takes(falling(score[j])) {
             position[kept] = position[j]
             kept &+= 1
         }

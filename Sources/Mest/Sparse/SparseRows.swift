@@ -81,19 +81,11 @@ struct SparseRows {
 
     // MARK: Drop
 
-    /// What leaves: importance below the threshold, and the first `ties` of those that equal it.
-    private struct Cut {
-        var threshold: UInt64 = 0
-        var ties = 0
-    }
-
+    /// Of connections from ..< end the `drop` least important. Importance is >= 0, so its bits order as it does.
     private func cut(_ drop: Int, from: Int, to end: Int, _ importance: (Int) -> Float) -> Cut {
-        if drop == 0 { return Cut() }
-        // Importance is >= 0, so its bits order as it does.
-        let (threshold, smaller) = select(rank: drop &- 1, of: end &- from, bits: 32) {
-            uint64(importance(from &+ $0).bitPattern)
+        Cut(least: drop, bits: 32) { take in
+            for j in from..<end { take(uint64(importance(j).bitPattern)) }
         }
-        return Cut(threshold: threshold, ties: drop &- smaller)
     }
 
     /// Removes the `drop` least important connections, of all or of every row; equal importance: the
@@ -101,36 +93,21 @@ struct SparseRows {
     func drop(
         _ drop: Int, perRow: Bool = false, recordTo record: UnsafeMutablePointer<UInt32>?, importance: (Int) -> Float
     ) {
-        var cut = perRow ? Cut() : cut(drop, from: 0, to: count, importance)
-        var recorded = 0
-        var to = 0
-        var from = 0
-        for r in 0..<rows {
-            let end = int(start[r &+ 1])
-            if perRow { cut = self.cut(min(drop, end &- from), from: from, to: end, importance) }
-            start[r] = uint32(to)
-            while from < end {
-                let bits = uint64(importance(from).bitPattern)
-                let goes: Bool
-                if bits == cut.threshold && cut.ties > 0 {
-                    cut.ties &-= 1
-                    goes = true
-                } else {
-                    goes = bits < cut.threshold
-                }
-                if goes {
-                    if let record {
-                        record[recorded] = position(r, int(column[from]))
-                        recorded &+= 1
-                    }
-                } else {
-                    move(from, to: to)
-                    to &+= 1
-                }
-                from &+= 1
+        var cut = cut(perRow ? 0 : drop, from: 0, to: count, importance)
+        var row = -1, recorded = 0
+        keep { r, j, position in
+            if perRow && r != row {
+                row = r
+                let end = int(start[r &+ 1])
+                cut = self.cut(min(drop, end &- j), from: j, to: end, importance)
             }
+            if !cut.takes(uint64(importance(j).bitPattern)) { return true }
+            if let record {
+                record[recorded] = position
+                recorded &+= 1
+            }
+            return false
         }
-        start[rows] = uint32(to)
     }
 
     /// The connections that a drop of so many would take, of all rows.

@@ -57,25 +57,9 @@ extension Plan {
             (nodes[i].gradient, nodes[i].summedBy) = nodes[i].trains ? n.planned : (Place.none, -1)
         }
     }
-
-    /// Methods whose connections are above the target at times: a layer that freezes comes down to it first.
-    var settlesWhenFrozen: Bool { config.method == MEST_METHOD_EMS || config.method == MEST_METHOD_GMP }
-
-    /// What that does to a pool with `active` units: nothing grows that would never learn.
-    func settledAmount(_ node: Node, active: Int64) -> Amount? {
-        if !settlesWhenFrozen { return nil }
-        let keep = amount(node, epoch: config.mutation_epochs.1, active: active).keep
-        return Amount(keep: keep, after: min(active, keep))
-    }
 }
 
 extension Model {
-    /// Whether any sparse layer among nodes first ..< end has connections to move.
-    func anySparse(_ first: Int, _ end: Int) -> Bool {
-        for i in 0..<count where i >= first && i < end && nodes[i].sparse { return true }
-        return false
-    }
-
     /// At the start of an epoch, when connections have moved. Gradients of what freezes are none from then on.
     func freeze(upTo end: Int) {
         let before = int(state.pointee.frozen)
