@@ -1157,7 +1157,7 @@ typedef struct mest_io {
 enum { /* mest_model_load flags, bits */
     MEST_LOAD_OTHER_SETTINGS = 1 /* fields of the config that no stored value depends on may
                                     differ, the learning rate say: training goes on with the
-                                    model's own                                                  */
+                                    model's own; micro_batches too, between two updates          */
 };
 
 typedef struct mest_checkpoint_report {

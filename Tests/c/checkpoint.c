@@ -175,6 +175,37 @@ static void slots_in_turn(void)
     free_data(&d);
 }
 
+/* Settings may differ if the caller says so, but gradients are gathered for a number of micro-batches. */
+static void gathered_for_others(void)
+{
+    network n = small();
+    dataset d = small_data(&n);
+    device slots = make_device(slot_bytes(&n));
+    mest_io io = device_io(&slots);
+    mest_model *model = create(&n);
+    step(model, &n, &d, 0); /* the first of two */
+    check(mest_model_save(model, &io, NULL) == MEST_OK, "gathered: save: %s", mest_last_error(model));
+    for (uint32_t micro_batches = 1; micro_batches < 4; micro_batches++) {
+        network other = n;
+        other.config.micro_batches = micro_batches;
+        /* A model of one micro-batch gathers nothing, so that its checkpoints are shorter: told first. */
+        const char *reason = micro_batches == 1 ? "checkpoint of" : "config.micro_batches is";
+        mest_model *stranger = create(&other);
+        uint64_t fresh = whole_hash(stranger);
+        mest_status status = mest_model_load(stranger, &io, MEST_LOAD_OTHER_SETTINGS, NULL);
+        if (micro_batches == 2)
+            check(status == MEST_OK, "gathered for 2: %s", mest_last_error(stranger));
+        else
+            check(status == MEST_ERR_ARGUMENT && strstr(mest_last_error(stranger), reason)
+                  && whole_hash(stranger) == fresh, "gathered for 2, loaded for %u: %s: %s", micro_batches,
+                  mest_status_string(status), mest_last_error(stranger));
+        mest_model_destroy(stranger);
+    }
+    mest_model_destroy(model);
+    free_device(&slots);
+    free_data(&d);
+}
+
 /* ------------------------------------------------------------------------- earlier formats --- */
 
 /* Saved by this program with --write; never written again. */
@@ -214,6 +245,7 @@ int main(int argc, char **argv)
     load_back(spared("loading back to fewer frozen layers", residual()), 6, 22);
     load_back(by_method("loading back to before SNIP", residual(), MEST_METHOD_SNIP), 0, 8);
     slots_in_turn();
+    gathered_for_others();
     load_format("Tests/c/checkpoints/format1.mest", 0x15fffc25dc77b4d3);
     return finish("checkpoint");
 }

@@ -47,6 +47,7 @@ struct Archive {
     private var mayEnd = false      // a section of fields: earlier versions have saved fewer
     private var layer = -1          // of the section
     private var section = Section.config
+    var microBatches: UInt32 = 1    // of an update, in the model that was saved
     private var fault: Status?      // the first found in the section, told when its CRC is known to be right
 
     /// Counts.
@@ -131,8 +132,14 @@ extension Archive {
     }
 
     /// What saved and own model must have in common.
-    mutating func same(_ name: StaticString, _ own: UInt32) throws(Status) {
+    @discardableResult
+    mutating func same(_ name: StaticString, _ own: UInt32) throws(Status) -> UInt32 {
         let value = try word(own)
+        compare(name, own, value)
+        return value
+    }
+
+    mutating func compare(_ name: StaticString, _ own: UInt32, _ value: UInt32) {
         if value == own || mode != .checking || fault != nil { return }
         note(differs(name).integer(Int32(bitPattern: own)).text(" here, ").integer(Int32(bitPattern: value))
             .text(" in the checkpoint").as(.argument))
@@ -145,8 +152,9 @@ extension Archive {
     }
 
     /// What need not agree if the caller says so.
-    mutating func setting(_ name: StaticString, _ own: UInt32) throws(Status) {
-        if strict { try same(name, own) } else { _ = try word(own) }
+    @discardableResult
+    mutating func setting(_ name: StaticString, _ own: UInt32) throws(Status) -> UInt32 {
+        strict ? try same(name, own) : try word(own)
     }
 
     /// The same of what messages have names for.

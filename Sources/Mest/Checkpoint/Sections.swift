@@ -80,7 +80,7 @@ extension Archive {
         try setting("seed (lower half)", UInt32(truncatingIfNeeded: c.seed))
         try setting("seed (upper half)", UInt32(truncatingIfNeeded: c.seed &>> 32))
         try setting("batch", c.batch)
-        try setting("micro_batches", c.micro_batches)
+        microBatches = try setting("micro_batches", c.micro_batches)
         try setting("gradient_chunks", c.gradient_chunks)
         try setting("loss", c.loss)
         try setting("label_smoothing", c.label_smoothing)
@@ -168,7 +168,9 @@ extension Archive {
         try number(&s.stepsPerEpoch, atMost: most)
         try number(&s.updates)
         try number(&s.passes)
-        try number(&s.gathered, atMost: config.micro_batches &- 1)
+        try number(&s.gathered, atMost: microBatches &- 1)
+        // A gathered gradient is divided by their number.
+        if s.gathered > 0 { compare("micro_batches", config.micro_batches, microBatches) }
         try number(&s.batchesInEpoch, atMost: most)
         try flag(&s.callerBegins)
         try number(&s.events)
