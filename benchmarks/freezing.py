@@ -8,6 +8,7 @@ Frozen layers are computed forward and no more; of their multiply-adds that save
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
 from typing import Dict, List, Tuple
 
@@ -22,7 +23,7 @@ SHOWN = ("resnet20", "resnet32")
 SPARSITY = 90
 
 
-def frozen(network: networks.Network, options: object, share: float) -> Tuple[mest.Model, int]:
+def frozen(network: networks.Network, options: argparse.Namespace, share: float) -> Tuple[mest.Model, int]:
     """A model in an epoch in which this share is frozen, and how many layers that are."""
     freezing = {"freeze_share": share, "freeze_epochs": (1, 1)} if share else {}
     model = networks.model(network, options.batch, options.threads, SPARSITY, **freezing)

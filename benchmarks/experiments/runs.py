@@ -36,6 +36,7 @@ SCHEMES: Mapping[str, str] = {
     "channel": "channel",
 }
 FURTHER: Mapping[str, str] = {"gse": "GSE", "grasp": "GraSP", "srigl": "SRigL, random growth"}
+ALL_METHODS = {**METHODS, **FURTHER}
 SEEDED = ("set", "em", "em&s")  # compared with three seeds at 90 and 95 %
 SPARSITIES = (90, 95, 98)
 
