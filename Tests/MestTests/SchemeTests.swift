@@ -8,243 +8,139 @@ import Testing
 
 @testable import Mest
 
-/// A model with one sparse layer, 1, and no way out through the C API.
-final class OneLayer {
-    let model: Model
-    private let block: UnsafeMutableRawPointer
-    var node: Node { model.nodes[1] }
-
-    init(rows: Int, channels: Int, kernel: Int, scheme: Int, _ set: (inout mest_config) -> Void) throws {
-        var config = mest_config()
-        config.batch = 2
-        config.epochs = 160
-        config.scheme = Int32(scheme)
-        set(&config)
-        var layers = [layer(MEST_LAYER_INPUT) { $0.channels = UInt32(channels); $0.height = UInt32(kernel); $0.width = UInt32(kernel) }]
-        if kernel == 1 {
-            layers.append(layer(MEST_LAYER_LINEAR) { $0.channels = UInt32(rows) })
-        } else {
-            layers.append(layer(MEST_LAYER_CONV2D) { $0.channels = UInt32(rows); $0.kernel_h = UInt32(kernel) })
-        }
-        let message = Message(buffer: UnsafeMutablePointer<CChar>.allocate(capacity: Message.bytes))
-        defer { message.buffer.deallocate() }
-        let scratch = UnsafeMutableRawPointer.allocate(byteCount: Plan.scratchBytes(layers.count), alignment: 64)
-        defer { scratch.deallocate() }
-        let plan = try Plan.make(config, layers, layers.count, scratch: scratch, message)
-        block = UnsafeMutableRawPointer.allocate(byteCount: Int(plan.bytes.total), alignment: 64)
-        model = Model.create(plan, mest_env(), block: block, ownsBlock: false)
-    }
-
-    deinit { block.deallocate() }
-
-    /// (row, column, place of the value), in CSR order.
-    var connections: [(row: Int, column: Int, place: Int)] {
-        withScheme(node, Collect(model: model, node: model.nodes + 1))
-    }
-
-    private struct Collect: SchemeVisitor {
-        let model: Model, node: UnsafeMutablePointer<Node>
-        func visit<S: Scheme>(_: S.Type) throws(Never) -> [(row: Int, column: Int, place: Int)] {
-            var found: [(row: Int, column: Int, place: Int)] = []
-            for r in 0..<Int(node.pointee.rows) { S.connections(model, node, row: r) { found.append((r, $0, $1)) } }
-            return found
-        }
-    }
-
-    var weights: mestk_weights {
-        withScheme(node, Weights(model: model, node: model.nodes + 1))
-    }
-
-    private struct Weights: SchemeVisitor {
-        let model: Model, node: UnsafeMutablePointer<Node>
-        func visit<S: Scheme>(_: S.Type) throws(Never) -> mestk_weights { S.weights(model, node) }
-    }
-
-    /// The unit that a connection belongs to: blocks by (block, column), runs by (row, first input, tap), kernels by
-    /// (row, channel).
-    func unit(_ row: Int, _ column: Int) -> Int {
-        let columns = Int(node.columns)
-        switch Int(node.scheme) {
-        case MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16: return row / Int(node.unit) * columns + column
-        case MEST_SCHEME_PATTERN: return row * columns + column / 9 * 9
-        case MEST_SCHEME_ROW4, MEST_SCHEME_ROW8, MEST_SCHEME_ROW16:
-            let taps = Int(node.taps), first = column / taps / Int(node.unit) * Int(node.unit)
-            return row * columns + first * taps + column % taps
-        default: return row * columns + column
-        }
-    }
-
-    func mutate(_ amount: Amount, key: UInt64) {
-        withScheme(node, Mutate(model: model, node: model.nodes + 1, amount: amount, key: key))
-    }
-
-    /// Values of rows and inputs that do not exist are 0.
-    private func expectPhantoms(_ places: [Int], _ where_: String) {
-        let n = node, exist = Set(places)
-        for tensor in [n.weight.value, n.weight.gradient, n.weight.momentum] {
-            let values = model.floats(tensor)
-            let zeros = (0..<Int(n.units) * Int(n.unit)).allSatisfy { exist.contains($0) || values[$0].bitPattern == 0 }
-            #expect(zeros, "\(where_): phantoms")
-        }
-    }
-
-    /// What the scheme promises of its connections.
-    func expectInvariants(_ where_: String) {
-        let found = connections
-        let n = node
-        let columns = Int(n.columns)
-        #expect(found.count == Int(n.active), "\(where_): active")
-        let positions = found.map { $0.row * columns + $0.column }
-        #expect(zip(positions, positions.dropFirst()).allSatisfy { $0 < $1 }, "\(where_): ascending, no duplicates")
-        #expect(found.allSatisfy { $0.column < columns })
-        #expect(Set(found.map { $0.place }).count == found.count, "\(where_): a place each")
-        #expect(Int64(n.units) * Int64(n.unit) <= n.weight.capacity, "\(where_): capacity")
-        let perRow = (0..<Int(n.rows)).map { r in found.count { $0.row == r } }
-        switch Int(n.scheme) {
-        case MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16:
-            let height = Int(n.unit)
-            let sets = (0..<Int(n.rows)).map { r in found.filter { $0.row == r }.map { $0.column } }
-            #expect((0..<Int(n.rows)).allSatisfy { sets[$0] == sets[$0 / height * height] }, "\(where_): whole units")
-            expectPhantoms(found.map { $0.place }, where_)
-        case MEST_SCHEME_ROW4, MEST_SCHEME_ROW8, MEST_SCHEME_ROW16:
-            let taps = Int(n.taps), length = Int(n.unit), inputs = columns / taps
-            let whole = Dictionary(grouping: found) { unit($0.row, $0.column) }.values.allSatisfy { run in
-                let first = run[0].column / taps
-                return first % length == 0 && run.map { $0.column / taps } == Array(first..<min(first + length, inputs))
-            }
-            #expect(whole, "\(where_): whole units")
-            expectPhantoms(found.map { $0.place }, where_)
-        case MEST_SCHEME_PATTERN:
-            #expect(Set(perRow).count == 1, "\(where_): filter balance")
-            let taps = mestk_patterns(model.code8)!
-            let known = Set((0..<8).map { [taps[$0].0, taps[$0].1, taps[$0].2, taps[$0].3].map(Int.init) })
-            for kernel in Dictionary(grouping: found, by: { unit($0.row, $0.column) }).values {
-                #expect(known.contains(kernel.map { $0.column % 9 }), "\(where_): a pattern")
-            }
-        case MEST_SCHEME_NM24:
-            let groups = Dictionary(grouping: positions) { $0 / columns * columns + $0 % columns / 4 * 4 }
-            #expect(groups.values.allSatisfy { $0.count <= 2 }, "\(where_): 2 of 4")
-        case MEST_SCHEME_FAN_IN:
-            #expect(Set(perRow).count == 1, "\(where_): fan-in")
-        default: break
-        }
-        // The second order: every unit once, keys ascending.
-        var w = weights
-        let units = Int(n.units)
-        var seen = Set<Int>()
-        let width = Int(mestk_unit_channels(&w))
-        for c in 0..<(Int(w.channels) + width - 1) / width {
-            for e in Int(w.channel_start[c])..<Int(w.channel_start[c + 1]) {
-                let j = Int(w.position[e])
-                seen.insert(j)
-                var q = 0
-                while w.row_start[q + 1] <= UInt32(j) { q += 1 }
-                let taps = Int(w.form) == MESTK_FORM_PATTERN ? 1 : Int(w.taps)
-                #expect(Int(w.key[e]) == q * taps + Int(w.column[j]) % taps && Int(w.column[j]) / taps == c, "\(where_): index")
-            }
-        }
-        #expect(seen.count == units && (units == 0 || seen.max() == units - 1), "\(where_): index is whole")
-    }
-}
-
 private let schemes = [
     MEST_SCHEME_UNSTRUCTURED, MEST_SCHEME_BLOCK4, MEST_SCHEME_BLOCK8, MEST_SCHEME_BLOCK16, MEST_SCHEME_PATTERN,
     MEST_SCHEME_NM24, MEST_SCHEME_FAN_IN, MEST_SCHEME_ROW4, MEST_SCHEME_ROW8, MEST_SCHEME_ROW16,
 ]
 
+/// One random layer and the way in which it mutates.
+private struct MutationCase {
+    let seed: UInt64, scheme: Int, rows: Int, channels: Int, kernel: Int, density: Float, mode: Int
+    let flags: UInt32, code8: UInt32, lambda: Float
+
+    init(_ seed: UInt64, _ random: inout SplitMix64) {
+        self.seed = seed
+        scheme = schemes[Int(seed) % schemes.count]
+        rows = 1 + Int(random.below(40))
+        channels = 1 + Int(random.below(30))
+        kernel = random.below(2) == 0 ? 1 : 3
+        let most: Float = scheme == MEST_SCHEME_PATTERN ? 0.44 : scheme == MEST_SCHEME_NM24 ? 0.5 : 0.95
+        let full = random.below(5) == 0
+        density = full ? most : 0.01 + (most - 0.01) * Float(random.below(100)) / 100
+        mode = [MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS][Int(random.below(3))]
+        flags = UInt32(random.below(8))
+        code8 = UInt32(random.below(2))
+        lambda = random.below(2) == 0 ? 0 : 0.01
+    }
+
+    var what: String {
+        "seed \(seed): scheme \(scheme), \(rows) x \(channels) x \(kernel), density \(density), mode \(mode), flags \(flags)"
+    }
+    var compatible: Bool { flags & UInt32(MEST_MUTATION_ROUND_COMPAT) != 0 }
+    /// Nothing but the values says who leaves.
+    var byMagnitude: Bool { lambda == 0 && flags & UInt32(MEST_MUTATION_NORMALISED) == 0 }
+
+    func layer() throws -> OneLayer {
+        try OneLayer(rows: rows, channels: channels, kernel: kernel, scheme: scheme) {
+            $0.density = density; $0.method = Int32(mode); $0.mutation_flags = flags; $0.scheme_flags = code8
+            $0.importance_lambda = lambda; $0.seed = seed; $0.allow_empty_rows = UInt32(seed % 2)
+        }
+    }
+
+    /// The units that stayed (momentum is never 0 there); whatever is new, or left and came back, begins at 0.
+    func expectSurvivors(of before: Connections, in layer: OneLayer, _ what: String) -> Set<Int> {
+        var survivors = Set<Int>()
+        for (position, now) in Connections(layer).state {
+            if let old = before.state[position], now.value == old.value && now.momentum == old.momentum {
+                survivors.insert(now.unit)
+            } else {
+                #expect(now.value == 0 && now.momentum == 0, "\(what): grown at 0")
+            }
+        }
+        return survivors
+    }
+}
+
+/// What a layer has, by position: row * columns + column.
+private struct Connections {
+    let columns: Int
+    let state: [Int: (value: Float, momentum: Float, unit: Int)]
+
+    init(_ layer: OneLayer) {
+        columns = Int(layer.node.columns)
+        let value = layer.model.floats(layer.node.weight.value), momentum = layer.model.floats(layer.node.weight.momentum)
+        var state: [Int: (value: Float, momentum: Float, unit: Int)] = [:]
+        for c in layer.connections {
+            state[c.row * columns + c.column] = (value[c.place], momentum[c.place], layer.unit(c.row, c.column))
+        }
+        self.state = state
+    }
+
+    /// Those that left were not more important than those that stayed, pool by pool.
+    func expectLeastLeft(pools: Int, _ survivors: Set<Int>, _ what: String) {
+        var norm: [Int: Double] = [:]
+        for (value, _, unit) in state.values { norm[unit, default: 0] += Double(value) * Double(value) }
+        var least: [Int: Double] = [:], gone: [Int: Double] = [:]
+        for (unit, square) in norm {
+            let pool = pools == 1 ? 0 : unit / columns
+            if survivors.contains(unit) {
+                least[pool] = min(least[pool] ?? .infinity, square)
+            } else {
+                gone[pool] = max(gone[pool] ?? 0, square)
+            }
+        }
+        for (pool, square) in gone { #expect(square <= least[pool] ?? .infinity, "\(what): the least important leave") }
+    }
+}
+
 @Suite struct SchemeInvariants {
     /// Golden check G13 for every scheme: random shapes, densities, modes and flags; many mutations.
     @Test(arguments: 1...300) func mutations(seed: UInt64) throws {
         var random = SplitMix64(seed &* 104_729)
-        let scheme = schemes[Int(seed) % schemes.count]
-        let rows = 1 + Int(random.below(40)), channels = 1 + Int(random.below(30)), kernel = random.below(2) == 0 ? 1 : 3
-        let most: Float = scheme == MEST_SCHEME_PATTERN ? 0.44 : scheme == MEST_SCHEME_NM24 ? 0.5 : 0.95
-        let full = random.below(5) == 0
-        let density = full ? most : 0.01 + (most - 0.01) * Float(random.below(100)) / 100
-        let mode = [MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS][Int(random.below(3))]
-        let flags = UInt32(random.below(8)), code8 = UInt32(random.below(2))
-        let lambda: Float = random.below(2) == 0 ? 0 : 0.01
-        let setting: (inout mest_config) -> Void = {
-            $0.density = density; $0.method = Int32(mode); $0.mutation_flags = flags; $0.scheme_flags = code8
-            $0.importance_lambda = lambda; $0.seed = seed; $0.allow_empty_rows = UInt32(seed % 2)
-        }
-        let what = "seed \(seed): scheme \(scheme), \(rows) x \(channels) x \(kernel), density \(density), mode \(mode), flags \(flags)"
-        let one = try OneLayer(rows: rows, channels: channels, kernel: kernel, scheme: scheme, setting)
-        let twin = try OneLayer(rows: rows, channels: channels, kernel: kernel, scheme: scheme, setting)
-        one.expectInvariants(what)
-        let plan = one.model.state.pointee.plan
-        let units = Mest.units(of: one.node)
-        let pools = Int(units.pools)
-        #expect(Int64(one.node.units) == plan.initialUnits(one.node) * units.pools, "\(what): at the start")
+        let drawn = MutationCase(seed, &random)
+        let one = try drawn.layer(), twin = try drawn.layer()
+        one.expectInvariants(drawn.what)
+        let plan = one.model.state.pointee.plan, pools = Mest.units(of: one.node).pools
+        let target = plan.initialUnits(one.node) * pools
+        #expect(Int64(one.node.units) == target, "\(drawn.what): at the start")
         let scratch = one.model.at(plan.workspace, UInt8.self)
         let planned = Int(plan.bytes.mutation), rest = Int(plan.bytes.workspace) - planned
         for epoch in [0, 5, 10, 90, 95, 120, 125] as [UInt32] {
-            let stored = Int(one.node.units) * Int(one.node.unit)
-            let places = Set(one.connections.map { $0.place })
-            for i in 0..<stored where places.contains(i) {
-                for other in [one, twin] {
-                    var copy = random
-                    other.model.floats(other.node.weight.value)[i] = Float(copy.below(9)) - 4  // ties and zeros
-                    other.model.floats(other.node.weight.gradient)[i] = Float(copy.below(100))
-                    other.model.floats(other.node.weight.momentum)[i] = Float(1 + copy.below(1000))
-                    if other === twin { random = copy }
-                }
-            }
-            let value = one.model.floats(one.node.weight.value), momentum = one.model.floats(one.node.weight.momentum)
-            var state: [Int: (Float, Float)] = [:]
-            let columns = Int(one.node.columns)
-            var norm: [Int: Double] = [:]
-            let before = one.connections
-            for c in before {
-                state[c.row * columns + c.column] = (value[c.place], momentum[c.place])
-                norm[one.unit(c.row, c.column), default: 0] += Double(value[c.place]) * Double(value[c.place])
-            }
-            let perPool = Int64(one.node.units) / units.pools
-            let amount = plan.amount(one.node, epoch: epoch, active: perPool)
+            let what = "\(drawn.what), epoch \(epoch)"
+            train(one, twin, &random)
+            let before = Connections(one)
+            let amount = plan.amount(one.node, epoch: epoch, active: Int64(one.node.units) / pools)
             for i in 0..<rest { scratch[planned + i] = 0xA5 }
             one.model.mutate(epoch: epoch, resting: 0)
             twin.model.mutate(epoch: epoch, resting: 0)
             #expect((0..<rest).allSatisfy { scratch[planned + $0] == 0xA5 }, "\(what): scratch as planned")
-            one.expectInvariants("\(what), epoch \(epoch)")
-            #expect(Int(one.node.units) == Int(amount.after) * pools, "\(what), epoch \(epoch): units")
-            if mode == MEST_METHOD_EMS && flags & 2 == 0 && epoch == 120 {
-                #expect(one.node.units == UInt32(plan.initialUnits(one.node)) * UInt32(pools), "\(what): back at the target")
+            one.expectInvariants(what)
+            #expect(Int64(one.node.units) == amount.after * pools, "\(what): units")
+            if drawn.mode == MEST_METHOD_EMS && !drawn.compatible && epoch == 120 {
+                #expect(Int64(one.node.units) == target, "\(what): back at the target")
             }
-
-            let after = one.connections
-            var survivors = Set<Int>()
-            for c in after {
-                let position = c.row * columns + c.column
-                let (v, m) = (value[c.place], momentum[c.place])
-                if let (oldV, oldM) = state[position], (v, m) == (oldV, oldM) || flags & 1 != 0 {
-                    if flags & 1 != 0 && (v, m) != (oldV, oldM) {
-                        #expect(v == 0 && m == 0, "\(what): grown at 0")
-                        continue
-                    }
-                    survivors.insert(one.unit(c.row, c.column))
-                } else {
-                    #expect(v == 0 && m == 0, "\(what), epoch \(epoch): grown at 0")
-                }
-            }
-            // Those that left were not more important than those that stayed, pool by pool.
-            if lambda == 0 && flags & 4 == 0 {
-                let poolOf: (Int) -> Int = { pools == 1 ? 0 : $0 / columns }
-                var least: [Int: Double] = [:], gone: [Int: Double] = [:]
-                for (unit, square) in norm {
-                    if survivors.contains(unit) {
-                        least[poolOf(unit)] = min(least[poolOf(unit)] ?? .infinity, square)
-                    } else {
-                        gone[poolOf(unit)] = max(gone[poolOf(unit)] ?? 0, square)
-                    }
-                }
-                for (pool, square) in gone { #expect(square <= least[pool] ?? .infinity, "\(what): the least important leave") }
-            }
+            let survivors = drawn.expectSurvivors(of: before, in: one, what)
+            if drawn.byMagnitude { before.expectLeastLeft(pools: Int(pools), survivors, what) }
             // The same seed takes the same decisions.
+            let after = one.connections
             #expect(twin.connections.map { [$0.row, $0.column, $0.place] } == after.map { [$0.row, $0.column, $0.place] })
             let report = one.model.mutationReport()
             #expect(Int(report.active) == after.count)
-            #expect(Int(report.grown) - Int(report.dropped) == after.count - before.count, "\(what): the report adds up")
+            #expect(Int(report.grown) - Int(report.dropped) == after.count - before.state.count, "\(what): the report adds up")
             #expect(report.explored >= 0 && report.explored <= 1)
+        }
+    }
+
+    /// Random values, gradients and momenta, ties and zeros among them, the same in both.
+    private func train(_ one: OneLayer, _ twin: OneLayer, _ random: inout SplitMix64) {
+        for place in one.connections.map({ $0.place }).sorted() {
+            let drawn = (Float(random.below(9)) - 4, Float(random.below(100)), Float(1 + random.below(1000)))
+            for layer in [one, twin] {
+                let weight = layer.node.weight
+                layer.model.floats(weight.value)[place] = drawn.0
+                layer.model.floats(weight.gradient)[place] = drawn.1
+                layer.model.floats(weight.momentum)[place] = drawn.2
+            }
         }
     }
 

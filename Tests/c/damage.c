@@ -178,6 +178,57 @@ static int sign(unsigned char *bytes, size_t count)
     return sections;
 }
 
+/* What a model does whose checkpoint was changed at one place and found right. */
+static void use_loaded(mest_model *model, const network *n, dataset *d, mest_io *io, size_t at, uint32_t value)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        mest_batch batch = batch_at(d, &n->config, 4 * (i % 3), 4);
+        if (i == 2) (void)!mest_model_begin_epoch(model, NULL);
+        mest_status stepped = mest_model_step(model, &batch, NULL);
+        if (stepped != MEST_OK && stepped != MEST_ERR_DIVERGED)
+            check(0, "%s: byte %zu is %x: step: %s", n->name, at, value, mest_last_error(model));
+    }
+    (void)!mest_model_mutate(model, NULL);
+    mest_selection all = { .struct_size = sizeof all, .rule = MEST_REMOVE_FRACTION, .remove_fraction = 0.5f };
+    uint64_t count;
+    (void)!mest_model_select(model, &all, NULL, 0, &count);
+    check(mest_model_save(model, io, NULL) == MEST_OK, "%s: byte %zu is %x: save: %s", n->name, at, value,
+          mest_last_error(model));
+}
+
+/* `bytes` bytes of `copy` are a checkpoint as this version saves it. */
+static void other_versions(const network *n, device *slots, const unsigned char *copy, size_t bytes)
+{
+    mest_io io = device_io(slots);
+    /* A later format, and a field that this version does not know, at the end of the section. */
+    mest_checkpoint_report report;
+    mest_status status;
+    memcpy(slots->slot[0], copy, bytes);
+    set_word(slots->slot[0] + 8, 2);
+    sign(slots->slot[0], bytes);
+    load_new(n, &io, &status, &report);
+    check(status == MEST_ERR_VERSION, "%s: format 2: %s", n->name, mest_status_string(status));
+    size_t config = 16 + word_at(copy + 48);
+    if (bytes + 4 <= slots->bytes) {
+        memcpy(slots->slot[0], copy, 40 + config);
+        set_word(slots->slot[0] + 40 + config, 7);
+        memcpy(slots->slot[0] + 44 + config, copy + 40 + config, bytes - 40 - config);
+        set_word(slots->slot[0] + 48, (uint32_t)config - 12);
+        set_word(slots->slot[0] + 24, (uint32_t)bytes + 4);
+        sign(slots->slot[0], bytes + 4);
+        load_new(n, &io, &status, &report);
+        check(status == MEST_ERR_VERSION, "%s: a field more: %s", n->name, mest_status_string(status));
+    }
+    /* One less, as an earlier version saved it: the last of the config, sieve_share, is this model's. */
+    memcpy(slots->slot[0], copy, 36 + config);
+    memcpy(slots->slot[0] + 36 + config, copy + 40 + config, bytes - 40 - config);
+    set_word(slots->slot[0] + 48, (uint32_t)config - 20);
+    set_word(slots->slot[0] + 24, (uint32_t)bytes - 4);
+    sign(slots->slot[0], bytes - 4);
+    load_new(n, &io, &status, &report);
+    check(status == MEST_OK, "%s: a field less: %s", n->name, mest_status_string(status));
+}
+
 /* Checkpoints with right CRCs and wrong contents: refused, or a state that trains like any other; no access outside
  * the model (part address). */
 static void hostile(network n)
@@ -205,19 +256,7 @@ static void hostile(network n)
         mest_status status = mest_model_load(model, &io, 0, NULL);
         if (status == MEST_OK) {
             accepted++;
-            for (uint32_t i = 0; i < 4; i++) {
-                mest_batch batch = batch_at(&d, &n.config, 4 * (i % 3), 4);
-                if (i == 2) (void)!mest_model_begin_epoch(model, NULL);
-                mest_status stepped = mest_model_step(model, &batch, NULL);
-                if (stepped != MEST_OK && stepped != MEST_ERR_DIVERGED)
-                    check(0, "%s: byte %zu is %x: step: %s", n.name, at, values[v], mest_last_error(model));
-            }
-            (void)!mest_model_mutate(model, NULL);
-            mest_selection all = { .struct_size = sizeof all, .rule = MEST_REMOVE_FRACTION, .remove_fraction = 0.5f };
-            uint64_t count;
-            (void)!mest_model_select(model, &all, NULL, 0, &count);
-            check(mest_model_save(model, &io, NULL) == MEST_OK, "%s: byte %zu is %x: save: %s", n.name, at, values[v],
-                  mest_last_error(model));
+            use_loaded(model, &n, &d, &io, at, values[v]);
         } else {
             refused++;
             int known = status == MEST_ERR_CORRUPT || status == MEST_ERR_VERSION || status == MEST_ERR_ARGUMENT;
@@ -229,35 +268,8 @@ static void hostile(network n)
     }
     check(accepted > 100 && refused > 100, "%s: %d accepted, %d refused", n.name, accepted, refused);
     check(slots.wrong == 0, "%s: %d calls outside a slot", n.name, slots.wrong);
-
-    /* A later format, and a field that this version does not know, at the end of the section. */
-    mest_checkpoint_report report;
-    mest_status status;
-    memcpy(slots.slot[0], copy, bytes);
     memset(slots.slot[1], 0, slots.bytes);
-    set_word(slots.slot[0] + 8, 2);
-    sign(slots.slot[0], bytes);
-    load_new(&n, &io, &status, &report);
-    check(status == MEST_ERR_VERSION, "%s: format 2: %s", n.name, mest_status_string(status));
-    size_t config = 16 + word_at(copy + 48);
-    if (bytes + 4 <= slots.bytes) {
-        memcpy(slots.slot[0], copy, 40 + config);
-        set_word(slots.slot[0] + 40 + config, 7);
-        memcpy(slots.slot[0] + 44 + config, copy + 40 + config, bytes - 40 - config);
-        set_word(slots.slot[0] + 48, (uint32_t)config - 12);
-        set_word(slots.slot[0] + 24, (uint32_t)bytes + 4);
-        sign(slots.slot[0], bytes + 4);
-        load_new(&n, &io, &status, &report);
-        check(status == MEST_ERR_VERSION, "%s: a field more: %s", n.name, mest_status_string(status));
-    }
-    /* One less, as an earlier version saved it: the last of the config, scheme_flags, is this model's. */
-    memcpy(slots.slot[0], copy, 36 + config);
-    memcpy(slots.slot[0] + 36 + config, copy + 40 + config, bytes - 40 - config);
-    set_word(slots.slot[0] + 48, (uint32_t)config - 20);
-    set_word(slots.slot[0] + 24, (uint32_t)bytes - 4);
-    sign(slots.slot[0], bytes - 4);
-    load_new(&n, &io, &status, &report);
-    check(status == MEST_OK, "%s: a field less: %s", n.name, mest_status_string(status));
+    other_versions(&n, &slots, copy, bytes);
     free(copy);
     free_device(&slots);
     free_data(&d);

@@ -47,6 +47,27 @@ static void test_linear_as_single(const char *name, const matrix *m, int lanes, 
     free_matrix(&single);
 }
 
+static void test_linear_stored(const char *name, const matrix *m, const mestk_context *way, int lanes, int blocks,
+                               const float *x, const float *dy, float *dx, float *stored)
+{
+    /* Stored is added to nothing; what a last block or run lacks stays. */
+    int64_t rows = m->w.rows;
+    float *added = floats(m->count), *db_stored = floats(rows), *db_added = floats(rows);
+    for (int64_t j = 0; j < m->count; j++) {
+        int r, c, tap;
+        added[j] = 0;
+        if (!connection(&m->w, j, &r, &c, &tap)) stored[j] = 0;
+    }
+    for (int r = 0; r < rows; r++) db_added[r] = 0;
+    mestk_linear_backward(way, blocks, lanes, &m->w, x, dy, NULL, 0, added, db_added, 1);
+    mestk_linear_backward(way, blocks, lanes, &m->w, x, dy, dx, 0, stored, db_stored, 0);
+    check(same(stored, added, m->count), "linear dw stored", name);
+    check(same(db_stored, db_added, rows), "linear db stored", name);
+    mestk_linear_backward(way, blocks, lanes, &m->w, x, dy, NULL, 0, stored, db_stored, 0);
+    check(same(stored, added, m->count), "linear dw stored, no dx", name);
+    free(added), free(db_stored), free(db_added);
+}
+
 /* group: of blocks; runs: below 0. */
 static void test_linear(int lanes, int blocks, int channels, int rows, double density, int group)
 {
@@ -94,23 +115,11 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
         check(same(got[3], unused, m.count), "linear dw twice", name);
         mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, unused, NULL, 1);
         free(unused);
-        /* Stored is added to nothing; what a last block or run lacks stays. */
-        float *stored = floats(m.count), *added = floats(m.count), *db_stored = floats(rows), *db_added = floats(rows);
-        for (int64_t j = 0; j < m.count; j++) {
-            int r, c, tap;
-            added[j] = 0;
-            if (!connection(&m.w, j, &r, &c, &tap)) stored[j] = 0;
-        }
-        for (int r = 0; r < rows; r++) db_added[r] = 0;
-        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, added, db_added, 1);
-        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, got[1], 0, stored, db_stored, 0);
-        check(same(stored, added, m.count), "linear dw stored", name);
-        check(same(db_stored, db_added, rows), "linear db stored", name);
-        mestk_linear_backward(&way[i], blocks, lanes, &m.w, x, dy, NULL, 0, stored, db_stored, 0);
-        check(same(stored, added, m.count), "linear dw stored, no dx", name);
+        float *stored = floats(m.count);
+        test_linear_stored(name, &m, &way[i], lanes, blocks, x, dy, got[1], stored);
         if (i == 0 && group != 1)
             test_linear_as_single(name, &m, lanes, blocks, bias, x, dy, (float *[]){got[0], got[1], stored});
-        free(stored), free(added), free(db_stored), free(db_added);
+        free(stored);
         if (i == 0) {
             check(near(y, y_size, got[0], ny), "linear y", name);
             check(near(dx, dx_size, got[1], nx), "linear dx", name);
