@@ -128,7 +128,7 @@ def phases(plt: Any, logs: Logs) -> Optional[Any]:
 
 def forgotten(plt: Any, logs: Logs) -> Optional[Any]:
     """Figure 5(c): samples forgotten an epoch, mutations marked."""
-    log = logs.get("long-resnet20")
+    log = logs.get(runs.LONG)
     if log is None:
         return None
     chosen = [epoch for epoch in log.epochs if 50 <= epoch["epoch"] <= 80]
