@@ -43,6 +43,12 @@ def half_cosine(position):
     return np.float32(0.5 * (1 + math.cos(math.pi * position)))
 
 
+def least(values, where, count):
+    """The `count` of `where` (indices) that are nearest to 0; equals: the lower index."""
+    order = sorted(where, key=lambda j: (abs(values[j]), j))
+    return set(order[:count])
+
+
 # ------------------------------------------------------------------------------------ units ---
 
 

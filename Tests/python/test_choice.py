@@ -11,8 +11,8 @@ import pytest
 import reference
 from conftest import ROOT
 from graphs import Graph
+from moves import ratio
 from support import fingerprint, positions, reference_of
-from test_methods import ratio
 
 import mest
 from mest import Conv2d, Input, Linear, ReLU

@@ -2,8 +2,8 @@
 """Every method under every scheme: the pairs that exist, each mutation against its definition (moves.py),
 the bytes that it was planned for; the pairs that do not exist are refused.
 
-What grows by gradients, moves between layers or rewinds has its definition in test_methods.py, whole
-channels in test_channels.py.
+What grows by gradients has its definition in test_gradient_growth.py, what moves between layers or rewinds in
+test_across_layers.py, whole channels in test_channels.py.
 """
 
 import ctypes
