@@ -169,17 +169,22 @@ def forgotten_lines(logs: Logs) -> List[str]:
 # ------------------------------------------------------------------------------------ document ---
 
 
+def command(logs: Logs) -> str:
+    if logs.scale.name == "cifar10":
+        return "MEST_DATA=FOLDER python benchmarks/experiments/run.py"
+    return f"python benchmarks/experiments/run.py --scale {logs.scale.name}"
+
+
 def origin(logs: Logs) -> List[str]:
     """Where the logs come from, and the commands."""
     every = list(logs.found.values())
     facts = {key: sorted({log.run[key] for log in every}) for key in ("date", "CPU", "build")}
-    minutes = sum(log.end["cpu_seconds"] for log in every) / 60
+    minutes = sum(log.end["seconds"] for log in every) / 60
     took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes"
     flag = "" if logs.scale.name == "cifar10" else f" --scale {logs.scale.name}"
-    data = "MEST_DATA=FOLDER " if logs.scale.name == "cifar10" else ""
     return [
-        f"- trained by: `{data}python benchmarks/experiments/run.py{flag}`, {len(every)} trainings, {took} of "
-        "one core; each training's log, with its own command, lies in "
+        f"- trained by: `{command(logs)}`, {len(every)} trainings, {took} one "
+        "after the other; each training's log, with its own command, lies in "
         f"`benchmarks/experiments/logs/{logs.scale.name}/`",
         f"- tables and pictures by: `python benchmarks/experiments/report.py{flag} --save`",
         *(f"- {key}: {'; '.join(values)}" for key, values in facts.items()),
@@ -199,6 +204,21 @@ def long_text(logs: Logs) -> List[str]:
             f"{best:.2f} % the best once the target density was reached; the paper has {PAPER} %"
         )
     return lines
+
+
+def every_table(logs: Logs, document: Path) -> str:
+    """One line a training: the rest stands in its log."""
+    rows = []
+    for run_ in runs.all_runs(logs.scale.name):
+        log = logs.get(run_.name)
+        if log is None:
+            continue
+        path = Path(os.path.relpath(run.log_path(run_), document.parent)).as_posix()
+        rows.append([
+            f"[{run_.name}]({path})", f"{len(log.epochs)}", f"{log.accuracy:.2f}", f"{log.unforgettable:.1f}",
+            f"{log.end['seconds']:,.0f}",
+        ])  # fmt: skip
+    return common.table(["NAME", ">epochs", ">accuracy", ">never forgotten, %", ">seconds"], rows)
 
 
 def document(logs: Logs, album: pictures.Album) -> str:
@@ -245,6 +265,10 @@ def document(logs: Logs, album: pictures.Album) -> str:
     ]  # fmt: skip
     if long_text(logs):
         text += ["## Long trainings", "", *long_text(logs), "", *picture("long", pictures.long, "test accuracy by epoch")]
+    text += [
+        "## Every training", "", f"One of them again: `{command(logs)} --one NAME`. Seconds are wall-clock time of one thread "
+        "on a machine that did other work too.", "", every_table(logs, album.document),
+    ]  # fmt: skip
     return "\n".join(text).rstrip() + "\n"
 
 

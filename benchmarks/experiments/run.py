@@ -68,7 +68,7 @@ def train(run: runs.Run) -> None:
             "plan": memory(model.plan()), "layer_macs": [layer.macs for layer in model.plan().layers],
         }  # fmt: skip
         end = {
-            "cpu_seconds": sum(record.seconds for record in history), "explored": model.mutation().explored,
+            "seconds": sum(record.seconds for record in history), "explored": model.mutation().explored,
             "forgetting": forgetting(model),
         }  # fmt: skip
     records = [{"kind": "run", **begin}, *({"kind": "epoch", **asdict(epoch)} for epoch in history), {"kind": "end", **end}]
