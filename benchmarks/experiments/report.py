@@ -216,7 +216,7 @@ def every_table(logs: Logs, document: Path) -> str:
         path = Path(os.path.relpath(run.log_path(run_), document.parent)).as_posix()
         rows.append([
             f"[{run_.name}]({path})", f"{len(log.epochs)}", f"{log.accuracy:.2f}", f"{log.unforgettable:.1f}",
-            f"{log.end['seconds']:,.0f}",
+            f"{log.end['seconds']:,.1f}",
         ])  # fmt: skip
     return common.table(["NAME", ">epochs", ">accuracy", ">never forgotten, %", ">seconds"], rows)
 
