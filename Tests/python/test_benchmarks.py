@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,14 @@ import layers  # noqa: E402
 import memory  # noqa: E402
 import mutation  # noqa: E402
 import networks  # noqa: E402
+import pictures  # noqa: E402
 import products  # noqa: E402
 import readme  # noqa: E402
 import report  # noqa: E402
 import run as experiment  # noqa: E402
 import runs  # noqa: E402
 import step  # noqa: E402
+import training_logs  # noqa: E402
 from step import Row, Variant  # noqa: E402
 
 
@@ -455,7 +458,7 @@ def test_every_training_of_the_experiments_can_be_planned(scale):
 
 def test_experiments_from_training_to_document(tmp_path, monkeypatch):
     """Two short trainings: what the logs say is what the table shows."""
-    for module in (experiment, report):
+    for module in (experiment, training_logs):
         monkeypatch.setattr(module, "HERE", tmp_path)
     kept = runs.of_method("digits", "em&s", 90, 1), runs.of_method("digits", "em&s", 90, 2)
     for run in kept:
@@ -464,6 +467,9 @@ def test_experiments_from_training_to_document(tmp_path, monkeypatch):
     logs = report.Logs(runs.SCALES["digits"])
     found = logs.method("em&s", 90)
     assert [log.run["seed"] for log in found] == [1, 2] and [len(log.epochs) for log in found] == [20, 20]
-    text = report.document(logs, None, str)
+    text = report.document(logs, pictures.Album(logs, tmp_path / "pictures", tmp_path / "results.md"))
     assert report.mean_and_deviation([log.accuracy for log in found]) in text
     assert found[0].accuracy > 90  # and it learns
+    for linked in re.findall(r"\]\(([^)]*)\)", text):
+        assert (tmp_path / linked).stat().st_size > 1000, linked
+    assert text.count("-seed1.jsonl") == text.count("-seed2.jsonl") == 1
