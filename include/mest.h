@@ -1200,8 +1200,9 @@ MEST_API MEST_NODISCARD mest_status mest_model_load(mest_model *model, const mes
 
 /*
  * The same in a file.  Saving writes path.tmp, forces it to the disk and renames it: `path` is the
- * state before or after.  One model, one path.  Errors: also UNSUPPORTED, in builds without an
- * operating system.
+ * state before or after.  One model, one path: of two processes that save to the same one at the
+ * same time the second gets IO, and its message says why.  Errors: also UNSUPPORTED, in builds
+ * without an operating system.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_save_file(mest_model *model, const char *path,
                                                          mest_checkpoint_report *out_report);

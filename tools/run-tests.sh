@@ -118,7 +118,7 @@ run_c() { # OUT "PROGRAM ARGUMENT..."...
 
 c_tests() {
     c_programs "$build/c" "$build/release" gcc -O2 \
-        && run_c "$build/c" bad_input memory determinism checkpoint damage killed cancel threads random_input
+        && run_c "$build/c" bad_input memory determinism checkpoint damage killed two_savers cancel threads random_input
 }
 
 # Without OpenMP: the same tests, and the same bits as with it.
@@ -148,7 +148,7 @@ address() {
     say 'leak:libomp.so' >"$logs/leaks" # what OpenMP's runtime keeps is its own
     export LSAN_OPTIONS=suppressions=$logs/leaks:print_suppressions=0
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
-    run_c "$build/c-asan" bad_input memory determinism checkpoint damage killed cancel threads "random_input 500 50000"
+    run_c "$build/c-asan" bad_input memory determinism checkpoint damage killed two_savers cancel threads "random_input 500 50000"
 }
 
 # With the caller's threads and without OpenMP, whose runtime is not built for this sanitizer.

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,12 +46,28 @@ int32_t mestk_file_open(mestk_file *file, const char *path)
     return error;
 }
 
+/* Whether the file that is open is still the one of this name: who had the lock before has renamed or removed it. */
+static int still_named(const mestk_file *file, const char *name)
+{
+    struct stat opened, named;
+    return fstat(file->handle, &opened) == 0 && stat(name, &named) == 0 && opened.st_dev == named.st_dev
+           && opened.st_ino == named.st_ino;
+}
+
+/* The lock ends with the process, however that ends.  Where a file system has none, two savers are not told apart. */
 int32_t mestk_file_create(mestk_file *file, const char *path)
 {
     char name[PATH_BYTES];
     *file = (mestk_file){ .handle = -1, .path = path };
-    int32_t error = name_temporary(file, name);
-    if (!error) error = open_as(file, name, O_WRONLY | O_CREAT | O_TRUNC);
+    int32_t error = name_temporary(file, name), locked = 0;
+    while (!error && !locked) {
+        error = open_as(file, name, O_WRONLY | O_CREAT);
+        if (error) break;
+        if (flock(file->handle, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) error = EBUSY;
+        locked = !error && still_named(file, name);
+        if (locked && ftruncate(file->handle, 0) != 0) error = errno;
+        if (error || !locked) mestk_file_close(file);
+    }
     file->writes = !error;
     return error;
 }
@@ -73,22 +90,17 @@ int32_t mestk_file_replace(mestk_file *file)
 {
     char name[PATH_BYTES];
     int32_t error = name_temporary(file, name);
-    if (!error && close(file->handle) != 0) error = errno;
-    file->handle = -1;
-    if (!error && rename(name, file->path) != 0) error = errno;
-    if (error) {
-        mestk_file_close(file);
-        return error;
-    }
-    file->writes = 0;
-    return sync_folder(file, name);
+    if (!error && rename(name, file->path) != 0) error = errno; /* all has been synced, so that closing tells nothing */
+    file->writes = error != 0;
+    mestk_file_close(file);
+    return error ? error : sync_folder(file, name);
 }
 
 void mestk_file_close(mestk_file *file)
 {
     char name[PATH_BYTES];
+    if (file->writes && name_temporary(file, name) == 0) unlink(name); /* while the lock is held */
     if (file->handle >= 0) close(file->handle);
-    if (file->writes && name_temporary(file, name) == 0) unlink(name);
     file->handle = -1;
     file->writes = 0;
 }
@@ -130,6 +142,7 @@ const char *mestk_file_error(int32_t error)
     switch (error) {
     case ENOENT: return "no such file or folder";
     case EACCES: case EPERM: return "not allowed";
+    case EBUSY: return "another save to it is going on";
     case EISDIR: return "it is a folder";
     case ENOTDIR: return "a part of the path is no folder";
     case ENOSPC: case EDQUOT: return "no space left";
