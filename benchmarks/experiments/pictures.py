@@ -97,7 +97,8 @@ def schemes(plt: Any, logs: Logs) -> Optional[Any]:
         for scheme, title in SCHEMES.items():
             found = [(value(scheme, s, log), log.accuracy) for s in SPARSITIES[:2] if (log := logs.scheme(scheme, s))]
             points = [(x, y) for x, y in found if x is not None]
-            axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=title)
+            if points:
+                axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=title)
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
     panels[0][0].set(ylabel="test accuracy, %")

@@ -182,7 +182,10 @@ def origin(logs: Logs) -> List[str]:
     minutes = sum(log.end["seconds"] for log in every) / 60
     took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes"
     flag = "" if logs.scale.name == "cifar10" else f" --scale {logs.scale.name}"
+    missing = len(runs.all_runs(logs.scale.name)) - len(every)
+    still = [f"- **not complete**: {missing} trainings are still to come, `-` below"] if missing else []
     return [
+        *still,
         f"- trained by: `{command(logs)}`, {len(every)} trainings, {took} one "
         "after the other; each training's log, with its own command, lies in "
         f"`benchmarks/experiments/logs/{logs.scale.name}/`",
@@ -232,7 +235,8 @@ def document(logs: Logs, album: pictures.Album) -> str:
         "the last epoch, in percent; ± is the deviation of the seeds, their number in brackets.", "",
         *origin(logs), "",
         "## Methods", "",
-        "Unstructured, the same density in every sparse layer. SET is as its authors have it: 30 % leave after every "
+        "Unstructured, the same density in every sparse layer; SNIP, GraSP and DSR share the same number of connections "
+        "out themselves. SET is as its authors have it: 30 % leave after every "
         "epoch to the last, also when the learning rate lets new ones learn no more; with a rate that falls to 0, and one "
         "threshold for both signs, it is MEST EM.", "",
         method_table(logs, accuracy, 2, "accuracy"), "",
@@ -244,7 +248,8 @@ def document(logs: Logs, album: pictures.Album) -> str:
         "network's weights, gradients and momentum are the 100 %):", "",
         memory_table(logs, 90), "",
         "## Schemes", "",
-        *(["Under EM&S, one seed. Milliseconds: `make bench BENCHMARKS=schemes`, batch 64, two threads.", ""]
+        *(["Under EM&S, one seed. Milliseconds, at the target density: `make bench BENCHMARKS=schemes`, "
+           "batch 64, two threads.", ""]
           if scale.name == "cifar10" else ["Under EM&S, one seed.", ""]),
         scheme_table(logs), "",
         *picture("schemes", pictures.schemes, "accuracy against time and bytes"),
