@@ -472,4 +472,3 @@ def test_experiments_from_training_to_document(tmp_path, monkeypatch):
     assert found[0].accuracy > 90  # and it learns
     for linked in re.findall(r"\]\(([^)]*)\)", text):
         assert (tmp_path / linked).stat().st_size > 1000, linked
-    assert text.count("-seed1.jsonl") == text.count("-seed2.jsonl") == 1

@@ -47,10 +47,24 @@ def unforgettable(log: Log) -> float:
 
 
 def method_table(logs: Logs, value: Value, digits: int, title: str) -> str:
-    rows = []
-    for method, name in ALL_METHODS.items():
-        found = [[value(log) for log in logs.method(method, 0 if method == "dense" else s)] for s in SPARSITIES]
-        rows.append([name, *(mean_and_deviation(values, digits) for values in found)])
+    """A row a method; the highest of the sparse ones in bold."""
+    found = {
+        method: [[value(log) for log in logs.method(method, 0 if method == "dense" else s)] for s in SPARSITIES]
+        for method in ALL_METHODS
+    }
+    sparse = [columns for method, columns in found.items() if method != "dense"]
+
+    def mean(values: List[float]) -> float:
+        return round(statistics.mean(values), digits)  # so that what looks equal is
+
+    highest = [max((mean(rows[i]) for rows in sparse if rows[i]), default=None) for i in range(len(SPARSITIES))]
+
+    def shown(method: str, i: int) -> str:
+        values = found[method][i]
+        text = mean_and_deviation(values, digits)
+        return f"**{text}**" if method != "dense" and values and mean(values) == highest[i] else text
+
+    rows = [[name, *(shown(method, i) for i in range(len(SPARSITIES)))] for method, name in ALL_METHODS.items()]
     return common.table([title, *(f">{sparsity} %" for sparsity in SPARSITIES)], rows)
 
 
@@ -270,6 +284,8 @@ def document(logs: Logs, album: pictures.Album) -> str:
     ]  # fmt: skip
     if long_text(logs):
         text += ["## Long trainings", "", *long_text(logs), "", *picture("long", pictures.long, "test accuracy by epoch")]
+    if scale.name == "digits":  # far too many
+        return "\n".join(text).rstrip() + "\n"
     text += [
         "## Every training", "", f"One of them again: `{command(logs)} --one NAME`. Seconds are wall-clock time of one thread "
         "on a machine that did other work too.", "", every_table(logs, album.document),
