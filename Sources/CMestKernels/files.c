@@ -54,21 +54,33 @@ static int still_named(const mestk_file *file, const char *name)
            && opened.st_ino == named.st_ino;
 }
 
-/* The lock ends with the process, however that ends.  Where a file system has none, two savers are not told apart. */
+enum { TRIES = 100 }; /* each is lost to a whole save; a file system that numbers files anew would lose them all */
+
+/* Opens it, for this process alone: the lock ends with the process, however that ends.  Where a file system has no
+ * locks, two savers are not told apart. */
+static int32_t open_alone(mestk_file *file, const char *name)
+{
+    for (int try = 1;; try++) {
+        int32_t error = open_as(file, name, O_WRONLY | O_CREAT);
+        if (error) return error;
+        int busy = flock(file->handle, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+        if (!busy && (try == TRIES || still_named(file, name))) return 0;
+        mestk_file_close(file);
+        if (busy) return EBUSY;
+    }
+}
+
 int32_t mestk_file_create(mestk_file *file, const char *path)
 {
     char name[PATH_BYTES];
     *file = (mestk_file){ .handle = -1, .path = path };
-    int32_t error = name_temporary(file, name), locked = 0;
-    while (!error && !locked) {
-        error = open_as(file, name, O_WRONLY | O_CREAT);
-        if (error) break;
-        if (flock(file->handle, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) error = EBUSY;
-        locked = !error && still_named(file, name);
-        if (locked && ftruncate(file->handle, 0) != 0) error = errno;
-        if (error || !locked) mestk_file_close(file);
-    }
+    int32_t error = name_temporary(file, name);
+    if (!error) error = open_alone(file, name);
     file->writes = !error;
+    if (!error && ftruncate(file->handle, 0) != 0) {
+        error = errno;
+        mestk_file_close(file);
+    }
     return error;
 }
 

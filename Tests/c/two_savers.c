@@ -5,10 +5,11 @@
 #include "checkpoints.h"
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SAVES = 150 };
+enum { LOADS = 500 };
 
 /* A model that has trained `steps` steps. */
 static mest_model *trained(const network *n, const dataset *d, uint32_t steps)
@@ -23,18 +24,17 @@ static int told(const mest_model *model, mest_status status)
     return status == MEST_ERR_IO && strstr(mest_last_error(model), "another save") != NULL;
 }
 
-/* Saves SAVES times; exits with 1 if a save fails for another reason than the other saver. */
-static pid_t start_saver(mest_model *model, const char *path)
+/* Saves until it is told to stop; exits with 1 if a save fails for another reason than the other saver. */
+static pid_t start_saver(mest_model *model, const char *path, const volatile int *stop)
 {
     pid_t child = fork();
     if (child) return child;
-    for (int saved = 0; saved < SAVES;) {
+    while (!*stop) {
         mest_status status = mest_model_save_file(model, path, NULL);
         if (status != MEST_OK && !told(model, status)) {
             printf("FAILED: save: %s\n", mest_last_error(model));
             _exit(1);
         }
-        saved += status == MEST_OK;
         usleep(100);
     }
     _exit(0);
@@ -45,9 +45,10 @@ static void savers_and_loader(const network *n, const dataset *d, const char *pa
     mest_model *one = trained(n, d, 5), *other = trained(n, d, 9), *reader = create(n);
     uint64_t hash[2] = { whole_hash(one), whole_hash(other) };
     check(mest_model_save_file(one, path, NULL) == MEST_OK, "the first save: %s", mest_last_error(one));
-    pid_t savers[2] = { start_saver(one, path), start_saver(other, path) };
-    int running = 2, loads = 0, found[2] = { 0, 0 };
-    while (running) {
+    volatile int *stop = mmap(NULL, sizeof *stop, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t savers[2] = { start_saver(one, path, stop), start_saver(other, path, stop) };
+    int loads = 0, ended = 0, found[2] = { 0, 0 };
+    while ((loads < LOADS || !found[0] || !found[1]) && waitpid(-1, &ended, WNOHANG) == 0) {
         mest_status status = mest_model_load_file(reader, path, 0, NULL);
         uint64_t now = whole_hash(reader);
         if (!check(status == MEST_OK && (now == hash[0] || now == hash[1]), "load %d: %s: %s", loads,
@@ -55,19 +56,14 @@ static void savers_and_loader(const network *n, const dataset *d, const char *pa
             break;
         loads++;
         found[now == hash[1]]++;
-        for (int i = 0; i < 2; i++) {
-            int ended = 0;
-            if (savers[i] && waitpid(savers[i], &ended, WNOHANG) == savers[i]) {
-                check(WIFEXITED(ended) && WEXITSTATUS(ended) == 0, "saver %d ended with %d", i, ended);
-                savers[i] = 0;
-                running--;
-            }
-        }
     }
+    check(ended == 0, "a saver ended with %d", ended);
+    *stop = 1;
     for (int i = 0; i < 2; i++)
-        if (savers[i]) waitpid(savers[i], NULL, 0);
-    check(found[0] > 0 && found[1] > 0, "of one process %d loads, of the other %d", found[0], found[1]);
+        if (waitpid(savers[i], &ended, 0) == savers[i])
+            check(WIFEXITED(ended) && WEXITSTATUS(ended) == 0, "saver %d ended with %d", i, ended);
     printf("%d loads: %d of one process, %d of the other\n", loads, found[0], found[1]);
+    munmap((void *)stop, sizeof *stop);
     mest_model_destroy(one), mest_model_destroy(other), mest_model_destroy(reader);
 }
 
