@@ -41,6 +41,9 @@ func ordered(_ x: Float) -> UInt64 {
     return uint64(bits & 0x8000_0000 != 0 ? ~bits : bits | 0x8000_0000)
 }
 
+/// Bits that order the other way round.
+func falling(_ x: Float) -> UInt64 { uint64(UInt32.max) &- ordered(x) }
+
 func sort(_ a: UnsafeMutablePointer<UInt32>, _ n: Int) { sort(a, n) { uint64($0) } }
 
 /// Sorts in place by key, ascending; keys differ: heapsort, no recursion, no storage.

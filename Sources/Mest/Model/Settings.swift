@@ -221,6 +221,5 @@ private func resolveSieve(_ config: inout mest_config, _ message: Message) throw
     if config.sieve_share == 0 { config.sieve_share = 0.1 }
 }
 
-
 /// In (0, 1], to the millionth.
 func validDensity(_ value: Float) -> Bool { value >= 0.000001 && value <= 1 }

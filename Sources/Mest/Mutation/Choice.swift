@@ -51,9 +51,6 @@ extension Model {
         }
     }
 
-    /// A key that is the smaller, the larger the score is.
-    func falling(_ score: Float) -> UInt64 { uint64(UInt32.max) &- ordered(score) }
-
     func notFinite() -> Status {
         message.start("not finite: the score of a connection; none was chosen. Give inputs of a usual size").as(.diverged)
     }
