@@ -11,6 +11,14 @@ from support import positions
 import mest
 from mest import Input, Linear
 
+
+def three_layers(rng, least, most):
+    """Sizes from the input on, and the layers, of random densities."""
+    sizes = [int(n) for n in rng.integers(3, 14, 4)]
+    linear = [Linear(size, density=float(rng.uniform(least, most)), bias=False) for size in sizes[1:]]
+    return sizes, [Input(sizes[0]), *linear]
+
+
 # ----------------------------------------------------------------------------------------- DSR ---
 
 
@@ -35,10 +43,7 @@ def test_dsr(part):
     """One threshold for all layers, doubled or halved; what leaves comes back where most has stayed."""
     for seed in range(part * 20, part * 20 + 20):
         rng = np.random.default_rng(seed)
-        sizes = [int(n) for n in rng.integers(3, 14, 4)]
-        layers = [Input(sizes[0])]
-        for size in sizes[1:]:
-            layers.append(Linear(size, density=float(rng.uniform(0.1, 0.7)), bias=False))
+        sizes, layers = three_layers(rng, 0.1, 0.7)
         rate = float(rng.uniform(0.05, 0.6))
         model = mest.Model(
             layers, method="dsr", mutation_rate=rate, exclude_dropped=bool(seed % 2), epochs=12,
@@ -123,10 +128,7 @@ def least_of_all(parts, count):
 def test_global_threshold(part, method):
     for seed in range(part * 15, part * 15 + 15):
         rng = np.random.default_rng(seed)
-        sizes = [int(n) for n in rng.integers(3, 14, 4)]
-        layers = [Input(sizes[0])]
-        for size in sizes[1:]:
-            layers.append(Linear(size, density=float(rng.uniform(0.2, 0.5)), bias=False))
+        sizes, layers = three_layers(rng, 0.2, 0.5)
         model = mest.Model(
             layers, method=method, global_threshold=True, epochs=12, mutation_every=1, batch=2, loss="mse",
             learning_rate=0.0, weight_decay=0.0, seed=seed,

@@ -468,7 +468,33 @@ def test_experiments_from_training_to_document(tmp_path, monkeypatch):
     found = logs.method("em&s", 90)
     assert [log.run["seed"] for log in found] == [1, 2] and [len(log.epochs) for log in found] == [20, 20]
     text = report.document(logs, pictures.Album(logs, tmp_path / "pictures", tmp_path / "results.md"))
-    assert report.mean_and_deviation([log.accuracy for log in found]) in text
+    assert f"**{report.mean_and_deviation([log.accuracy for log in found])}**" in text
     assert found[0].accuracy > 90  # and it learns
-    for linked in re.findall(r"\]\(([^)]*)\)", text):
-        assert (tmp_path / linked).stat().st_size > 1000, linked
+    check_links(text, tmp_path, 3)
+
+
+def check_links(text, folder, least):
+    linked = re.findall(r"\]\(([^)]*)\)", text)
+    assert len(linked) >= least and all((folder / name).stat().st_size > 100 for name in linked)
+
+
+def test_what_a_long_training_says(tmp_path, monkeypatch):
+    for module in (experiment, training_logs):
+        monkeypatch.setattr(module, "HERE", tmp_path)
+    run = runs.named(runs.LONG, "cifar10")
+    epochs = [
+        dict(epoch=e, forgotten=100 if e % 5 == 0 else 90, mutated=e % 5 == 0, validation_accuracy=e / 200, samples=9, frozen=0)
+        for e in range(160)
+    ]
+    begin = dict(config=run.config(50000), date="today", CPU="this", build="mest")
+    end = dict(seconds=7.0, forgetting=dict(unforgettable=1, samples=4))
+    logs = report.Logs(runs.SCALES["cifar10"])
+    logs.found[run.name] = training_logs.Log(begin, epochs, end)
+    path = experiment.log_path(run)
+    path.parent.mkdir(parents=True)
+    path.write_text("x" * 200)
+    text = report.document(logs, pictures.Album(logs, tmp_path / "pictures", tmp_path / "results.md"))
+    assert "100 samples an epoch that begins with a mutation, 90 in one that does not" in text
+    assert "160 epochs, EM&S 90 %: 79.50 % after the last, 79.50 % the best" in text
+    assert f"{len(runs.all_runs('cifar10')) - 1} trainings are still to come" in text
+    check_links(text, tmp_path, 5)

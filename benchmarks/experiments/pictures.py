@@ -51,20 +51,21 @@ def pyplot() -> Any:
 
 def methods(plt: Any, logs: Logs) -> Optional[Any]:
     """Accuracy against sparsity, bars where there are several seeds."""
-    return against_sparsity(plt, logs, lambda log: log.accuracy, "test accuracy, %")
+    return against_sparsity(plt, logs, "accuracy", "test accuracy, %")
 
 
 def unforgettable(plt: Any, logs: Logs) -> Optional[Any]:
     """Figure 5(a) of the paper."""
-    return against_sparsity(plt, logs, lambda log: log.unforgettable, "never forgotten, % of samples")
+    return against_sparsity(plt, logs, "unforgettable", "never forgotten, % of samples")
 
 
-def against_sparsity(plt: Any, logs: Logs, value: Callable[[Log], float], label: str) -> Optional[Any]:
+def against_sparsity(plt: Any, logs: Logs, value: str, label: str) -> Optional[Any]:
+    """value: of Log."""
     figure, axes = plt.subplots(figsize=(7.5, 4.5), constrained_layout=True)
     colours = plt.get_cmap("tab20").colors
     shown = [method for method in ALL_METHODS if method != "dense"]
     for index, method in enumerate(shown):
-        points = {s: [value(log) for log in logs.method(method, s)] for s in SPARSITIES}
+        points = {s: [getattr(log, value) for log in logs.method(method, s)] for s in SPARSITIES}
         points = {s: values for s, values in points.items() if values}
         if points:
             axes.errorbar(
@@ -73,7 +74,7 @@ def against_sparsity(plt: Any, logs: Logs, value: Callable[[Log], float], label:
                 [statistics.stdev(values) if len(values) > 1 else 0 for values in points.values()],
                 fmt="o-", markersize=4, linewidth=2 if "MEST" in ALL_METHODS[method] else 1, capsize=2, color=colours[index], label=ALL_METHODS[method],
             )  # fmt: skip
-    dense = [value(log) for log in logs.method("dense", 0)]
+    dense = [getattr(log, value) for log in logs.method("dense", 0)]
     if dense:
         axes.axhline(statistics.mean(dense), color="k", ls=":", label="dense")
     axes.set(xlabel="sparsity, %", ylabel=label, xticks=SPARSITIES)
@@ -132,7 +133,7 @@ def forgotten(plt: Any, logs: Logs) -> Optional[Any]:
     log = logs.get(runs.LONG)
     if log is None:
         return None
-    chosen = [epoch for epoch in log.epochs if 50 <= epoch["epoch"] <= 80]
+    chosen = [epoch for epoch in log.epochs if epoch["epoch"] in runs.FIGURE_5C]
     figure, axes = plt.subplots(figsize=(6, 3.5), constrained_layout=True)
     axes.plot([e["epoch"] for e in chosen], [e["forgotten"] for e in chosen], ".-", label="EM&S, 90 %")
     moved = [e for e in chosen if e["mutated"]]

@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -25,31 +25,21 @@ import pictures  # noqa: E402
 import run  # noqa: E402
 import runs  # noqa: E402
 from runs import ALL_METHODS, METHODS, SCHEMES, SPARSITIES  # noqa: E402
-from training_logs import KIB, Log, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
+from training_logs import KIB, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
 
 PAPER = 93.27  # percent: EM&S 90 %, unstructured, ResNet-32, CIFAR-10 (arXiv 2110.14032, table 1)
 
 
 # ------------------------------------------------------------------------------------- methods ---
 
-Value = Callable[[Log], float]
-
 ACCURACY_CLAIMS = (("em&s", "em"), ("em&s", "set"), ("em&s", "static"), ("em", "set"), ("em", "static"))
 UNFORGETTABLE_CLAIMS = (("em&s", "em"), ("em&s", "set"))
 
 
-def accuracy(log: Log) -> float:
-    return log.accuracy
-
-
-def unforgettable(log: Log) -> float:
-    return log.unforgettable
-
-
-def method_table(logs: Logs, value: Value, digits: int, title: str) -> str:
-    """A row a method; the highest of the sparse ones in bold."""
+def method_table(logs: Logs, value: str, digits: int, title: str) -> str:
+    """A row a method; the highest of the sparse ones in bold.  value: of Log."""
     found = {
-        method: [[value(log) for log in logs.method(method, 0 if method == "dense" else s)] for s in SPARSITIES]
+        method: [[getattr(log, value) for log in logs.method(method, 0 if method == "dense" else s)] for s in SPARSITIES]
         for method in ALL_METHODS
     }
     sparse = [columns for method, columns in found.items() if method != "dense"]
@@ -68,11 +58,14 @@ def method_table(logs: Logs, value: Value, digits: int, title: str) -> str:
     return common.table([title, *(f">{sparsity} %" for sparsity in SPARSITIES)], rows)
 
 
-def claims_table(logs: Logs, claims: Sequence[Tuple[str, str]], value: Value, points: str) -> str:
+def claims_table(logs: Logs, claims: Sequence[Tuple[str, str]], value: str, points: str) -> str:
     """Who should be above whom, and by how much."""
     rows = []
     for better, other in claims:
-        found = [compare(*([value(log) for log in logs.method(method, s)] for method in (better, other))) for s in SPARSITIES]
+        found = [
+            compare(*([getattr(log, value) for log in logs.method(method, s)] for method in (better, other)))
+            for s in SPARSITIES
+        ]
         rows.append([f"{METHODS[better]} above {METHODS[other]}", *map(cell, found)])
     return common.table([points, *(f">{sparsity} %" for sparsity in SPARSITIES)], rows)
 
@@ -119,7 +112,8 @@ def scheme_table(logs: Logs) -> str:
 def monotone_text(logs: Logs) -> str:
     fewer = compared = 0
     for method in ALL_METHODS:
-        means = [statistics.mean(map(unforgettable, found)) for s in SPARSITIES if (found := logs.method(method, s))]
+        found = [logs.method(method, s) for s in SPARSITIES]
+        means = [statistics.mean(log.unforgettable for log in seeds) for seeds in found if seeds]
         if method != "dense" and len(means) == len(SPARSITIES):
             compared += 1
             fewer += means == sorted(means, reverse=True)
@@ -132,9 +126,9 @@ def monotone_text(logs: Logs) -> str:
 def phase_table(logs: Logs) -> str:
     whole = logs.method("em&s", 90)
     rows = [["all", "-", mean_and_deviation([log.accuracy for log in whole]), "-", "-"]]
-    for run in runs.phases(logs.scale.name):
-        log = logs.get(run.name)
-        phase, count = run.options["phase1_epochs"], run.options["remove_count"]
+    for run_ in runs.phases(logs.scale.name):
+        log = logs.get(run_.name)
+        phase, count = run_.options["phase1_epochs"], run_.options["remove_count"]
         if log is None:
             rows.append([f"{phase}", f"at most {count}", "-", "-", "-"])
             continue
@@ -172,7 +166,7 @@ def forgotten_lines(logs: Logs) -> List[str]:
     log = logs.get(runs.LONG)
     if log is None:
         return []
-    chosen = [epoch for epoch in log.epochs if 50 <= epoch["epoch"] <= 80]
+    chosen = [epoch for epoch in log.epochs if epoch["epoch"] in runs.FIGURE_5C]
     moved, quiet = (statistics.mean(e["forgotten"] for e in chosen if e["mutated"] is kind) for kind in (True, False))
     return [
         f"Forgotten in epochs 50 to 80 of {runs.LONG}, below: {moved:,.0f} samples an epoch that begins with a mutation, "
@@ -183,10 +177,10 @@ def forgotten_lines(logs: Logs) -> List[str]:
 # ------------------------------------------------------------------------------------ document ---
 
 
-def command(logs: Logs) -> str:
-    if logs.scale.name == "cifar10":
-        return "MEST_DATA=FOLDER python benchmarks/experiments/run.py"
-    return f"python benchmarks/experiments/run.py --scale {logs.scale.name}"
+def command(logs: Logs, script: str) -> str:
+    data = "MEST_DATA=FOLDER " if logs.scale.name == "cifar10" and script == "run.py" else ""
+    scale = "" if logs.scale.name == "cifar10" else f" --scale {logs.scale.name}"
+    return f"{data}python benchmarks/experiments/{script}{scale}"
 
 
 def origin(logs: Logs) -> List[str]:
@@ -195,29 +189,28 @@ def origin(logs: Logs) -> List[str]:
     facts = {key: sorted({log.run[key] for log in every}) for key in ("date", "CPU", "build")}
     minutes = sum(log.end["seconds"] for log in every) / 60
     took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes"
-    flag = "" if logs.scale.name == "cifar10" else f" --scale {logs.scale.name}"
     missing = len(runs.all_runs(logs.scale.name)) - len(every)
     still = [f"- **not complete**: {missing} trainings are still to come, `-` below"] if missing else []
     return [
         *still,
-        f"- trained by: `{command(logs)}`, {len(every)} trainings, {took} one "
+        f"- trained by: `{command(logs, 'run.py')}`, {len(every)} trainings, {took} one "
         "after the other; each training's log, with its own command, lies in "
         f"`benchmarks/experiments/logs/{logs.scale.name}/`",
-        f"- tables and pictures by: `python benchmarks/experiments/report.py{flag} --save`",
+        f"- tables and pictures by: `{command(logs, 'report.py')} --save`",
         *(f"- {key}: {'; '.join(values)}" for key, values in facts.items()),
     ]
 
 
 def long_text(logs: Logs) -> List[str]:
     lines = []
-    for run in runs.long(logs.scale.name):
-        log = logs.get(run.name)
+    for run_ in runs.long(logs.scale.name):
+        log = logs.get(run_.name)
         if log is None:
             continue
         settled = [e for e in log.epochs if e["epoch"] >= 0.75 * log.run["config"]["epochs"]]
         best = max(100 * e["validation_accuracy"] for e in settled)
         lines.append(
-            f"- {run.name}: {len(log.epochs)} epochs, EM&S 90 %: {log.accuracy:.2f} % after the last, "
+            f"- {run_.name}: {len(log.epochs)} epochs, EM&S 90 %: {log.accuracy:.2f} % after the last, "
             f"{best:.2f} % the best once the target density was reached; the paper has {PAPER} %"
         )
     return lines
@@ -253,11 +246,11 @@ def document(logs: Logs, album: pictures.Album) -> str:
         "out themselves. SET is as its authors have it: 30 % leave after every "
         "epoch to the last, also when the learning rate lets new ones learn no more; with a rate that falls to 0, and one "
         "threshold for both signs, it is MEST EM.", "",
-        method_table(logs, accuracy, 2, "accuracy"), "",
+        method_table(logs, "accuracy", 2, "accuracy"), "",
         *picture("methods", pictures.methods, "accuracy against sparsity"),
         "What the paper claims, here: the difference of the means and its standard error; confirmed or contradicted "
         "where it is more than two of them.", "",
-        claims_table(logs, ACCURACY_CLAIMS, accuracy, "points of accuracy"), "",
+        claims_table(logs, ACCURACY_CLAIMS, "accuracy", "points of accuracy"), "",
         "What each needs, as the plan says before anything is allocated (no method has a dense tensor; the dense "
         "network's weights, gradients and momentum are the 100 %):", "",
         memory_table(logs, 90), "",
@@ -269,9 +262,9 @@ def document(logs: Logs, album: pictures.Album) -> str:
         *picture("schemes", pictures.schemes, "accuracy against time and bytes"),
         "## Forgetting", "",
         "Samples that were learned and then never answered wrongly again in training:", "",
-        method_table(logs, unforgettable, 1, "never forgotten, % of samples"), "",
+        method_table(logs, "unforgettable", 1, "never forgotten, % of samples"), "",
         monotone_text(logs), "",
-        claims_table(logs, UNFORGETTABLE_CLAIMS, unforgettable, "points"), "",
+        claims_table(logs, UNFORGETTABLE_CLAIMS, "unforgettable", "points"), "",
         *picture("unforgettable", pictures.unforgettable, "unforgettable samples against sparsity"),
         "Two-phase training, EM&S 90 %: samples forgotten at most so often leave the training set after phase 1.", "",
         phase_table(logs), "",
@@ -287,7 +280,7 @@ def document(logs: Logs, album: pictures.Album) -> str:
     if scale.name == "digits":  # far too many
         return "\n".join(text).rstrip() + "\n"
     text += [
-        "## Every training", "", f"One of them again: `{command(logs)} --one NAME`. Seconds are wall-clock time of one thread "
+        "## Every training", "", f"One of them again: `{command(logs, 'run.py')} --one NAME`. Seconds are wall-clock time of one thread "
         "on a machine that did other work too.", "", every_table(logs, album.document),
     ]  # fmt: skip
     return "\n".join(text).rstrip() + "\n"

@@ -38,6 +38,7 @@ SCHEMES: Mapping[str, str] = {
 FURTHER: Mapping[str, str] = {"gse": "GSE", "grasp": "GraSP", "srigl": "SRigL, random growth"}
 ALL_METHODS = {**METHODS, **FURTHER}
 LONG = "long-resnet32"
+FIGURE_5C = range(50, 81)  # its epochs
 SEEDED = ("set", "em", "em&s")  # compared with three seeds at 90 and 95 %
 SPARSITIES = (90, 95, 98)
 
