@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One threshold for all layers: as many connections leave as the layers together would drop, but the least
-// important of the whole network, wherever they are. A layer keeps at least one.
+// One threshold for all layers: together they keep what their shares add up to, the most important of the whole
+// network, wherever they are. A layer keeps at least one.
 
 import CMest
 import CMestKernels
@@ -15,12 +15,12 @@ extension Model {
     /// What every sparse layer from `first` on keeps and has afterwards: in its `dropped` and `grown`, until it mutates.
     func cutGlobally(epoch: UInt32, from first: Int) {
         let plan = state.pointee.plan
-        var leaving: Int64 = 0
+        var leaving: Int64 = 0  // a layer that is below its share spares the others as many
         for i in first..<count where nodes[i].sparse {
             let amount = plan.amount(nodes[i], epoch: epoch, active: int64(nodes[i].units))
-            leaving &+= max(0, int64(nodes[i].units) &- amount.keep)
+            leaving &+= int64(nodes[i].units) &- amount.keep
         }
-        var cut = leastImportant(int(leaving), from: first)
+        var cut = leastImportant(int(max(0, leaving)), from: first)
         for i in first..<count where nodes[i].sparse {
             let importance = Importance(self, nodes + i)
             let n = int(nodes[i].units)
