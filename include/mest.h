@@ -446,10 +446,11 @@ enum { /* mest_config.mutation_flags, bits */
                                           no other is free                                       */
     MEST_MUTATION_ROUND_COMPAT    = 2, /* counts as the authors' published code rounds them      */
     MEST_MUTATION_NORMALISED      = 4, /* |w|/mean|w| + lambda * g/mean g                        */
-    MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: as many leave in all, but
-                                          the least important of the network.  Growth is by layer
-                                          as ever.  A layer keeps at least one.  VANILLA, EM,
-                                          EMS, GMP; LOTTERY has it anyway.  Scheme UNSTRUCTURED  */
+    MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: together they keep as many
+                                          as their densities add up to, but the most important of
+                                          the network.  Growth is by layer as ever.  A layer keeps
+                                          at least one.  VANILLA, EM, EMS, GMP; LOTTERY has it
+                                          anyway.  Scheme UNSTRUCTURED                           */
 };
 
 enum { /* mest_config.importance_gradient: g in importance = |w| + lambda * g */
@@ -533,7 +534,8 @@ typedef struct mest_config {
                                    LOTTERY the epochs of a round, to be set; EM, EMS and GMP
                                    also mutate at mutation_epochs[1], where EMS and GMP come down to
                                    their target                                                  */
-    uint32_t mutation_updates;  /* RIGL, GSE: updates between mutations; 0: 100, of GSE 1000     */
+    uint32_t mutation_updates;  /* RIGL, GSE: updates between mutations; 0: 100, of GSE 1000, but
+                                   at least one mutation an epoch                                */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must
                                    then be 2 or more for EM, EMS, GMP, RIGL, DSR, GSE, SRIGL     */
     float    mutation_rate;     /* VANILLA, EM, SET, RIGL, DSR, GSE, SRIGL: share of the
@@ -560,7 +562,8 @@ typedef struct mest_config {
     uint32_t remove_count;
     uint32_t remove_number;
     float    remove_fraction;   /* in [0, 1)                                                     */
-    uint32_t keep_lowest;       /* this many least forgotten stay all the same                   */
+    uint32_t keep_lowest;       /* this many least forgotten stay; NUMBER and FRACTION take those
+                                   that come next in their place, COUNT none                     */
     float    remove_class_cap;  /* most that may leave of one class, a share of its samples in
                                    the training set, in (0, 1); 0: no cap.  2 bytes a sample, and
                                    16 a class                                                    */
@@ -639,8 +642,8 @@ typedef struct mest_plan_report {
     int32_t  method;            /* MEST_METHOD_*.  All the bytes above contain what it needs;
                                    what that is beyond STATIC, a plan with STATIC tells          */
     uint32_t memory_economic;   /* 1: the sparse layers never have more than twice the
-                                   connections of their targets; 0: they do, as with LOTTERY and
-                                   GMP, which begin dense                                        */
+                                   connections of their targets, rounding aside; 0: they do, as
+                                   with LOTTERY and GMP, which begin dense                       */
     uint64_t checkpoint_bytes;  /* the most that mest_model_save() writes at once: a slot's size */
 } mest_plan_report;
 
@@ -888,9 +891,10 @@ typedef struct mest_mutation_report {
     uint64_t active;         /* connections in sparse layers afterwards                          */
     uint64_t positions;      /* that they could take                                             */
     float    density;        /* active / positions                                               */
-    float    explored;       /* share of positions that have ever been active, as random growth
-                                lets expect it (RIGL, GSE: as if their growth were random); FILTER,
-                                CHANNEL: that of outputs times that of inputs                    */
+    float    explored;       /* share of positions that were ever connected in an update, as random
+                                growth lets expect it; FILTER, CHANNEL: that of outputs times that
+                                of inputs; RIGL, GSE: more than that, since gradients bring back
+                                the same ones                                                    */
 } mest_mutation_report;
 
 typedef struct mest_mutation_layer {

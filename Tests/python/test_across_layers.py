@@ -183,7 +183,7 @@ def test_lottery(part):
             layers.append(Linear(size, density=float(rng.uniform(0.1, 0.9)), bias=False))
         target = [ratio(layer.density) for layer in layers[1:]]
         model = mest.Model(
-            layers, method="lottery", mutation_rate=rate, mutation_every=1, epochs=12, batch=2, loss="mse",
+            layers, method="lottery", mutation_rate=rate, mutation_every=1, epochs=60, batch=2, loss="mse",
             threads=1 + seed % 4, exclude_dropped=bool(seed % 2), seed=seed,
         )  # fmt: skip
         model.begin_epoch()
@@ -304,6 +304,6 @@ def test_scratch_of_what_may_all_leave_one_layer(config):
 
 def test_a_lottery_prunes_between_rounds_only():
     """A call of mutate would throw a round's training away."""
-    model = mest.Model([Input(8), Linear(8)], method="lottery", mutation_every=2, density=0.5, epochs=8)
+    model = mest.Model([Input(8), Linear(8)], method="lottery", mutation_every=2, density=0.7, epochs=8)
     with pytest.raises(mest.MestError, match="LOTTERY"):
         model.mutate()

@@ -748,6 +748,15 @@ def test_densities_that_differ(scheme):
     assert total > 0.25
 
 
+def test_one_group_of_channels_has_one_density():
+    layers = [Input(8, 4, 4), Conv2d(16, 3, padding=1), Conv2d(16, 1), Add(1, 2), GlobalAvgPool(), Linear(3)]
+    with pytest.raises(mest.MestArgumentError, match="which shares channels with it, has .*; use UNIFORM"):
+        mest.plan(layers, scheme="filter", density=0.2, distribution="erk")
+    layers[2] = Conv2d(16, 1, density=0.3)
+    with pytest.raises(mest.MestArgumentError, match="has 0.2; give both the same"):
+        mest.plan(layers, scheme="filter", density=0.2)
+
+
 @pytest.mark.parametrize("density, channels", [(1e-6, 1), (0.01, 1), (0.25, 4), (0.9999, 8)])
 def test_never_no_channel(density, channels):
     layers = [Input(5, 4, 4), Conv2d(8, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Linear(3)]

@@ -323,7 +323,7 @@ _RANGES = [
     ("importance_lambda", (0, 100), (-0.1,), _MOVES),
     ("importance_beta", (0.001, 0.999), (0, 1), dict(importance_gradient="ema", **_MOVES)),
     ("phase1_epochs", (1, 7), (8, None), {**_LEAVE, "remove_rule": "count"}),
-    ("remove_number", (1, 2**32 - 1), (0, -1), {**_LEAVE, "remove_rule": "number"}),
+    ("remove_number", (1, 98), (0, -1, 99), {**_LEAVE, "remove_rule": "number"}),
     ("remove_class_cap", (1e-6, 0.999), (0, 1), {**_LEAVE, "remove_rule": "count"}),
     ("remove_fraction", (1e-3, 0.999), (0, 1), {**_LEAVE, "remove_rule": "fraction"}),
     ("sieve_absent", (0.01, 0.99), (0, 1), dict(samples=99)),

@@ -223,6 +223,16 @@ def test_rigl_schedule():
     assert moved[0].grown > 0.2 * 5000
 
 
+@pytest.mark.parametrize("method, steps, every", [("rigl", 60, 60), ("rigl", 150, 100), ("gse", 60, 60)])
+def test_updates_between_mutations(method, steps, every):
+    """The published number, but at least one mutation an epoch: a short training moves too."""
+    layers = [Input(8), Linear(8, density=0.5)]
+    model = mest.Model(layers, method=method, epochs=8, steps_per_epoch=steps, batch=1, loss="mse")
+    x, target = np.ones((1, 8), np.float32), np.zeros((1, 8), np.float32)
+    moved = [update for update in range(151) if model.step(x, target).mutated]
+    assert moved == list(range(0, 151, every))
+
+
 @pytest.mark.parametrize("still", ["inputs", "nothing"])
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
 def test_gse_counts(density, still):
@@ -230,7 +240,7 @@ def test_gse_counts(density, still):
     them are.  Of inputs that are all 0 every one is as likely, and of equal gradients the lower position comes."""
     layers = [Input(40), Linear(25, density=density, bias=False)]
     model = mest.Model(
-        layers, method="gse", epochs=80, steps_per_epoch=25, batch=4, loss="mse", learning_rate=0.01, seed=7
+        layers, method="gse", epochs=3, steps_per_epoch=1200, batch=4, loss="mse", learning_rate=0.01, seed=7
     )
     rng = np.random.default_rng(1)
     for update in range(1001):

@@ -110,10 +110,17 @@ def test_a_plan_tells_of_growth():
     ("gmp", False, "initial_density"), ("lottery", False, "begin dense"),
 ])  # fmt: skip
 def test_a_plan_tells_which_methods_are_not_memory_economic(method, economic, why):
-    plan = mest.plan(mest.mlp(64, [128], 10), density=0.1, method=method, epochs=20, mutation_every=5, samples=100)
+    plan = mest.plan(mest.mlp(64, [128], 10), density=0.1, method=method, epochs=80, mutation_every=5, samples=100)
     assert (plan.method, plan.memory_economic) == (method, economic)
     assert ("not memory-economic" in str(plan)) == (not economic)
     assert why in str(plan)
+
+
+@pytest.mark.parametrize("scheme", ["unstructured", "fan_in", "block4"])
+def test_twice_the_target_is_economic_however_it_is_rounded(scheme):
+    layers = [Input(17), Linear(34, scheme=scheme, density=0.1), Linear(3, density=1.0)]
+    assert mest.plan(layers, method="em&s", mutation_extra=0.1, epochs=8).memory_economic
+    assert not mest.plan(layers, method="em&s", mutation_extra=0.25, epochs=8).memory_economic
 
 
 @pytest.mark.parametrize("scheme, image", [("row8", 3), ("row16", 3), ("block16", 20)])

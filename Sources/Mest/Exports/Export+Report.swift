@@ -68,13 +68,14 @@ extension Plan {
     /// Whether sparse layers never have more than twice the connections of their targets. What a last block or run
     /// lacks is stored and is no connection.
     private var isMemoryEconomic: Bool {
-        var target: Int64 = 0, most: Int64 = 0
+        var target: Int64 = 0, most: Int64 = 0, roundedUp: Int64 = 0
         for i in 0..<count where nodes[i].sparse {
             let n = nodes[i], units = units(of: n)
+            roundedUp &+= n.isThin ? 0 : int64(n.unit) &* units.pools
             target &+= n.isThin ? targetWeights(n) : units.expectedWeights(targetUnits(n))
             most &+= n.isThin ? n.weight.capacity : units.expectedWeights(n.weight.capacity / int64(n.unit) / units.pools)
         }
-        return most <= 2 &* target
+        return most <= 2 &* target &+ roundedUp
     }
 
     /// Where the output of a node is, in the words of the header.

@@ -66,7 +66,9 @@ extension Plan {
             if nodes[g].thin.density != nodes[i].density {
                 let text = layer(i, message).text(": density is ").real(nodes[i].density.float).text(", but layer ")
                 throw name(int(nodes[g].thin.asker), after: text).text(", which shares channels with it, has ")
-                    .real(nodes[g].thin.density.float).text("; give both the same").as(.argument)
+                    .real(nodes[g].thin.density.float)
+                    .text(config.distribution == MEST_DISTRIBUTION_ERK ? ", by distribution ERK; use UNIFORM" : "; give both the same")
+                    .as(.argument)
             }
             if ofRows { nodes[g].thin.byRows = true } else { nodes[g].thin.byColumns = true }
         }

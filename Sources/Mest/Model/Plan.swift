@@ -103,6 +103,7 @@ extension Plan {
         try plan.thinChannels(message)
         try plan.countConnections(message)
         try plan.checkMutation(message)
+        try plan.checkRounds(message)
         try plan.checkInitial(message)
         try plan.checkFreezing(message)
         plan.fuseForward()

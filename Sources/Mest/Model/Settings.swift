@@ -51,7 +51,10 @@ private func resolveMethod(_ config: inout mest_config, _ message: Message) thro
         default: config.mutation_rate = 0.2
         }
     }
-    if config.mutation_updates == 0 { config.mutation_updates = config.method == MEST_METHOD_GSE ? 1000 : 100 }
+    if config.mutation_updates == 0 {
+        let published: UInt32 = config.method == MEST_METHOD_GSE ? 1000 : 100
+        config.mutation_updates = config.growsByGradient ? min(published, max(1, config.steps_per_epoch)) : published
+    }
     if config.initial_density == 0 && config.method != MEST_METHOD_GRASP { config.initial_density = 1 }
     if config.mutation_flags & UInt32(MEST_MUTATION_GLOBAL) != 0 && config.ranksItsOwnWay {
         throw message.start("MEST_MUTATION_GLOBAL: method ").text(methodName(config.method) ?? "")
@@ -109,6 +112,10 @@ func updates(for samples: UInt32, _ config: mest_config) -> UInt32 {
 private func resolveTime(_ config: inout mest_config, _ message: Message) throws(Status) {
     if config.schedule == MEST_SCHEDULE_STEP && config.schedule_every == 0 {
         throw message.start("schedule is STEP: set schedule_every, in epochs").as(.argument)
+    }
+    if config.epochs > 0 && config.warmup_epochs > config.epochs {
+        throw message.start("warmup_epochs is ").integer(config.warmup_epochs).text(", epochs only ")
+            .integer(config.epochs).text(": the learning rate would never be reached").as(.argument)
     }
     if config.schedule == MEST_SCHEDULE_COSINE && config.epochs <= config.warmup_epochs {
         throw message.start("schedule is COSINE: set epochs above warmup_epochs (").integer(config.warmup_epochs)
@@ -188,6 +195,9 @@ private func resolveRemoval(_ config: mest_config, _ message: Message) throws(St
     case MEST_REMOVE_NONE: throw message.start("phase1_epochs: set remove_rule, which samples leave").as(.argument)
     case MEST_REMOVE_NUMBER where config.remove_number == 0:
         throw message.start("remove_rule is NUMBER: set remove_number").as(.argument)
+    case MEST_REMOVE_NUMBER where config.remove_number >= config.samples && config.keep_lowest == 0:
+        throw message.start("remove_number is ").integer(config.remove_number).text(", of ").integer(config.samples)
+            .text(" samples: none would stay").as(.argument)
     case MEST_REMOVE_FRACTION where config.remove_fraction == 0:
         throw message.start("remove_rule is FRACTION: set remove_fraction").as(.argument)
     default: return

@@ -11,10 +11,20 @@ extension Plan {
     func lotteryDensity(_ node: Node, epoch: UInt32) -> Ratio {
         let stays = Ratio.one - Ratio(config.mutation_rate)
         var density = initialDensity(node)
-        for _ in 0..<int(epoch / config.mutation_every) where density.billionths > node.density.billionths {
+        for _ in 0..<int(epoch / config.mutation_every) {
+            if density.billionths <= node.density.billionths { break }
             density = density * stays
         }
         return Ratio(billionths: max(density.billionths, node.density.billionths))
+    }
+
+    /// Enough rounds for the target: the last one is its training.
+    func checkRounds(_ message: Message) throws(Status) {
+        if config.method != MEST_METHOD_LOTTERY || !training || config.epochs == 0 || !prunes(after: config.epochs &- 1) { return }
+        throw message.start("method LOTTERY has not come down to its density after ").integer(config.epochs)
+            .text(" epochs, ").integer((config.epochs &- 1) / config.mutation_every &+ 1).text(" rounds of ")
+            .integer(config.mutation_every).text("; set more epochs, mutation_every lower or mutation_rate higher")
+            .as(.argument)
     }
 
     /// Whether some layer has not come down to its target yet.
