@@ -216,6 +216,8 @@ def test_fit_tells():
     assert history.column("removed").tolist() == [10, 0, 3, 0, 3, 0]
     assert history.column("returned").tolist() == [0, 0, 3, 0, 3, 0]
     assert "3 came back" in str(history[2]) and "came back" not in str(history[0])
+    report = model.forgetting()
+    assert f"since the last sieving: {report.seen} of {report.training} samples seen" in str(report)
     assert history.savings().presentations == 60
 
 

@@ -206,6 +206,26 @@ def test_step_begins_epochs_by_itself():
 # ---------------------------------------------------------------------------------------- fit ---
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_validation_data_is_looked_at_before_the_first_epoch(loss):
+    x, y = some_data(20, (4,))
+    if loss == "mse":
+        y = np.eye(3, dtype=np.float32)[y]
+    model = mest.Model([Input(4), Linear(3)], batch=8, epochs=2, loss=loss)
+    holed, wrong = x.copy(), y.copy()
+    holed[5, 2] = np.nan
+    wrong[3] = 3 if loss == "cross_entropy" else np.inf
+    for found, words in (
+        ((x[:, :3], y), "validation array x has shape"),
+        ((holed, y), "validation array x: value 2 of sample 5 is nan"),
+        ((x, y[:19]), "validation array y has shape"),
+        ((x, wrong), "validation array y.*3"),
+    ):
+        with pytest.raises(mest.MestError, match=words):
+            model.fit(x, y, validation=found, progress=False)
+    assert model.step(x[:8], y[:8]).update == 1  # nothing was trained
+
+
 def test_fit_history():
     x, y = some_data(50, (4,))
     model = mest.Model(

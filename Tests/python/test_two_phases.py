@@ -241,7 +241,7 @@ def test_an_order_of_an_earlier_run():
         assert second.order()[:5].tolist() == order[:5].tolist()
     second.set_order(None)
     assert second.order().tolist() == own.tolist()
-    with pytest.raises(mest.StateError, match="ORDER"):
+    with pytest.raises(mest.StateError, match="no room for an order: set given_order=True"):
         first.set_order(order)
 
 

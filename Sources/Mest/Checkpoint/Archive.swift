@@ -133,42 +133,47 @@ extension Archive {
 
     /// What saved and own model must have in common.
     @discardableResult
-    mutating func same(_ name: StaticString, _ own: UInt32) throws(Status) -> UInt32 {
+    mutating func same(_ name: StaticString, _ own: UInt32, optional: Bool = false) throws(Status) -> UInt32 {
         let value = try word(own)
-        compare(name, own, value)
+        compare(name, own, value, optional: optional)
         return value
     }
 
-    mutating func compare(_ name: StaticString, _ own: UInt32, _ value: UInt32) {
+    mutating func compare(_ name: StaticString, _ own: UInt32, _ value: UInt32, optional: Bool = false) {
         if value == own || mode != .checking || fault != nil { return }
-        note(differs(name).integer(Int32(bitPattern: own)).text(" here, ").integer(Int32(bitPattern: value))
-            .text(" in the checkpoint").as(.argument))
+        let text = differs(name).integer(Int32(bitPattern: own)).text(" here, ").integer(Int32(bitPattern: value))
+        note(inCheckpoint(text, optional))
     }
 
-    mutating func same(_ name: StaticString, _ own: Float) throws(Status) {
+    mutating func same(_ name: StaticString, _ own: Float, optional: Bool = false) throws(Status) {
         let value = Float(bitPattern: try word(own.bitPattern))
         if value.bitPattern == own.bitPattern || mode != .checking || fault != nil { return }
-        note(differs(name).real(own).text(" here, ").real(value).text(" in the checkpoint").as(.argument))
+        note(inCheckpoint(differs(name).real(own).text(" here, ").real(value), optional))
     }
 
     /// What need not agree if the caller says so.
     @discardableResult
     mutating func setting(_ name: StaticString, _ own: UInt32) throws(Status) -> UInt32 {
-        strict ? try same(name, own) : try word(own)
+        strict ? try same(name, own, optional: true) : try word(own)
     }
 
     /// The same of what messages have names for.
     mutating func setting(_ name: StaticString, _ own: Int32, named: (Int32) -> StaticString?) throws(Status) {
         let value = Int32(bitPattern: try word(UInt32(bitPattern: own)))
         if value == own || !strict || mode != .checking || fault != nil { return }
-        note(differs(name).text(named(own) ?? "unknown").text(" here, ").text(named(value) ?? "unknown")
-            .text(" in the checkpoint").as(.argument))
+        let text = differs(name).text(named(own) ?? "unknown").text(" here, ").text(named(value) ?? "unknown")
+        note(inCheckpoint(text, true))
     }
 
     mutating func setting(_ name: StaticString, _ own: Int32) throws(Status) { try setting(name, UInt32(bitPattern: own)) }
 
     mutating func setting(_ name: StaticString, _ own: Float) throws(Status) {
-        if strict { try same(name, own) } else { _ = try word(own.bitPattern) }
+        if strict { try same(name, own, optional: true) } else { _ = try word(own.bitPattern) }
+    }
+
+    private func inCheckpoint(_ text: Message, _ optional: Bool) -> Status {
+        text.text(optional ? " in the checkpoint; set it so, or load with MEST_LOAD_OTHER_SETTINGS" : " in the checkpoint")
+            .as(.argument)
     }
 
     private func differs(_ name: StaticString) -> Message {

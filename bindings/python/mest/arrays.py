@@ -82,23 +82,25 @@ def finite(values: NDArray[np.float32], what: str) -> None:
             )
 
 
-def labels(y: ArrayLike, count: int, classes: int, whole: bool = False) -> NDArray[np.int32]:
+def labels(
+    y: ArrayLike, count: int, classes: int, whole: bool = False, what: str = "y"
+) -> NDArray[np.int32]:
     """y as int32 class numbers (count,), each in 0 .. classes-1.  whole: y reaches the library in
     parts, so int32 is looked at here too, to name the sample in y."""
     array = np.asarray(y)
     if array.shape != (count,):
         hint = "; labels are class numbers, not one-hot rows" if array.ndim == 2 else ""
-        raise MestArgumentError(f"y has shape {array.shape}, not ({count},){hint}")
-    numbers: NDArray[np.int32] = _integers(array, np.int32, classes, "y", "classes", whole)
+        raise MestArgumentError(f"{what} has shape {array.shape}, not ({count},){hint}")
+    numbers: NDArray[np.int32] = _integers(array, np.int32, classes, what, "classes", whole)
     return numbers
 
 
-def targets(y: ArrayLike, count: int, outputs: int) -> NDArray[np.float32]:
+def targets(y: ArrayLike, count: int, outputs: int, what: str = "y") -> NDArray[np.float32]:
     """y as float32 (count, outputs); (count,) will do for one output."""
     array = np.asarray(y)
     if array.shape != (count, outputs) and not (outputs == 1 and array.shape == (count,)):
-        raise MestArgumentError(f"y has shape {array.shape}, not ({count}, {outputs})")
-    return floats(array, "y")
+        raise MestArgumentError(f"{what} has shape {array.shape}, not ({count}, {outputs})")
+    return floats(array, what)
 
 
 def sample_ids(ids: ArrayLike, count: int, limit: int) -> NDArray[np.uint32]:

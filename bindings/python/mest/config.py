@@ -62,9 +62,15 @@ _KINDS: Dict[str, Any] = {name: kind for name, kind, *_ in _abi.mest_config._fie
 
 # Where the library reads 0 as "the default", a 0 written here would silently become another number.
 _NOT_ZERO = (
-    "batch micro_batches gradient_chunks schedule_gamma density mutation_every mutation_updates "
-    "mutation_rate mutation_extra initial_density importance_beta remove_class_cap freeze_share "
+    "batch micro_batches threads budget_bytes gradient_chunks clip_norm epochs steps_per_epoch "
+    "schedule_every schedule_gamma density mutation_every mutation_updates mutation_rate "
+    "mutation_extra initial_density importance_beta phase1_epochs remove_class_cap freeze_share "
     "sieve_absent sieve_every sieve_share"
+).split()
+
+# Of them those that the library allows below 1 alone.
+_BELOW_ONE = (
+    "mutation_rate mutation_extra importance_beta remove_class_cap freeze_share sieve_absent sieve_share"
 ).split()
 
 # Fields of two epochs: what happens at the first, at the second, an example.
@@ -176,7 +182,8 @@ class Config:
       schedule_every = None    epochs, from 1 on; needed by "step"
       schedule_gamma = None    above 0; None: 0.1.  Factor of "step"
       learning_rate_min = 0.0  from 0 on; the last rate of "cosine"
-      warmup_epochs = 0        epochs over which the rate rises linearly before the schedule begins
+      warmup_epochs = 0        epochs over which the rate rises linearly before the schedule begins;
+                               at most epochs
 
     Sparsity
       density = None           0.000001 .. 1, share of a layer's connections that exist; None: 1,
@@ -231,7 +238,8 @@ class Config:
       mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr",
                                "srigl" 1; to be set for "lottery".  "em", "em&s" and "gmp" mutate at
                                mutation_epochs[1] as well
-      mutation_updates = None  updates between mutations of "rigl" and "gse"; None: 100, of "gse" 1000
+      mutation_updates = None  updates between mutations of "rigl" and "gse"; None: 100, of "gse"
+                               1000, but at least one mutation an epoch
       mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
                                2 or more for all that come to rest
       mutation_rate = None     (0, 1), share of the connections; None: 0.2, of "set", "rigl" and
@@ -247,8 +255,9 @@ class Config:
       round_compat = False     True: counts are rounded as in the authors' published code
       normalised = False       True: |w| and g are divided by their means in the layer before they
                                are added
-      global_threshold = False  True: one threshold for all layers: as many are dropped in all, the
-                               least important of the network.  "vanilla", "em", "em&s", "gmp"
+      global_threshold = False  True: one threshold for all layers: together they keep as many as
+                               their densities add up to, the most important of the network.
+                               "vanilla", "em", "em&s", "gmp"
       importance_gradient = 'last'  g in importance = |w| + importance_lambda * g.  "last":
                                |gradient| of the last update; "ema": its running mean, 4 bytes more
                                a connection; "momentum": (1 - momentum) * |momentum buffer|.  Of a
@@ -265,9 +274,10 @@ class Config:
                                "number": the remove_number least forgotten; "fraction": the
                                remove_fraction least forgotten
       remove_count = 0         forgettings, from 0 on
-      remove_number = 0        samples; from 1 on for "number"
+      remove_number = 0        samples; for "number", from 1 on, below samples
       remove_fraction = 0.0    [0, 1), above 0 for "fraction"
-      keep_lowest = 0          samples: this many of the least forgotten stay all the same
+      keep_lowest = 0          samples: this many of the least forgotten stay; "number" and
+                               "fraction" take those that come next in their place, "count" none
       remove_class_cap = None  (0, 1): most that may leave of one class, a share of its samples;
                                None: no cap.  2 bytes a sample, 16 a class
       margins = False          of samples forgotten as often those with the larger mean margin (the
@@ -427,8 +437,10 @@ def number(name: str, value: Any) -> Any:
     # ctypes stores -1 in an unsigned field as 4294967295, so the sign is checked here.
     if not isinstance(value, (int, float)) and not hasattr(value, "__float__") or np.ndim(value):
         raise TypeError(f"{name}={value!r}: a number is wanted")
-    if value < 0 or (value == 0 and name in _NOT_ZERO):
-        raise ValueError(f"{name}={value!r}: must be {'above' if value == 0 else 'at least'} 0")
+    positive, below_one = name in _NOT_ZERO, name in _BELOW_ONE
+    if value < 0 or (value == 0 and positive) or (value >= 1 and below_one):
+        wanted = f"{'above' if positive else 'at least'} 0{' and below 1' if below_one else ''}"
+        raise ValueError(f"{name}={value!r}: must be {wanted}")
     kind = _KINDS.get(name)
     if kind is ctypes.c_float:
         return float(value)

@@ -117,8 +117,22 @@ _KINDS: Dict[int, Type[MestError]] = {
 }
 
 
+# What the library's messages advise, in Python.
+_IN_PYTHON = {
+    "MEST_FORGETTING_ORDER in config.forgetting_flags": "given_order=True",
+    "MEST_LOAD_OTHER_SETTINGS": "strict=False",
+    "MEST_MUTATION_GLOBAL": "global_threshold=True",
+    "MEST_SCHEDULE_BY_UPDATE": "schedule_by_update=True",
+    "mest_model_cancel": "Model.cancel",
+    "mest_model_step()": "Model.step",
+    "mest_model_tensor_get": "Model.tensor",
+}
+
+
 def error_of(status: int, message: str) -> MestError:
     """The exception for a status of the library; a status from the future is a plain MestError."""
+    for theirs, ours in _IN_PYTHON.items():
+        message = message.replace(theirs, ours)
     error = _KINDS.get(status, MestError)(message)
     error.status = status
     return error

@@ -228,8 +228,9 @@ class Model(Tensors):
         """Ids, ascending, of the samples that a rule would keep; changes nothing.
 
         rule: "count" removes samples forgotten at most remove_count times, "number" the
-        remove_number and "fraction" the remove_fraction least forgotten, of which keep_lowest stay
-        all the same; None: the training set as it is now.
+        remove_number and "fraction" the remove_fraction least forgotten; None: the training set as
+        it is now.  The keep_lowest least forgotten stay: "number" and "fraction" take those that
+        come next in their place.
         """
         wanted = _abi.mest_selection(
             rule=code_of("remove_rule", rule),
@@ -336,14 +337,16 @@ class Model(Tensors):
 
     # ------------------------------------------------------------------------------- inputs ---
 
-    def _answers(self, y: ArrayLike, count: int, whole: bool = False) -> NDArray[Any]:
+    def _answers(
+        self, y: ArrayLike, count: int, whole: bool = False, what: str = "y"
+    ) -> NDArray[Any]:
         """Labels or targets in the form that the library reads.  whole: they may reach it in parts,
         so all values are looked at here, to name the sample in y."""
         if self.config.loss != "mse":
-            return arrays.labels(y, count, self._plan.outputs, whole)
-        known = arrays.targets(y, count, self._plan.outputs)
+            return arrays.labels(y, count, self._plan.outputs, whole, what)
+        known = arrays.targets(y, count, self._plan.outputs, what)
         if whole:
-            arrays.finite(known, "y")
+            arrays.finite(known, what)
         return known
 
     def _batch(self, x: Floats, y: NDArray[Any], ids: Optional[NDArray[np.uint32]]) -> Any:

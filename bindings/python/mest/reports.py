@@ -87,7 +87,11 @@ class LayerMutation:
 
 @dataclass(frozen=True)
 class MutationReport:
-    """What a mutation did.  explored: expected share of positions that were ever active."""
+    """What a mutation did.
+
+    explored: share of positions that were ever connected in an update, as random growth lets expect
+    it; more than that for "rigl" and "gse", whose gradients bring back the same ones.
+    """
 
     mutations: int  # so far
     epoch: int
@@ -123,10 +127,10 @@ class ForgettingReport:
     histogram: NDArray[np.uint32]
 
     def __str__(self) -> str:
-        second = self.phase == 2  # counted anew, over the samples that stayed
+        anew = self.training < self.samples  # since samples left, over those that stayed
+        when = "phase 2: " if self.phase == 2 else "since the last sieving: " if anew else ""
         return (
-            f"{'phase 2: ' if second else ''}{self.seen:,} of "
-            f"{self.training if second else self.samples:,} samples seen: "
+            f"{when}{self.seen:,} of {self.training if anew else self.samples:,} samples seen: "
             f"{self.unforgettable:,} learned and "
             f"never forgotten, {self.learned - self.unforgettable:,} forgotten at least once "
             f"({self.events:,} times in all), {self.never_learned:,} never learned"

@@ -134,8 +134,11 @@ def fit(
             arrays.warn_caller(
                 f"{done} of {model.config.epochs} epochs are done; pass epochs= to train on"
             )
-    if validation is not None:  # converted once, not in every epoch
-        validation = model._samples(validation[0], "the validation array x"), validation[1]
+    if validation is not None:  # looked at before the first epoch, converted once
+        seen = model._samples(validation[0], "the validation array x")
+        arrays.finite(seen, "the validation array x")
+        known = model._answers(validation[1], len(seen), whole=True, what="the validation array y")
+        validation = seen, known
     for left in reversed(range(epochs)):
         record = _train_epoch(model, data, validation, progress)
         history.append(record)
@@ -173,7 +176,12 @@ class Keeper:
         history = History()
         if self.model._epoch >= 0 or not os.path.exists(self.path):
             return history
-        self.model.load(self.path)
+        try:
+            self.model.load(self.path)
+        except MestArgumentError as error:  # of another model
+            raise MestArgumentError(
+                f"{self.path}: {error}. To begin anew, delete it or name another file"
+            ) from error
         self.resumed = True
         try:
             with suppress(FileNotFoundError), open(self._records, encoding="utf-8") as lines:
