@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -273,6 +274,19 @@ def origin() -> Dict[str, str]:
     loaded = [name for name in ("torch", "onnxruntime", "sparseprop") if name in sys.modules]
     rivals = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in loaded)
     return {**found, "compared with": rivals} if rivals else found
+
+
+def commit() -> str:
+    """Of this checkout; a + says that code differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=RESULTS.parents[1], capture_output=True, text=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", "Sources", "bindings", "benchmarks/*.py")
+        return (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+" if changed else "")
+    except OSError:  # no git
+        return "unknown"
 
 
 def save(name: str, title: str, notes: Sequence[str], text: str, records: Iterable[Mapping[str, Any]]) -> None:

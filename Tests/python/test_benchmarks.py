@@ -428,14 +428,27 @@ def cells(text, columns):
 # -------------------------------------------------------------------------------- experiments ---
 
 
-def test_comparison_asks_for_two_standard_errors():
-    # variances 1 and 1, three seeds each: the error is sqrt(2 / 3)
-    assert report.compare([2.0, 3.0, 4.0], [0.0, 1.0, 2.0]).error == pytest.approx((2 / 3) ** 0.5)
-    assert report.compare([2.0, 3.0, 4.0], [0.0, 1.0, 2.0]).verdict() == "confirmed"
-    assert report.compare([0.0, 1.0, 2.0], [2.0, 3.0, 4.0]).verdict() == "contradicted"
-    assert report.compare([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).verdict() == "not decided"
+def test_comparisons_by_welch():
+    # Variances 1 and 1, three seeds each: the error is sqrt(2 / 3), with 4 degrees of freedom 2.776 of it are asked for.
+    found = report.compare([2.0, 3.0, 4.0], [0.0, 1.0, 2.0])
+    assert found.error == pytest.approx((2 / 3) ** 0.5) and found.freedom == pytest.approx(4)
+    assert found.verdict() == "not decided"
+    assert report.compare([2.3, 3.3, 4.3], [0.0, 1.0, 2.0]).verdict() == "confirmed"
+    assert report.compare([0.0, 1.0, 2.0], [2.3, 3.3, 4.3]).verdict() == "contradicted"
+    # Two seeds against two: 12.706 errors of sqrt(1 / 2 + 0 / 2).
+    assert report.compare([9.0, 10.0], [1.0, 1.0]).freedom == pytest.approx(1)
+    assert report.compare([9.0, 10.0], [4.0, 4.0]).verdict() == "not decided"
+    assert report.compare([9.0, 10.0], [1.0, 1.0]).verdict() == "confirmed"
+    assert report.compare([90.0, 90.0], [90.0, 90.0]).verdict() == "not decided"
     assert report.compare([2.0], [0.0, 1.0]).verdict() == "one seed"
     assert report.compare([], [1.0]) is None
+
+
+def test_a_training_that_does_not_exist_is_said(monkeypatch):
+    for words in (["--one", "em-91-seed1"], ["--only", "nothing*"]):
+        monkeypatch.setattr(sys, "argv", ["run.py", "--scale", "digits", *words])
+        with pytest.raises(SystemExit, match=f"no training of digits is called {re.escape(words[1])}"):
+            experiment.main()
 
 
 def test_deviation_is_said_with_its_seeds():
@@ -483,7 +496,7 @@ def test_what_a_long_training_says(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "HERE", tmp_path)
     run = runs.named(runs.LONG, "cifar10")
     epochs = [
-        dict(epoch=e, forgotten=100 if e % 5 == 0 else 90, mutated=e % 5 == 0, validation_accuracy=e / 200, samples=9, frozen=0)
+        dict(epoch=e, forgotten=100 if e % 5 == 0 else 90, mutated=e % 5 == 0, validation_accuracy=e / 200, samples=9, frozen=0, absent=0)
         for e in range(160)
     ]
     begin = dict(config=run.config(50000), date="today", CPU="this", build="mest")

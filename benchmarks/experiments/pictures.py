@@ -83,6 +83,25 @@ def against_sparsity(plt: Any, logs: Logs, value: str, label: str) -> Optional[A
     return figure
 
 
+def memory(plt: Any, logs: Logs) -> Optional[Any]:
+    """Accuracy against the bytes of the model while it trains, a point a sparsity."""
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), constrained_layout=True)
+    colours = plt.get_cmap("tab20").colors
+    for colour, method in zip(colours, [method for method in ALL_METHODS if method != "dense"]):
+        found = [seeds for s in SPARSITIES if (seeds := logs.method(method, s))]
+        if not found:
+            continue
+        axes.plot(
+            [seeds[0].model_bytes / KIB for seeds in found],
+            [statistics.mean(log.accuracy for log in seeds) for seeds in found],
+            "o-", markersize=4, linewidth=2 if "MEST" in ALL_METHODS[method] else 1, color=colour, label=ALL_METHODS[method],
+        )  # fmt: skip
+    axes.set(xlabel="weights, indices, gradients, optimizer state: KiB", ylabel="test accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def schemes(plt: Any, logs: Logs) -> Optional[Any]:
     """Figure 6: accuracy against bytes, and against time where it was measured."""
     times = step_times(logs.scale)
@@ -119,9 +138,9 @@ def phases(plt: Any, logs: Logs) -> Optional[Any]:
     for count, points in sorted(found.items()):
         label = "leave: never forgotten" if count == 0 else f"leave: forgotten {count} time at most"
         axes.plot(list(points), list(points.values()), "o-", label=label)
-    whole = [log.accuracy for log in logs.method("em&s", 90)]
+    whole = logs.get(runs.of_method(logs.scale.name, "em&s", 90, logs.scale.seeds[0]).name)
     if whole:
-        axes.axhline(statistics.mean(whole), color="k", ls=":", label="all stay")
+        axes.axhline(whole.accuracy, color="k", ls=":", label="all stay")
     axes.set(xlabel="phase 1, epochs", ylabel="test accuracy, %", xticks=logs.scale.phases)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -25,8 +25,9 @@ import pictures  # noqa: E402
 import run  # noqa: E402
 import runs  # noqa: E402
 from runs import ALL_METHODS, METHODS, SCHEMES, SPARSITIES  # noqa: E402
-from training_logs import KIB, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
+from training_logs import KIB, Log, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
 
+TEST_SAMPLES = {"cifar10": 10000, "digits": 450}
 PAPER = 93.27  # percent: EM&S 90 %, unstructured, ResNet-32, CIFAR-10 (arXiv 2110.14032, table 1)
 
 
@@ -34,6 +35,7 @@ PAPER = 93.27  # percent: EM&S 90 %, unstructured, ResNet-32, CIFAR-10 (arXiv 21
 
 ACCURACY_CLAIMS = (("em&s", "em"), ("em&s", "set"), ("em&s", "static"), ("em", "set"), ("em", "static"))
 UNFORGETTABLE_CLAIMS = (("em&s", "em"), ("em&s", "set"))
+BY_GRADIENT = ("rigl", "gse")  # what they explore is not known: gradients bring back the same connections
 
 
 def method_table(logs: Logs, value: str, digits: int, title: str) -> str:
@@ -79,13 +81,31 @@ def memory_table(logs: Logs, sparsity: int) -> str:
             rows.append([title, *["-"] * 5])
             continue
         log, plan = found[0], found[0].run["plan"]
+        known = method not in ("dense", *BY_GRADIENT)
         rows.append([
             title, f"{plan['active_peak']:,}", f"{log.model_bytes / KIB:,.0f}",
             f"{100 * log.model_bytes / plan['dense_bytes']:.0f} %", f"{plan['mutation_bytes'] / KIB:,.1f}",
-            f"{100 * log.end['explored']:.0f} %" if method != "dense" else "-",
+            f"{100 * log.end['explored']:.0f} %" if known else "-",
         ])  # fmt: skip
-    header = [f"method, {sparsity} %", ">connections, most", ">model KiB", ">of dense", ">mutation scratch KiB", ">explored"]
+    header = [f"method, {sparsity} %", ">parameters, most", ">model KiB", ">of dense", ">mutation scratch KiB", ">explored"]
     return common.table(header, rows)
+
+
+def equal_memory_table(logs: Logs) -> str:
+    """EM&S against what has the bytes, while it trains, that EM&S has at a higher sparsity."""
+    rows = []
+    for sparsity in SPARSITIES:
+        ours = logs.method("em&s", sparsity)
+        for method in METHODS:
+            for lower in SPARSITIES:
+                theirs = logs.method(method, lower) if lower < sparsity and method != "em&s" else []
+                if ours and theirs and abs(theirs[0].model_bytes / ours[0].model_bytes - 1) < 0.05:
+                    compared = compare([log.accuracy for log in ours], [log.accuracy for log in theirs])
+                    rows.append([
+                        f"EM&S {sparsity} %", f"{ours[0].model_bytes / KIB:,.0f}", f"{METHODS[method]} {lower} %",
+                        f"{theirs[0].model_bytes / KIB:,.0f}", cell(compared),
+                    ])  # fmt: skip
+    return common.table(["this", ">model KiB", "above this", ">model KiB", ">points of accuracy"], rows)
 
 
 # ------------------------------------------------------------------------------------- schemes ---
@@ -100,10 +120,12 @@ def scheme_table(logs: Logs) -> str:
             log, ms = logs.scheme(scheme, sparsity), times.get((scheme, sparsity))
             gap = cell(compare([log.accuracy], [reference.accuracy])).split(":")[0] if log and reference else "-"
             rows.append([
-                title, f"{sparsity} %", f"{log.accuracy:.2f}" if log else "-", gap, "-" if ms is None else f"{ms:.1f}",
+                title, f"{sparsity} %", f"{100 * (1 - log.epochs[-1]['density']):.1f} %" if log else "-",
+                f"{log.accuracy:.2f}" if log else "-", gap, "-" if ms is None else f"{ms:.1f}",
                 f"{log.model_bytes / KIB:,.0f}" if log else "-",
             ])  # fmt: skip
-    return common.table(["scheme", ">sparsity", ">accuracy", ">than unstructured", ">ms a step", ">model KiB"], rows)
+    header = ["scheme", ">sparsity asked for", ">had", ">accuracy", ">than unstructured", ">ms a step", ">model KiB"]
+    return common.table(header, rows)
 
 
 # ---------------------------------------------------------------------------------- forgetting ---
@@ -123,9 +145,15 @@ def monotone_text(logs: Logs) -> str:
     )
 
 
+def whole_training(logs: Logs) -> Optional[Log]:
+    """What two phases and less work are compared with."""
+    return logs.get(runs.of_method(logs.scale.name, "em&s", 90, logs.scale.seeds[0]).name)
+
+
 def phase_table(logs: Logs) -> str:
-    whole = logs.method("em&s", 90)
-    rows = [["all", "-", mean_and_deviation([log.accuracy for log in whole]), "-", "-"]]
+    """Each against the same training whole, the same seed."""
+    whole = whole_training(logs)
+    rows = [["all", "-", f"{whole.accuracy:.2f}" if whole else "-", "-", "-"]]
     for run_ in runs.phases(logs.scale.name):
         log = logs.get(run_.name)
         phase, count = run_.options["phase1_epochs"], run_.options["remove_count"]
@@ -141,7 +169,7 @@ def phase_table(logs: Logs) -> str:
 
 def spared_table(logs: Logs) -> str:
     """Each against the same training whole, the same seed."""
-    whole = logs.get(runs.of_method(logs.scale.name, "em&s", 90, logs.scale.seeds[0]).name)
+    whole = whole_training(logs)
     rows = [["-", f"{whole.accuracy:.2f}" if whole else "-", "-", "-", "-"]]
     for run_ in runs.spared(logs.scale.name):
         log = logs.get(run_.name)
@@ -186,7 +214,7 @@ def command(logs: Logs, script: str) -> str:
 def origin(logs: Logs) -> List[str]:
     """Where the logs come from, and the commands."""
     every = list(logs.found.values())
-    facts = {key: sorted({log.run[key] for log in every}) for key in ("date", "CPU", "build")}
+    facts = {key: sorted({log.run.get(key, "not recorded") for log in every}) for key in ("date", "CPU", "build", "commit")}
     minutes = sum(log.end["seconds"] for log in every) / 60
     took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.1f} minutes"
     missing = len(runs.all_runs(logs.scale.name)) - len(every)
@@ -225,8 +253,8 @@ def every_table(logs: Logs, document: Path) -> str:
             continue
         path = Path(os.path.relpath(run.log_path(run_), document.parent)).as_posix()
         rows.append([
-            f"[{run_.name}]({path})", f"{len(log.epochs)}", f"{log.accuracy:.2f}", f"{log.unforgettable:.1f}",
-            f"{log.end['seconds']:,.1f}",
+            f"[{run_.name}]({path})", f"{len(log.epochs)}", f"{log.accuracy:.2f}",
+            f"{log.unforgettable:.1f}" if log.counts_once else "-", f"{log.end['seconds']:,.1f}",
         ])  # fmt: skip
     return common.table(["NAME", ">epochs", ">accuracy", ">never forgotten, %", ">seconds"], rows)
 
@@ -238,26 +266,37 @@ def document(logs: Logs, album: pictures.Album) -> str:
         f"# Experiments on {what}", "",
         f"ResNet-{network['depth']}, {network['width']}/{2 * network['width']}/{4 * network['width']} channels, "
         f"{scale.epochs} epochs unless said otherwise; the recipe stands in `benchmarks/experiments/runs.py`. The MEST "
-        "authors train 160 epochs: all schedules are scaled to the length here. Accuracy is that of the test set after "
-        "the last epoch, in percent; ± is the deviation of the seeds, their number in brackets.", "",
+        "authors train 160 epochs: what they say in epochs, the learning rate and MEST's mutations, is scaled to the "
+        "length here; what others publish otherwise is as published (RigL moves every 100 updates, GSE every 1000, both "
+        "at least once an epoch; SET after every epoch; DSR's threshold begins at 0.001). Accuracy is that of the "
+        f"{TEST_SAMPLES[scale.name]:,} test samples after the last epoch, in percent (a sample is "
+        f"{100 / TEST_SAMPLES[scale.name]:.2f} points); ± is the deviation of the seeds, their number in brackets; bold: "
+        "the highest mean of the sparse methods.", "",
         *origin(logs), "",
         "## Methods", "",
-        "Unstructured, the same density in every sparse layer; SNIP, GraSP and DSR share the same number of connections "
-        "out themselves. SET is as its authors have it: 30 % leave after every "
-        "epoch to the last, also when the learning rate lets new ones learn no more; with a rate that falls to 0, and one "
-        "threshold for both signs, it is MEST EM.", "",
+        "Unstructured, the same density in every sparse layer. SNIP, GraSP and DSR share the same number of connections "
+        "out themselves; SRigL has as many in every row (scheme `fan_in`). SET is as its authors have it: 30 % leave after "
+        "every epoch to the last, also when the learning rate lets new ones, which begin at N(0, 0.1²), learn no more. In "
+        "MEST EM 20 % leave, the share falls to 0, and new ones begin at 0.", "",
         method_table(logs, "accuracy", 2, "accuracy"), "",
         *picture("methods", pictures.methods, "accuracy against sparsity"),
         "What the paper claims, here: the difference of the means and its standard error; confirmed or contradicted "
-        "where it is more than two of them.", "",
+        "where Welch's t-test says so at 95 %, each cell by itself: of twenty cells without any difference one would.", "",
         claims_table(logs, ACCURACY_CLAIMS, "accuracy", "points of accuracy"), "",
         "What each needs, as the plan says before anything is allocated (no method has a dense tensor; the dense "
         "network's weights, gradients and momentum are the 100 %):", "",
         memory_table(logs, 90), "",
+        "Explored: the share of positions that were ever connected in an update, as random growth lets expect it.", "",
+        "EM&S pays for its growth: it needs, while it trains, the bytes of a denser network, though what it ends with is as "
+        "sparse as said. At equal bytes:", "",
+        equal_memory_table(logs), "",
+        *picture("memory", pictures.memory, "accuracy against the bytes of the model in training"),
         "## Schemes", "",
         *(["Under EM&S, one seed. Milliseconds, at the target density: `make bench BENCHMARKS=schemes`, "
-           "batch 64, two threads.", ""]
-          if scale.name == "cifar10" else ["Under EM&S, one seed.", ""]),
+           "batch 64, two threads. Where channels that layers share must all exist, a network has less sparsity than "
+           "was asked for.", ""]
+          if scale.name == "cifar10" else ["Under EM&S, one seed. Where channels that layers share must all exist, a network has less "
+                                                "sparsity than was asked for.", ""]),
         scheme_table(logs), "",
         *picture("schemes", pictures.schemes, "accuracy against time and bytes"),
         "## Forgetting", "",
@@ -266,13 +305,13 @@ def document(logs: Logs, album: pictures.Album) -> str:
         monotone_text(logs), "",
         claims_table(logs, UNFORGETTABLE_CLAIMS, "unforgettable", "points"), "",
         *picture("unforgettable", pictures.unforgettable, "unforgettable samples against sparsity"),
-        "Two-phase training, EM&S 90 %: samples forgotten at most so often leave the training set after phase 1.", "",
+        "Two-phase training, EM&S 90 %, one seed: samples forgotten at most so often leave the training set after phase 1.", "",
         phase_table(logs), "",
         *picture("phases", pictures.phases, "accuracy against the length of phase 1"),
         *forgotten_lines(logs), *picture("forgotten", pictures.forgotten, "samples forgotten by epoch"),
         "## Less work", "",
         "Front layers freeze, a fifth of the samples takes turns outside of the training set, both (`freeze_share`, "
-        "`sieve_absent`). Work: multiply-adds, forward once, backward twice.", "",
+        "`sieve_absent`); one seed. Work: multiply-adds, forward once, backward twice.", "",
         spared_table(logs), "",
     ]  # fmt: skip
     if long_text(logs):
@@ -281,7 +320,7 @@ def document(logs: Logs, album: pictures.Album) -> str:
         return "\n".join(text).rstrip() + "\n"
     text += [
         "## Every training", "", f"One of them again: `{command(logs, 'run.py')} --one NAME`. Seconds are wall-clock time of one thread "
-        "on a machine that did other work too.", "", every_table(logs, album.document),
+        "on a machine that did other work too. Where samples leave the training set forgetting is counted anew: `-`.", "", every_table(logs, album.document),
     ]  # fmt: skip
     return "\n".join(text).rstrip() + "\n"
 
@@ -290,8 +329,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", choices=runs.SCALES, default="cifar10")
     parser.add_argument("--train", action="store_true", help="everything, again, before the report")
-    parser.add_argument("--save", action="store_true", help="write the document and its pictures")
+    parser.add_argument("--save", action="store_true", help="write the document and its pictures: needs matplotlib")
     options = parser.parse_args()
+    if options.save and common.optional("matplotlib") is None:
+        sys.exit("--save needs matplotlib: without it the document would lose its pictures")
     scale = runs.SCALES[options.scale]
     if options.train:
         run.train_all(runs.all_runs(scale.name), os.cpu_count() or 1, again=True)

@@ -2,7 +2,7 @@
 """Trains what the experiments consist of and writes a log of each training.
 
     python benchmarks/experiments/run.py --list
-    MEST_DATA=FOLDER python benchmarks/experiments/run.py [--jobs 2] [--only 'em*-95-*']
+    MEST_DATA=FOLDER python benchmarks/experiments/run.py [--jobs 2] [--only 'em*-95-*' or '[!l]*']
     python benchmarks/experiments/run.py --scale digits
 
 Stop at any time, start again: a training goes on at its last checkpoint, one whose log is complete is not
@@ -63,7 +63,7 @@ def train(run: runs.Run) -> None:
             checkpoint_seconds=20,
         )  # fmt: skip
         begin = {
-            **asdict(run), "architecture": run.architecture(), "config": config, **common.origin(),
+            **asdict(run), "architecture": run.architecture(), "config": config, **common.origin(), "commit": common.commit(),
             "command": f"python benchmarks/experiments/run.py --scale {run.scale} --one {run.name}",
             "plan": memory(model.plan()), "layer_macs": [layer.macs for layer in model.plan().layers],
         }  # fmt: skip
@@ -71,9 +71,10 @@ def train(run: runs.Run) -> None:
             "seconds": sum(record.seconds for record in history), "explored": model.mutation().explored,
             "forgetting": forgetting(model),
         }  # fmt: skip
-    records = [{"kind": "run", **begin}, *({"kind": "epoch", **asdict(epoch)} for epoch in history), {"kind": "end", **end}]
+    measured = [*({"kind": "epoch", **asdict(epoch)} for epoch in history), {"kind": "end", **end}]
+    records = [{"kind": "run", **begin}, *(common.rounded(record, 6) for record in measured)]
     part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(common.rounded(record, 6)) + "\n" for record in records))
+    part.write_text("".join(json.dumps(record) + "\n" for record in records))
     part.replace(path)
     for kept in path.parent.glob(f"{checkpoint.name}*"):
         kept.unlink()
@@ -94,13 +95,6 @@ def forgetting(model: Any) -> Dict[str, Any]:
     return {**found, "histogram": [int(n) for n in report.histogram]}
 
 
-def wanted(options: argparse.Namespace) -> List[runs.Run]:
-    chosen = [run for run in runs.all_runs(options.scale) if fnmatch.fnmatch(run.name, options.only)]
-    if not options.long:
-        chosen = [run for run in chosen if run not in runs.long(options.scale)]
-    return chosen
-
-
 def train_all(chosen: List[runs.Run], jobs: int, again: bool = False) -> None:
     """Those without a log (again: all), `jobs` at a time, each in a process of its own."""
     missing = [run for run in chosen if again or not log_path(run).exists()]
@@ -119,16 +113,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", choices=runs.SCALES, default="cifar10")
     parser.add_argument("--only", default="*", metavar="GLOB", help="names to train")
-    parser.add_argument("--long", action="store_true", help="also what takes hours")
     parser.add_argument("--again", action="store_true", help="also those that are done")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--list", action="store_true", help="names, and which are done")
     parser.add_argument("--one", metavar="NAME", help="this one, in this process, again")
     options = parser.parse_args()
+    every = runs.all_runs(options.scale)
+    chosen = [run for run in every if fnmatch.fnmatch(run.name, options.one or options.only)]
+    if not chosen:
+        sys.exit(f"no training of {options.scale} is called {options.one or options.only}; --list has the names")
     if options.one:
-        train(runs.named(options.one, options.scale))
+        train(chosen[0])
         return
-    chosen = wanted(options)
     if options.list:
         done = [log_path(run).exists() for run in chosen]
         print("\n".join(f"{'done  ' if there else '      '}{run.name}" for run, there in zip(chosen, done)))

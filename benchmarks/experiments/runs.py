@@ -3,8 +3,11 @@
 
 One training may serve several experiments: the forgetting counts are those of the runs that compare methods.
 The recipe is the MEST authors' (SGD, momentum 0.9, weight decay 1e-4, batch 64, rate 0.1 along a cosine, pad,
-crop and flip), all that is said in epochs scaled from their 160 to `epochs`: a mutation every 5 of 160 epochs,
-but at least every epoch; decay at 9/16 and 3/4.  All methods give every sparse layer the same density.
+crop and flip), all that they say in epochs scaled from their 160 to `epochs`: a mutation every 5 of 160 epochs,
+but not more often than once an epoch; decay at 9/16 and 3/4.  What others publish in updates or as a threshold
+stays as published: RigL moves every 100 updates, GSE every 1000, both at least once an epoch; DSR's threshold
+begins at 0.001.  Every sparse layer has the same density, but with SNIP, GraSP and DSR, which share the same number
+of connections out themselves.
 """
 
 from __future__ import annotations

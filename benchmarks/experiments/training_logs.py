@@ -18,6 +18,7 @@ import runs  # noqa: E402
 from runs import Scale  # noqa: E402
 
 KIB = 1024
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306)  # Student's t, by degrees of freedom from 1 on
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -36,6 +37,11 @@ class Log:
     def accuracy(self) -> float:
         """Of the test set after the last epoch, percent."""
         return 100 * self.epochs[-1]["validation_accuracy"]
+
+    @property
+    def counts_once(self) -> bool:
+        """Whether forgetting was counted over the whole training and all samples: where samples leave it begins anew."""
+        return not any(epoch["absent"] for epoch in self.epochs)
 
     @property
     def unforgettable(self) -> float:
@@ -112,12 +118,13 @@ class Comparison:
 
     difference: float
     error: Optional[float]  # None: a single seed somewhere
+    freedom: float = 0  # degrees of freedom
 
     def verdict(self) -> str:
-        """Two standard errors are asked for; one seed decides nothing."""
+        """Welch's t-test at 95 %, two-sided; one seed decides nothing."""
         if self.error is None:
             return "one seed"
-        if abs(self.difference) < 2 * self.error:
+        if abs(self.difference) <= T_975[min(max(int(self.freedom), 1), len(T_975)) - 1] * self.error:
             return "not decided"
         return "confirmed" if self.difference > 0 else "contradicted"
 
@@ -133,8 +140,10 @@ def compare(better: Sequence[float], other: Sequence[float]) -> Optional[Compari
     difference = statistics.mean(better) - statistics.mean(other)
     if min(len(better), len(other)) < 2:
         return Comparison(difference, None)
-    error = sum(statistics.variance(values) / len(values) for values in (better, other)) ** 0.5
-    return Comparison(difference, error)
+    parts = [(statistics.variance(values) / len(values), len(values) - 1) for values in (better, other)]
+    square = sum(part for part, _ in parts)
+    spread = sum(part**2 / n for part, n in parts)
+    return Comparison(difference, square**0.5, square**2 / spread if spread else 1)
 
 
 def cell(value: Optional[Any]) -> str:
