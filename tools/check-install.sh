@@ -30,6 +30,17 @@ try 'no path of this machine in installed files' no_paths
 gzip -dc "$root/examples/data/digits.csv.gz" >"$work/digits.csv" 2>"$work/log" || {
     failed=$((failed + 1)); say 'FAILED: examples/data/digits.csv.gz'; cat "$work/log"; }
 
+# Before anything is installed: a checkout that `make build` has built in.
+mkdir -p "$work/checkout/examples" "$work/checkout/.build"
+cp -r "$root/examples/c" "$work/checkout/examples/c"
+ln -s "$root/include" "$work/checkout/include"
+ln -s "$(cd "$root" && realpath "${BUILD:-.build}/release")" "$work/checkout/.build/release"
+in_checkout() { PKG_CONFIG_LIBDIR=/nonexistent make -s -C "$work/checkout/examples/c" clean all "$@"; }
+for archive in '' STATIC=1; do
+    try "in a checkout $archive: build" in_checkout $archive &&
+        try "in a checkout $archive: run" "$work/checkout/examples/c/train_digits" "$work/digits.csv"
+done
+
 export PKG_CONFIG_PATH=$to/lib/pkgconfig
 try 'pkg-config version' test "$(pkg-config --modversion mest)" = "$version"
 digits() { LD_LIBRARY_PATH=$to/lib "$1" "$work/digits.csv"; }
