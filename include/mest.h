@@ -527,13 +527,14 @@ typedef struct mest_config {
                                    PATTERN and FAN_IN, where all outputs have as many, and to
                                    MEST_INITIAL_MAGNITUDE                                        */
 
-    /* Mutation */
+    /* Mutation: a field is read by the methods that it names, by all where it names none, so that
+       one config serves to compare them                                                         */
     int32_t  method;            /* MEST_METHOD_*                                                 */
-    int32_t  mutation_decay;    /* MEST_DECAY_*                                                  */
-    uint32_t mutation_every;    /* epochs between mutations; 0: 5, of SET, GMP, DSR, SRIGL 1, of
-                                   LOTTERY the epochs of a round, to be set; EM, EMS and GMP
-                                   also mutate at mutation_epochs[1], where EMS and GMP come down to
-                                   their target                                                  */
+    int32_t  mutation_decay;    /* EM, EMS: MEST_DECAY_*                                         */
+    uint32_t mutation_every;    /* epochs between mutations, nothing to RIGL and GSE; 0: 5, of SET,
+                                   GMP, DSR, SRIGL 1, of LOTTERY the epochs of a round, to be set;
+                                   EM, EMS and GMP also mutate at mutation_epochs[1], where EMS and
+                                   GMP come down to their target                                 */
     uint32_t mutation_updates;  /* RIGL, GSE: updates between mutations; 0: 100, of GSE 1000, but
                                    at least one mutation an epoch                                */
     uint32_t mutation_epochs[2];/* decay boundaries; 0: 9/16 and 3/4 of config.epochs, which must

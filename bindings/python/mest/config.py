@@ -203,7 +203,8 @@ class Config:
                                those of the largest values of a dense layer, at these values, as the
                                authors' published code begins; scheme "unstructured"
 
-    Mutation: how connections move
+    Mutation: how connections move.  A field is read by the methods that it names, by all where it names
+    none, so that one config serves to compare them
       method = 'static'        how connections leave and come; more in mest.h, MEST_METHOD_*
         "static"               they stay
         "vanilla"              MEST: every mutation_every epochs mutation_rate of them are dropped, the
@@ -232,12 +233,12 @@ class Config:
                                the gradient flow needs most
                                Schemes: "rigl", "gse", "dsr", "lottery", "snip", "grasp" need
                                "unstructured", "srigl" needs "fan_in", the others take any
-      mutation_decay = 'staircase'  "staircase": 1, 1/2, 0 of the rate, changing at
+      mutation_decay = 'staircase'  of "em" and "em&s": "staircase": 1, 1/2, 0 of the rate, changing at
                                mutation_epochs; "cosine": half a cosine from 1 to 0, reached at
                                mutation_epochs[1]
-      mutation_every = None    epochs between mutations, from 1 on; None: 5, of "set", "gmp", "dsr",
-                               "srigl" 1; to be set for "lottery".  "em", "em&s" and "gmp" mutate at
-                               mutation_epochs[1] as well
+      mutation_every = None    epochs between mutations, from 1 on, nothing to "rigl" and "gse"; None:
+                               5, of "set", "gmp", "dsr", "srigl" 1; to be set for "lottery".  "em",
+                               "em&s" and "gmp" mutate at mutation_epochs[1] as well
       mutation_updates = None  updates between mutations of "rigl" and "gse"; None: 100, of "gse"
                                1000, but at least one mutation an epoch
       mutation_epochs = None   two epochs, not falling; None: 9/16 and 3/4 of epochs, which then is
