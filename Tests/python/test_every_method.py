@@ -150,6 +150,30 @@ def test_moves_as_defined(method, scheme):
     assert moved > 500
 
 
+@pytest.mark.parametrize(
+    "method, together", [(m, False) for m in METHODS] + [(m, True) for m in ("vanilla", "em", "em&s", "gmp")]
+)
+def test_a_whole_training_ends_at_its_density(method, together):
+    """Not below it either.  Layers of very different scales, so that one threshold for all empties some."""
+    layers = [Input(12), Linear(30), Linear(20), Linear(16), Linear(3, density=1.0)]
+    more = dict(scheme="fan_in") if method == "srigl" else {}
+    config = settings(method, density=0.2, epochs=24, mutation_every=1, global_threshold=together, **more)
+    model = mest.Model(layers, batch=8, learning_rate=0.05, **config)
+    target = [layer.active for layer in model.plan().layers[1:4]]
+    rng = np.random.default_rng(3)
+    for epoch in range(24):
+        model.begin_epoch()
+        for i, scale in ((1, 1.0), (2, 0.1), (3, 0.01)):  # what has been learned: the last layer is the least important
+            values = rng.normal(size=model.connections()[i]).astype(np.float32)
+            model.set_tensor(i, "weight", scale * values)
+        for _ in range(2):
+            model.step(rng.normal(size=(8, 12)).astype(np.float32), rng.integers(0, 3, 8))
+    found = model.connections()[1:4]
+    assert abs(sum(found) - sum(target)) <= 3, (found, target)
+    if not together and method not in ("dsr", "snip", "grasp", "lottery"):
+        assert found == target
+
+
 @pytest.mark.parametrize("method", [m for m in MOVE_ROWS if m != "srigl"])
 def test_a_layer_of_one_unit_keeps_it(method):
     """By the published rounding of a single unit none would stay."""
