@@ -258,7 +258,7 @@ def test_chooses_single_weights(method, scheme):
 @pytest.mark.parametrize("method", ["snip", "grasp"])
 def test_chooses_once(method):
     model = chooser(method, epochs=8)
-    with pytest.raises(ValueError, match="first mest_model_step"):
+    with pytest.raises(ValueError, match="first Model.step"):
         model.mutate()
     assert [model.begin_epoch().mutated for _ in range(4)] == [False] * 4
     assert model.step(*batch_for(model)).mutated

@@ -32,7 +32,10 @@ PAIRS = [(m, s) for m in METHODS for s in SCHEMES if exists(m, s)]
 
 
 def settings(method, **more):
-    needs = {"lottery": dict(mutation_every=2), "rigl": dict(mutation_updates=2), "gse": dict(mutation_updates=2)}
+    needs = {
+        "lottery": dict(mutation_every=2, mutation_rate=0.5),
+        "rigl": dict(mutation_updates=2), "gse": dict(mutation_updates=2),
+    }  # fmt: skip
     return {**dict(method=method, epochs=8, steps_per_epoch=2, density=0.3), **needs.get(method, {}), **more}
 
 

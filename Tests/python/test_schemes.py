@@ -252,6 +252,15 @@ def test_densities_that_a_scheme_cannot_have(scheme, density):
         model_of(scheme, 8, 8, density=density)
 
 
+def test_nothing_above_the_densest():
+    """2:4 at one half has no room to grow above it: EM&S would never move anything."""
+    layers = [mest.Input(16), mest.Linear(8), mest.Linear(4, density=1.0)]
+    with pytest.raises(mest.MestArgumentError, match="method EMS grows above the density.*use EM, or a lower density"):
+        mest.plan(layers, scheme="2:4", density=0.5, method="em&s", epochs=8)
+    mest.plan(layers, scheme="2:4", density=0.5, method="em", epochs=8)
+    mest.plan(layers, scheme="2:4", density=0.4, method="em&s", epochs=8)
+
+
 @pytest.mark.parametrize("scheme", ["fan_in", "pattern"])
 @pytest.mark.parametrize("mode", [dict(method="em", mutation_rate=1e-4), dict(method="em&s", mutation_extra=1e-4)])
 def test_every_output_moves_at_least_one(scheme, mode):

@@ -31,9 +31,11 @@ extension Plan {
     /// Mutation needs something that can move.
     func checkMutation(_ message: Message) throws(Status) {
         if config.method == MEST_METHOD_STATIC || !training { return }
-        var sparse = false
+        var sparse = false, moves = config.method != MEST_METHOD_EMS
         for i in 0..<count where nodes[i].sparse {
             sparse = true
+            let levels = levels(nodes[i], epoch: 0)
+            moves = moves || levels.high.billionths > levels.low.billionths
             let needed = neededScheme
             if needed == MEST_SCHEME_DEFAULT || int(nodes[i].scheme) == needed { continue }
             let named = growsByGradient || sharesOut || ranksLayers || choosesOnce || config.method == MEST_METHOD_LOTTERY
@@ -42,7 +44,11 @@ extension Plan {
                 .text(schemeName(int32(needed))).text(", this layer's is ")
                 .text(nodes[i].isThin ? "FILTER or CHANNEL" : schemeName(nodes[i].scheme)).as(.unsupported)
         }
-        if sparse { return }
+        if sparse && moves { return }
+        if sparse {
+            throw message.start("method EMS grows above the density, and no layer's scheme can have more; use EM, or a lower density")
+                .as(.argument)
+        }
         throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
     }
 
