@@ -22,19 +22,25 @@ def three_layers(rng, least, most):
 # ----------------------------------------------------------------------------------------- DSR ---
 
 
-def shared_out(kept, capacity, total):
-    """Who has how many afterwards: shares of what has been kept, rounded down, as long as there is room;
-    where all shares are 0 the first with room gets one."""
+SHARE = 8
+
+
+def shared_out(kept, capacity, total, random):
+    """Who has how many afterwards: shares of what has been kept as long as there is room, cut at the whole numbers
+    of a line that begins at random."""
     after = list(kept)
     while total > 0:
-        base = sum(k for k, a, c in zip(kept, after, capacity) if a < c)
-        if base == 0:
+        open_ = [i for i in range(len(kept)) if after[i] < capacity[i]]
+        if not open_:
             break
-        shares = [min(c - a, total * k // base) for k, a, c in zip(kept, after, capacity)]
-        if sum(shares) == 0:
-            shares[[a < c for a, c in zip(after, capacity)].index(True)] = 1
-        after = [a + s for a, s in zip(after, shares)]
-        total -= sum(shares)
+        base = sum(kept[i] for i in open_)
+        begin = random.below(base)
+        ends = begin + total * np.cumsum([kept[i] for i in open_])
+        cuts = [begin // base, *(int(end) // base for end in ends)]
+        for i, low, high in zip(open_, cuts, cuts[1:]):
+            given = min(capacity[i] - after[i], high - low)
+            after[i] += given
+            total -= given
     return after
 
 
@@ -70,7 +76,7 @@ def test_dsr(part):
                 gone = least(values, below, min(len(below), len(values) - 1))
                 stay.append([j for j in range(len(values)) if j not in gone])
             dropped = sum(len(v) for _, v, _ in held_before) - sum(map(len, stay))
-            after = shared_out([len(s) for s in stay], capacity, dropped)
+            after = shared_out([len(s) for s in stay], capacity, dropped, Random(seed, SHARE, 0, epoch))
             for i, (where, values, momentum) in enumerate(held_before):
                 csr = model.csr(i + 1)
                 now = positions(csr, sizes[i]).tolist()
@@ -86,6 +92,20 @@ def test_dsr(part):
                 threshold *= np.float32(0.5)
             elif 10 * dropped < 9 * wanted:
                 threshold *= np.float32(2)
+
+
+def test_dsr_favours_no_layer():
+    """Of 20 equal layers none gets what does not divide again and again."""
+    layers = [Input(32), *(Linear(32, density=0.1) for _ in range(20))]
+    model = mest.Model(layers, method="dsr", mutation_rate=0.05, epochs=80, loss="mse", batch=1, mutation_epochs=(50, 60))
+    rng, grown = np.random.default_rng(5), np.zeros(20)
+    model.begin_epoch()
+    for _ in range(59):
+        for i in range(1, 21):
+            model.set_tensor(i, "weight", rng.normal(size=model.connections()[i]).astype(np.float32) * np.float32(0.02))
+        model.begin_epoch()
+        grown += [layer.grown for layer in model.mutation().layers]
+    assert grown.sum() > 2000 and grown.max() < 2 * grown.mean()
 
 
 def test_dsr_moves_connections_between_layers():

@@ -51,6 +51,7 @@ enum Purpose: UInt64 {
     case selection = 5  // order of equally forgotten samples
     case grownValue = 6 // weights of grown channels
     case adoptedValue = 7 // weights of channels that are set to exist; the number is the channel's
+    case share = 8      // which layers get what does not divide
 }
 
 /// Key of the stream for (seed, purpose, layer, number).

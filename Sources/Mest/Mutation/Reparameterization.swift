@@ -26,33 +26,32 @@ extension Model {
             kept &+= int64(stays)
         }
         adaptThreshold(dropped: dropped, of: dropped &+ kept)
+        var random = SplitMix64(streamKey(config.seed, .share, layer: 0, number: uint64(state.pointee.mutations &+ 1)))
         var left = dropped
         while left > 0 {
-            let given = shareOut(left, from: first)
+            let given = shareOut(left, from: first, &random)
             if given == 0 { break }
             left &-= given
         }
     }
 
-    /// Gives each layer with room its share of `count` more connections, rounded down; where all shares are 0,
-    /// the first layer with room one. Returns how many were given.
-    private func shareOut(_ total: Int64, from first: Int) -> Int64 {
+    /// Gives each layer with room its share of `total` more connections, as far as it has room. Shares are cut from one
+    /// line at whole numbers, its beginning is random: they are within one of the proportional ones, and on average
+    /// those. Returns how many were given.
+    private func shareOut(_ total: Int64, from first: Int, _ random: inout SplitMix64) -> Int64 {
         func room(_ i: Int) -> Int64 { nodes[i].weight.capacity &- int64(nodes[i].grown) }
         var kept: Int64 = 0
         for i in first..<count where nodes[i].sparse && room(i) > 0 { kept &+= int64(nodes[i].dropped) }
         if kept == 0 { return 0 }
-        var given: Int64 = 0
-        for i in first..<count where nodes[i].sparse {
-            let share = min(room(i), total &* int64(nodes[i].dropped) / kept)
+        var line = int64(random.below(uint64(kept))), given: Int64 = 0
+        for i in first..<count where nodes[i].sparse && room(i) > 0 {
+            let begin = line / kept
+            line &+= total &* int64(nodes[i].dropped)
+            let share = min(room(i), line / kept &- begin)
             nodes[i].grown &+= uint32(share)
             given &+= share
         }
-        if given > 0 { return given }
-        for i in first..<count where nodes[i].sparse && room(i) > 0 {
-            nodes[i].grown &+= 1
-            return 1
-        }
-        return 0
+        return given
     }
 
     private func adaptThreshold(dropped: Int64, of all: Int64) {
