@@ -160,7 +160,8 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
     MEST_SCHEME_BLOCK16      = 4, /* ... of 16                                                   */
     MEST_SCHEME_PATTERN      = 5, /* CONV2D with a 3 x 3 kernel: kernels with 4 of 9 weights, in
                                      one of 8 patterns, the same number of kernels for every
-                                     output; density at most 4/9.  Other kernels, LINEAR: FAN_IN */
+                                     output; density at most 4/9.  A kernel's pattern is random
+                                     and stays its own.  Other kernels, LINEAR: FAN_IN           */
     MEST_SCHEME_NM24         = 6, /* of columns 0 to 3, 4 to 7, ... of an output's row (see
                                      mest_csr) at most 2 each; density at most 0.5, which is 2:4 */
     MEST_SCHEME_FAN_IN       = 7, /* the same number of connections for every output             */
@@ -443,7 +444,8 @@ enum { /* mest_config.mutation_decay */
 
 enum { /* mest_config.mutation_flags, bits */
     MEST_MUTATION_EXCLUDE_DROPPED = 1, /* a connection just dropped is not grown at once, unless
-                                          no other is free                                       */
+                                          no other is free; RIGL: nothing, there it stays where its
+                                          gradient wins                                          */
     MEST_MUTATION_ROUND_COMPAT    = 2, /* counts as the authors' published code rounds them      */
     MEST_MUTATION_NORMALISED      = 4, /* |w|/mean|w| + lambda * g/mean g                        */
     MEST_MUTATION_GLOBAL          = 8  /* one threshold for all layers: together they keep as many

@@ -252,7 +252,7 @@ class Config:
       initial_density = None   (0, 1], not below the target; "gmp", "grasp"; None: 1, of "grasp" 4
                                times the target
       exclude_dropped = False  True: what was just dropped does not grow at once, unless nothing
-                               else is free
+                               else is free; nothing to "rigl", where it stays if its gradient wins
       round_compat = False     True: counts are rounded as in the authors' published code
       normalised = False       True: |w| and g are divided by their means in the layer before they
                                are added
