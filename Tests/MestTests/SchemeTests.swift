@@ -27,7 +27,9 @@ private struct MutationCase {
         let most: Float = scheme == MEST_SCHEME_PATTERN ? 0.44 : scheme == MEST_SCHEME_NM24 ? 0.5 : 0.95
         let full = random.below(5) == 0
         density = full ? most : 0.01 + (most - 0.01) * Float(random.below(100)) / 100
-        mode = [MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS][Int(random.below(3))]
+        // EM&S needs room above its density, and is refused without.
+        let modes = [MEST_METHOD_VANILLA, MEST_METHOD_EM, MEST_METHOD_EMS]
+        mode = modes[Int(random.below(full && scheme == MEST_SCHEME_NM24 ? 2 : 3))]
         flags = UInt32(random.below(8))
         code8 = UInt32(random.below(2))
         lambda = random.below(2) == 0 ? 0 : 0.01
