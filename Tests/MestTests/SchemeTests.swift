@@ -78,20 +78,24 @@ private struct Connections {
         self.state = state
     }
 
-    /// Those that left were not more important than those that stayed, pool by pool.
+    /// Those that left were not more important than those that stayed, pool by pool, of as many weights.
     func expectLeastLeft(pools: Int, _ survivors: Set<Int>, _ what: String) {
-        var norm: [Int: Double] = [:]
-        for (value, _, unit) in state.values { norm[unit, default: 0] += Double(value) * Double(value) }
-        var least: [Int: Double] = [:], gone: [Int: Double] = [:]
+        struct Class: Hashable { let pool: Int, weights: Int }
+        var norm: [Int: Double] = [:], weights: [Int: Int] = [:]
+        for (value, _, unit) in state.values {
+            norm[unit, default: 0] += Double(value) * Double(value)
+            weights[unit, default: 0] += 1
+        }
+        var least: [Class: Double] = [:], gone: [Class: Double] = [:]
         for (unit, square) in norm {
-            let pool = pools == 1 ? 0 : unit / columns
+            let own = Class(pool: pools == 1 ? 0 : unit / columns, weights: weights[unit]!)
             if survivors.contains(unit) {
-                least[pool] = min(least[pool] ?? .infinity, square)
+                least[own] = min(least[own] ?? .infinity, square)
             } else {
-                gone[pool] = max(gone[pool] ?? 0, square)
+                gone[own] = max(gone[own] ?? 0, square)
             }
         }
-        for (pool, square) in gone { #expect(square <= least[pool] ?? .infinity, "\(what): the least important leave") }
+        for (own, square) in gone { #expect(square <= least[own] ?? .infinity, "\(what): the least important leave") }
     }
 }
 

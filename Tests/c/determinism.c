@@ -174,7 +174,7 @@ int main(int argc, char **argv)
                    mest_last_error(NULL)))
             continue;
         dataset d = make_data(i == 3 ? 32 : 64, plan.inputs, plan.outputs);
-        uint32_t epochs = i == 3 ? 1 : 4;
+        uint32_t epochs = i == 3 ? 1 : n->config.method == MEST_METHOD_DSR ? n->config.epochs : 4;
         if (print) printf("%s %016llx\n", n->name, (unsigned long long)train(n, &d, NULL, epochs, NULL));
         else compare(*n, &d, epochs);
         free_data(&d);

@@ -279,6 +279,7 @@ UNUSED static network by_method(const char *name, network n, int32_t method)
     n.config.mutation_updates = 3;
     if (by_gradient(method)) n.config.importance_lambda = 0;
     if (method == MEST_METHOD_SRIGL) n.config.scheme = MEST_SCHEME_FAN_IN;
+    if (method == MEST_METHOD_DSR) n.config.epochs = 10;     /* its threshold begins at 1/1000 and doubles */
     if (method == MEST_METHOD_LOTTERY) n.config.mutation_rate = 0.4f; /* 3 rounds */
     return n;
 }

@@ -244,8 +244,12 @@ class Layer:
         return np.float32(math.sqrt(sum(float(p) * float(p) for p in parts)))
 
     def least(self, units, count, config):
-        """Of some units the `count` least important; of equals the lower."""
-        return sorted(units, key=lambda u: (self.importance(u, config), u))[:count]
+        """Of some units the `count` least important; of equals the lower.  Units of fewer weights among themselves."""
+        small = [u for u in units if len(self.held[u]) < self.units.weights]
+        of_small = (2 * count * len(small) + len(units)) // (2 * len(units)) if small else 0
+        order = lambda some: sorted(some, key=lambda u: (self.importance(u, config), u))  # noqa: E731
+        others = [u for u in units if len(self.held[u]) == self.units.weights]
+        return order(small)[:of_small] + order(others)[: count - of_small]
 
     def leaving(self, config, epoch):
         """(units that leave, units of a pool there are to be afterwards)."""

@@ -89,16 +89,16 @@ class Pools:
         self.most = min(self.most, self.size)
 
     def units(self, found):
-        """{(pool, unit): square of its norm}."""
+        """{(pool, unit): (how many weights, square of its norm)}."""
         rows, inputs, taps = self.shape
-        norms = {}
+        squares = {}
         for position, (value, _) in found.items():
             row, column = divmod(position, inputs * taps)
             channel, tap = divmod(column, taps)
             key = (row // self.blocks[0], channel // self.blocks[1], 0 if self.pattern else tap)
             pool = row if self.count > 1 else 0
-            norms[pool, key] = norms.get((pool, key), 0.0) + value * value
-        return norms
+            squares.setdefault((pool, key), []).append(value * value)
+        return {unit: (len(each), sum(each)) for unit, each in squares.items()}
 
     def target(self, density):
         """Units of a pool, unless the density is just between two numbers."""
@@ -160,12 +160,18 @@ def test_g13(scheme, shape, density, mode, exclude, seed):
             keep, after = pools.after(mode, density, epoch, extra)
             old, new = pools.units(before), pools.units(found)
             assert len(new) == pools.count * after, "as many units as the schedule says"
-            # Of units whose norms differ: those that left were no larger than those that stayed.
+            # Of units whose norms differ: those that left were no larger than those that stayed, in each pool those of
+            # as many weights; of all the same share leaves.
             for pool in range(pools.count):
-                had = {u: square for (p, u), square in old.items() if p == pool}
-                least = sorted(had.values())[: max(0, len(had) - keep)]
-                stays = {u for u, square in had.items() if least and square > least[-1] * (1 + 1e-5)}
-                assert not least or stays <= {u for p, u in new if p == pool}
+                of_pool = {u: found for (p, u), found in old.items() if p == pool}
+                leave = max(0, len(of_pool) - keep)
+                small = sum(size < part.unit for size, _ in of_pool.values())
+                for size in {size for size, _ in of_pool.values()}:
+                    had = {u: square for u, (own, square) in of_pool.items() if own == size}
+                    of_small = (2 * leave * small + len(of_pool)) // (2 * len(of_pool))
+                    least = sorted(had.values())[: of_small if size < part.unit else leave - of_small]
+                    stays = {u for u, square in had.items() if least and square > least[-1] * (1 + 1e-5)}
+                    assert not least or stays <= {u for p, u in new if p == pool}
         model_x, model_y = data_of(model, rng)
         for each in (model, twin):
             each.step(model_x, model_y)

@@ -112,6 +112,40 @@ def test_a_last_block_of_fewer_rows(height):
     assert report.positions == 340
 
 
+@pytest.mark.parametrize("exclude", [False, True])
+@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme.startswith(("block", "row"))])
+def test_a_remainder_loses_its_share(scheme, exclude):
+    """Of 18 rows or inputs in units of 4, 8, 16 the last is of two, whose norms are below those of all others."""
+    rows, columns = (18, 200) if scheme.startswith("block") else (200, 18)
+    model = model_of(scheme, rows, columns, density=0.5, method="vanilla", exclude_dropped=exclude)
+    where = positions(model.csr(1), columns)
+    last = where // columns >= 16 if rows == 18 else where % columns >= 16
+    model.set_tensor(1, "weight", np.random.default_rng(7).uniform(1, 1.1, len(where)).astype(np.float32))
+    units = [last.sum() // 2, (~last).sum() // max(units_of(scheme))]
+    model.mutate()
+    assert model.mutation().dropped > 0
+    after, value = positions(model.csr(1), columns), model.tensor(1)
+    stayed = set(after[value != 0])
+    gone = [(len(set(where[part]) - stayed)) / size for part, size in ((last, 2), (~last, max(units_of(scheme))))]
+    assert gone[0] / units[0] == pytest.approx(0.2, abs=0.01)
+    assert gone[1] / units[1] == pytest.approx(0.2, abs=0.01)
+
+
+@pytest.mark.parametrize("scheme, rows, columns", [("block16", 17, 400), ("block4", 10, 400), ("row8", 400, 10)])
+def test_pruning_leaves_a_remainder_its_share(scheme, rows, columns):
+    """GMP down to a tenth: the last block or run has a tenth of its own as well, and the layer the weights planned."""
+    model = model_of(scheme, rows, columns, density=0.1, method="gmp", epochs=10, seed=rows)
+    rng = np.random.default_rng(rows)
+    model.set_tensor(1, "weight", rng.normal(size=model.connections()[1]).astype(np.float32))
+    for _ in range(10):
+        model.begin_epoch()
+        model.step(rng.normal(size=(2, columns)).astype(np.float32), rng.integers(0, 2, 2))
+    connected = matrix(model)
+    last = connected[-1] if rows < columns else connected[:, -1]
+    assert last.mean() == pytest.approx(0.1, abs=0.02)
+    assert connected.mean() == pytest.approx(0.1, abs=0.005)
+
+
 @pytest.mark.parametrize("width", [4, 8, 16])
 def test_a_last_run_of_fewer_inputs(width):
     """Counted are the inputs there are: 17 = 4 * 4 + 1, in a convolution for every place in the kernel."""

@@ -178,6 +178,8 @@ struct Store {
             dropSigned(rows, recordTo: record)
         } else if plan.ranksLayers {
             dropOfLayer(rows, drop, recordTo: record)
+        } else if phantoms > 0 {
+            dropAmongEquals(rows, drop, recordTo: record)
         } else if drop > 0 {
             let importance = Importance(model, node)
             rows.drop(drop, perRow: ranked > 1, recordTo: record) { importance[$0] }
@@ -226,6 +228,18 @@ struct Store {
             dropped &+= drop
         }
         if let record { sort(record, dropped) }
+    }
+
+    /// Where the last block or run lacks weights: its norms are smaller and it would leave before all others, so it is
+    /// ranked by itself. The same share of it leaves as of the others. recordTo: as SparseRows.drop.
+    private func dropAmongEquals(_ rows: SparseRows, _ drop: Int, recordTo record: UnsafeMutablePointer<UInt32>?) {
+        if drop == 0 { return }
+        let importance = Importance(model, node)
+        let count = int64(rows.count)
+        let ofLast = int((int64(drop) &* int64(rows.countInLast) &+ count / 2) / count)
+        rows.drop(ofLast, recordTo: record) { rows.isInLast($0) ? importance[$0] : .infinity }
+        rows.drop(drop &- ofLast, recordTo: record.map { $0 + ofLast }) { rows.isInLast($0) ? .infinity : importance[$0] }
+        if let record { sort(record, drop) }
     }
 
     /// SRIGL: the `drop` least important of the layer, but of no row its most important one, so that each keeps one.

@@ -25,9 +25,15 @@ struct SparseRows {
     var count: Int { int(start[rows]) }
 
     /// Weights that exist, when the last row, or the last run of inputs, lacks `phantoms` of its values.
-    func weights(phantoms: Int) -> Int {
-        if phantoms == 0 { return count &* width }
-        return count &* width &- phantoms &* (runs.map { inLast(of: $0) } ?? int(start[rows] &- start[rows &- 1]))
+    func weights(phantoms: Int) -> Int { count &* width &- (phantoms == 0 ? 0 : phantoms &* countInLast) }
+
+    /// Connections of the last row, or of the last run of inputs.
+    var countInLast: Int { runs.map { inLast(of: $0) } ?? int(start[rows] &- start[rows &- 1]) }
+
+    /// Whether connection j is one of those; while keep() asks, too.
+    func isInLast(_ j: Int) -> Bool {
+        if let runs { return int(column[j]) >= columns &- runs.taps }
+        return j >= int(start[rows &- 1])
     }
 
     @inline(__always)
