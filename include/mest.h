@@ -175,9 +175,9 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
     MEST_SCHEME_ROW16        = 12  /* ... of 16                                                  */
 };
 /* What comes and goes together, a column of a block, a run of inputs or a kernel of a pattern, is
- * dropped by the Euclidean norm of its weights' importances (mest_config.importance_gradient).  A last
- * block or run that lacks outputs or inputs has smaller norms: of its columns, or places, the same
- * share leaves as of all others, least important first among themselves.
+ * dropped by the Euclidean norm of its weights' importances (mest_config.importance_gradient).  A
+ * last block or run that lacks outputs or inputs has smaller norms: of its columns, or places, the
+ * same share leaves as of all others, least important first among themselves.
  *
  * FILTER and CHANNEL are about tensors.  The outputs of a LINEAR or CONV2D and all that is computed
  * from them channel by channel (batch norm, ReLU, dropout, pools, FLATTEN, depthwise convolutions,
@@ -367,12 +367,12 @@ enum { /* mest_config.method: how connections come and go; drop, growth and sche
                                 of that, have left.  Before mutation_epochs[1].  A layer may have
                                 twice its target, and memory for it.  Scheme UNSTRUCTURED        */
     MEST_METHOD_LOTTERY = 8, /* lottery ticket (Frankle, Carbin 2019): begins dense; every
-                                mutation_every epochs, a round, mutation_rate of the connections
-                                leave, the least important of all layers, and all parameters go back
-                                to their first values, until the target is reached.  Schedules of
-                                the learning rate see a round as the whole training.  Needs the
-                                memory of the dense network: for comparison, not for devices.
-                                Scheme UNSTRUCTURED                                              */
+                                mutation_every epochs, a round, mutation_rate (from 0.001 on) of
+                                the connections leave, the least important of all layers, and all
+                                parameters go back to their first values, until the target is
+                                reached.  Schedules of the learning rate see a round as the whole
+                                training.  Needs the memory of the dense network: for comparison,
+                                not for devices.  Scheme UNSTRUCTURED                            */
     MEST_METHOD_SNIP    = 9, /* SNIP (Lee, Ajanthan, Torr 2019): the first step chooses, of all
                                 layers together, as many as the targets add up to; see below     */
     MEST_METHOD_GRASP   = 10,/* GraSP (Wang, Zhang, Grosse 2020), of random candidates; see below */
@@ -896,10 +896,10 @@ typedef struct mest_mutation_report {
     uint64_t active;         /* connections in sparse layers afterwards                          */
     uint64_t positions;      /* that they could take                                             */
     float    density;        /* active / positions                                               */
-    float    explored;       /* share of positions that were ever connected in an update, as random
-                                growth lets expect it; FILTER, CHANNEL: that of outputs times that
-                                of inputs; RIGL, GSE: more than that, since gradients bring back
-                                the same ones                                                    */
+    float    explored;       /* share of positions that have ever been connected (SNIP, GRASP: since
+                                they chose), as random growth lets expect it; FILTER, CHANNEL: that
+                                of outputs times that of inputs; RIGL, GSE: fewer have been than
+                                this says, since gradients bring back the same ones              */
 } mest_mutation_report;
 
 typedef struct mest_mutation_layer {

@@ -72,7 +72,8 @@ def against_sparsity(plt: Any, logs: Logs, value: str, label: str) -> Optional[A
                 [s + 0.06 * (index - len(shown) / 2) for s in points],  # side by side, so that bars are seen
                 [statistics.mean(values) for values in points.values()],
                 [statistics.stdev(values) if len(values) > 1 else 0 for values in points.values()],
-                fmt="o-", markersize=4, linewidth=2 if "MEST" in ALL_METHODS[method] else 1, capsize=2, color=colours[index], label=ALL_METHODS[method],
+                fmt="o-", markersize=4, linewidth=2 if "MEST" in ALL_METHODS[method] else 1, capsize=2, color=colours[index],
+                label=ALL_METHODS[method],
             )  # fmt: skip
     dense = [getattr(log, value) for log in logs.method("dense", 0)]
     if dense:
@@ -94,7 +95,8 @@ def memory(plt: Any, logs: Logs) -> Optional[Any]:
         axes.plot(
             [seeds[0].model_bytes / KIB for seeds in found],
             [statistics.mean(log.accuracy for log in seeds) for seeds in found],
-            "o-", markersize=4, linewidth=2 if "MEST" in ALL_METHODS[method] else 1, color=colour, label=ALL_METHODS[method],
+            "o-", markersize=4, linewidth=2 if "MEST" in ALL_METHODS[method] else 1, color=colour,
+            label=ALL_METHODS[method],
         )  # fmt: skip
     axes.set(xlabel="weights, indices, gradients, optimizer state: KiB", ylabel="test accuracy, %")
     axes.grid(alpha=0.3)
@@ -138,7 +140,7 @@ def phases(plt: Any, logs: Logs) -> Optional[Any]:
     for count, points in sorted(found.items()):
         label = "leave: never forgotten" if count == 0 else f"leave: forgotten {count} time at most"
         axes.plot(list(points), list(points.values()), "o-", label=label)
-    whole = logs.get(runs.of_method(logs.scale.name, "em&s", 90, logs.scale.seeds[0]).name)
+    whole = logs.scheme("unstructured", 90)
     if whole:
         axes.axhline(whole.accuracy, color="k", ls=":", label="all stay")
     axes.set(xlabel="phase 1, epochs", ylabel="test accuracy, %", xticks=logs.scale.phases)

@@ -27,7 +27,6 @@ import runs  # noqa: E402
 from runs import ALL_METHODS, METHODS, SCHEMES, SPARSITIES  # noqa: E402
 from training_logs import KIB, Log, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
 
-TEST_SAMPLES = {"cifar10": 10000, "digits": 450}
 PAPER = 93.27  # percent: EM&S 90 %, unstructured, ResNet-32, CIFAR-10 (arXiv 2110.14032, table 1)
 
 
@@ -145,14 +144,9 @@ def monotone_text(logs: Logs) -> str:
     )
 
 
-def whole_training(logs: Logs) -> Optional[Log]:
-    """What two phases and less work are compared with."""
-    return logs.get(runs.of_method(logs.scale.name, "em&s", 90, logs.scale.seeds[0]).name)
-
-
 def phase_table(logs: Logs) -> str:
     """Each against the same training whole, the same seed."""
-    whole = whole_training(logs)
+    whole = logs.scheme("unstructured", 90)
     rows = [["all", "-", f"{whole.accuracy:.2f}" if whole else "-", "-", "-"]]
     for run_ in runs.phases(logs.scale.name):
         log = logs.get(run_.name)
@@ -169,7 +163,7 @@ def phase_table(logs: Logs) -> str:
 
 def spared_table(logs: Logs) -> str:
     """Each against the same training whole, the same seed."""
-    whole = whole_training(logs)
+    whole = logs.scheme("unstructured", 90)
     rows = [["-", f"{whole.accuracy:.2f}" if whole else "-", "-", "-", "-"]]
     for run_ in runs.spared(logs.scale.name):
         log = logs.get(run_.name)
@@ -259,68 +253,104 @@ def every_table(logs: Logs, document: Path) -> str:
     return common.table(["NAME", ">epochs", ">accuracy", ">never forgotten, %", ">seconds"], rows)
 
 
-def document(logs: Logs, album: pictures.Album) -> str:
-    scale, network, picture = logs.scale, logs.scale.network, album.picture
-    what = {"cifar10": "CIFAR-10", "digits": "8 x 8 digits"}[scale.name]
-    text = [
-        f"# Experiments on {what}", "",
+def recipe_text(scale: runs.Scale) -> str:
+    network = scale.network
+    return (
         f"ResNet-{network['depth']}, {network['width']}/{2 * network['width']}/{4 * network['width']} channels, "
         f"{scale.epochs} epochs unless said otherwise; the recipe stands in `benchmarks/experiments/runs.py`. The MEST "
         "authors train 160 epochs: what they say in epochs, the learning rate and MEST's mutations, is scaled to the "
         "length here; what others publish otherwise is as published (RigL moves every 100 updates, GSE every 1000, both "
         "at least once an epoch; SET after every epoch; DSR's threshold begins at 0.001). Accuracy is that of the "
-        f"{TEST_SAMPLES[scale.name]:,} test samples after the last epoch, in percent (a sample is "
-        f"{100 / TEST_SAMPLES[scale.name]:.2f} points); ± is the deviation of the seeds, their number in brackets; bold: "
-        "the highest mean of the sparse methods.", "",
-        *origin(logs), "",
+        f"{scale.test_samples:,} test samples after the last epoch, in percent (a sample is "
+        f"{100 / scale.test_samples:.2f} points); ± is the deviation of the seeds, their number in brackets; bold: "
+        "the highest mean of the sparse methods."
+    )
+
+
+def methods_section(logs: Logs, album: pictures.Album) -> List[str]:
+    return [
         "## Methods", "",
         "Unstructured, the same density in every sparse layer. SNIP, GraSP and DSR share the same number of connections "
         "out themselves; SRigL has as many in every row (scheme `fan_in`). SET is as its authors have it: 30 % leave after "
         "every epoch to the last, also when the learning rate lets new ones, which begin at N(0, 0.1²), learn no more. In "
         "MEST EM 20 % leave, the share falls to 0, and new ones begin at 0.", "",
         method_table(logs, "accuracy", 2, "accuracy"), "",
-        *picture("methods", pictures.methods, "accuracy against sparsity"),
+        *album.picture("methods", pictures.methods, "accuracy against sparsity"),
         "What the paper claims, here: the difference of the means and its standard error; confirmed or contradicted "
         "where Welch's t-test says so at 95 %, each cell by itself: of twenty cells without any difference one would.", "",
         claims_table(logs, ACCURACY_CLAIMS, "accuracy", "points of accuracy"), "",
         "What each needs, as the plan says before anything is allocated (no method has a dense tensor; the dense "
         "network's weights, gradients and momentum are the 100 %):", "",
         memory_table(logs, 90), "",
-        "Explored: the share of positions that were ever connected in an update, as random growth lets expect it.", "",
-        "EM&S pays for its growth: it needs, while it trains, the bytes of a denser network, though what it ends with is as "
-        "sparse as said. At equal bytes:", "",
+        "Explored: the share of positions that have ever been connected (SNIP, GraSP: since they chose), as random growth "
+        "lets expect it.", "",
+        "EM&S pays for its growth: it needs, while it trains, the bytes of a denser network, though what it ends with is "
+        "as sparse as said. At equal bytes:", "",
         equal_memory_table(logs), "",
-        *picture("memory", pictures.memory, "accuracy against the bytes of the model in training"),
+        *album.picture("memory", pictures.memory, "accuracy against the bytes of the model in training"),
+    ]  # fmt: skip
+
+
+def schemes_section(logs: Logs, album: pictures.Album) -> List[str]:
+    timed = "Milliseconds, at the target density: `make bench BENCHMARKS=schemes`, batch 64, two threads. "
+    return [
         "## Schemes", "",
-        *(["Under EM&S, one seed. Milliseconds, at the target density: `make bench BENCHMARKS=schemes`, "
-           "batch 64, two threads. Where channels that layers share must all exist, a network has less sparsity than "
-           "was asked for.", ""]
-          if scale.name == "cifar10" else ["Under EM&S, one seed. Where channels that layers share must all exist, a network has less "
-                                                "sparsity than was asked for.", ""]),
+        f"Under EM&S, one seed. {timed if logs.scale.name == 'cifar10' else ''}Where channels that layers share must all "
+        "exist, a network has less sparsity than was asked for.", "",
         scheme_table(logs), "",
-        *picture("schemes", pictures.schemes, "accuracy against time and bytes"),
+        *album.picture("schemes", pictures.schemes, "accuracy against time and bytes"),
+    ]  # fmt: skip
+
+
+def forgetting_section(logs: Logs, album: pictures.Album) -> List[str]:
+    return [
         "## Forgetting", "",
         "Samples that were learned and then never answered wrongly again in training:", "",
         method_table(logs, "unforgettable", 1, "never forgotten, % of samples"), "",
         monotone_text(logs), "",
         claims_table(logs, UNFORGETTABLE_CLAIMS, "unforgettable", "points"), "",
-        *picture("unforgettable", pictures.unforgettable, "unforgettable samples against sparsity"),
-        "Two-phase training, EM&S 90 %, one seed: samples forgotten at most so often leave the training set after phase 1.", "",
+        *album.picture("unforgettable", pictures.unforgettable, "unforgettable samples against sparsity"),
+        "Two-phase training, EM&S 90 %, one seed: samples forgotten at most so often leave the training set after "
+        "phase 1.", "",
         phase_table(logs), "",
-        *picture("phases", pictures.phases, "accuracy against the length of phase 1"),
-        *forgotten_lines(logs), *picture("forgotten", pictures.forgotten, "samples forgotten by epoch"),
+        *album.picture("phases", pictures.phases, "accuracy against the length of phase 1"),
+        *forgotten_lines(logs), *album.picture("forgotten", pictures.forgotten, "samples forgotten by epoch"),
+    ]  # fmt: skip
+
+
+def spared_section(logs: Logs) -> List[str]:
+    return [
         "## Less work", "",
         "Front layers freeze, a fifth of the samples takes turns outside of the training set, both (`freeze_share`, "
         "`sieve_absent`); one seed. Work: multiply-adds, forward once, backward twice.", "",
         spared_table(logs), "",
     ]  # fmt: skip
-    if long_text(logs):
-        text += ["## Long trainings", "", *long_text(logs), "", *picture("long", pictures.long, "test accuracy by epoch")]
-    if scale.name == "digits":  # far too many
-        return "\n".join(text).rstrip() + "\n"
-    text += [
-        "## Every training", "", f"One of them again: `{command(logs, 'run.py')} --one NAME`. Seconds are wall-clock time of one thread "
-        "on a machine that did other work too. Where samples leave the training set forgetting is counted anew: `-`.", "", every_table(logs, album.document),
+
+
+def long_section(logs: Logs, album: pictures.Album) -> List[str]:
+    lines = long_text(logs)
+    if not lines:
+        return []
+    return ["## Long trainings", "", *lines, "", *album.picture("long", pictures.long, "test accuracy by epoch")]
+
+
+def every_section(logs: Logs, album: pictures.Album) -> List[str]:
+    if logs.scale.name == "digits":  # far too many
+        return []
+    return [
+        "## Every training", "",
+        f"One of them again: `{command(logs, 'run.py')} --one NAME`. Seconds are wall-clock time of one thread on a "
+        "machine that did other work too. Where samples leave the training set forgetting is counted anew: `-`.", "",
+        every_table(logs, album.document),
+    ]  # fmt: skip
+
+
+def document(logs: Logs, album: pictures.Album) -> str:
+    what = {"cifar10": "CIFAR-10", "digits": "8 x 8 digits"}[logs.scale.name]
+    text = [
+        f"# Experiments on {what}", "", recipe_text(logs.scale), "", *origin(logs), "",
+        *methods_section(logs, album), *schemes_section(logs, album), *forgetting_section(logs, album),
+        *spared_section(logs), *long_section(logs, album), *every_section(logs, album),
     ]  # fmt: skip
     return "\n".join(text).rstrip() + "\n"
 

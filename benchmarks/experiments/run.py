@@ -63,7 +63,8 @@ def train(run: runs.Run) -> None:
             checkpoint_seconds=20,
         )  # fmt: skip
         begin = {
-            **asdict(run), "architecture": run.architecture(), "config": config, **common.origin(), "commit": common.commit(),
+            **asdict(run), "architecture": run.architecture(), "config": config, **common.origin(),
+            "commit": common.commit(),
             "command": f"python benchmarks/experiments/run.py --scale {run.scale} --one {run.name}",
             "plan": memory(model.plan()), "layer_macs": [layer.macs for layer in model.plan().layers],
         }  # fmt: skip
@@ -109,6 +110,10 @@ def train_all(chosen: List[runs.Run], jobs: int, again: bool = False) -> None:
         sys.exit("failed: " + ", ".join(failed))
 
 
+def refuse(name: str, scale: str) -> None:
+    sys.exit(f"no training of {scale} is called {name}; --list has the names")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--scale", choices=runs.SCALES, default="cifar10")
@@ -118,13 +123,13 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="names, and which are done")
     parser.add_argument("--one", metavar="NAME", help="this one, in this process, again")
     options = parser.parse_args()
-    every = runs.all_runs(options.scale)
-    chosen = [run for run in every if fnmatch.fnmatch(run.name, options.one or options.only)]
-    if not chosen:
-        sys.exit(f"no training of {options.scale} is called {options.one or options.only}; --list has the names")
     if options.one:
-        train(chosen[0])
+        one = runs.named(options.one, options.scale)
+        train(one) if one else refuse(options.one, options.scale)
         return
+    chosen = [run for run in runs.all_runs(options.scale) if fnmatch.fnmatch(run.name, options.only)]
+    if not chosen:
+        refuse(options.only, options.scale)
     if options.list:
         done = [log_path(run).exists() for run in chosen]
         print("\n".join(f"{'done  ' if there else '      '}{run.name}" for run, there in zip(chosen, done)))

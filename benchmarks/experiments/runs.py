@@ -13,7 +13,7 @@ of connections out themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 # Method as the library names it -> as the tables do, in their order.
 METHODS: Mapping[str, str] = {
@@ -57,6 +57,7 @@ class Scale:
     seeds: Sequence[int]
     phases: Sequence[int]  # lengths of phase 1, in epochs
     augmented: bool
+    test_samples: int
 
 
 _RECIPE = dict(momentum=0.9, weight_decay=1e-4, schedule="cosine", learning_rate_min=4e-8)
@@ -64,11 +65,11 @@ _RECIPE = dict(momentum=0.9, weight_decay=1e-4, schedule="cosine", learning_rate
 SCALES = {
     "cifar10": Scale(
         "cifar10", dict(depth=20, width=16, classes=10, input=(3, 32, 32)), 20,
-        dict(_RECIPE, batch=64, learning_rate=0.1), (1, 2, 3), (4, 8, 12), True,
+        dict(_RECIPE, batch=64, learning_rate=0.1), (1, 2, 3), (4, 8, 12), True, 10000,
     ),
     "digits": Scale(
         "digits", dict(depth=8, width=16, classes=10, input=(1, 8, 8)), 20,
-        dict(_RECIPE, batch=32, learning_rate=0.1), (1, 2, 3, 4, 5), (4, 8, 12), False,
+        dict(_RECIPE, batch=32, learning_rate=0.1), (1, 2, 3, 4, 5), (4, 8, 12), False, 450,
     ),
 }  # fmt: skip
 
@@ -177,5 +178,5 @@ def all_runs(scale: str) -> List[Run]:
     return methods(scale) + schemes(scale) + phases(scale) + spared(scale) + further(scale) + long(scale)
 
 
-def named(name: str, scale: str) -> Run:
-    return next(run for run in all_runs(scale) if run.name == name)
+def named(name: str, scale: str) -> Optional[Run]:
+    return next((run for run in all_runs(scale) if run.name == name), None)

@@ -85,6 +85,7 @@ class Logs:
         return [self.found[name] for name in names if name in self.found]
 
     def scheme(self, scheme: str, sparsity: int) -> Optional[Log]:
+        """EM&S with the first seed."""
         seed = self.scale.seeds[0]
         if scheme == "unstructured":
             return self.get(runs.of_method(self.scale.name, "em&s", sparsity, seed).name)

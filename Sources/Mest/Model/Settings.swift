@@ -37,6 +37,11 @@ private func resolveMethod(_ config: inout mest_config, _ message: Message) thro
         if config.initial_density > 0 && config.initial_density < 1 {
             throw message.start("method LOTTERY begins dense: leave initial_density 0").as(.argument)
         }
+        // Rounds are counted one by one.
+        if config.mutation_rate > 0 && config.mutation_rate < 0.001 {
+            throw message.start("method LOTTERY: mutation_rate is ").real(config.mutation_rate)
+                .text(", of which it would take endless rounds; use 0.001 to below 1, or 0 for 0.2").as(.argument)
+        }
     }
     if config.mutation_every == 0 {
         switch int(config.method) {

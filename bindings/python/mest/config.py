@@ -246,7 +246,7 @@ class Config:
       mutation_rate = None     (0, 1), share of the connections; None: 0.2, of "set", "rigl" and
                                "srigl" 0.3, of "dsr" 0.1.  Of "pattern" and "fan_in" each output moves at
                                least one kernel or connection, until the rate has decayed to 0 ("srigl":
-                               perhaps none)
+                               perhaps none).  Of "lottery" from 0.001 on
       mutation_extra = None    (0, 1), density above the target; None: 0.05, for targets below that
                                half the target.  "em&s"; the same minimum of one
       initial_density = None   (0, 1], not below the target; "gmp", "grasp"; None: 1, of "grasp" 4

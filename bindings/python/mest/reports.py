@@ -89,8 +89,9 @@ class LayerMutation:
 class MutationReport:
     """What a mutation did.
 
-    explored: share of positions that were ever connected in an update, as random growth lets expect
-    it; more than that for "rigl" and "gse", whose gradients bring back the same ones.
+    explored: share of positions that have ever been connected ("snip", "grasp": since they chose),
+    as random growth lets expect it; of "rigl" and "gse" fewer have been than this says, since
+    gradients bring back the same ones.
     """
 
     mutations: int  # so far
