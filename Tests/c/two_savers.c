@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LOADS = 500 };
+enum { LOADS = 500, MOST_LOADS = 100 * LOADS };
 
 /* A model that has trained `steps` steps. */
 static mest_model *trained(const network *n, const dataset *d, uint32_t steps)
@@ -46,9 +46,10 @@ static void savers_and_loader(const network *n, const dataset *d, const char *pa
     uint64_t hash[2] = { whole_hash(one), whole_hash(other) };
     check(mest_model_save_file(one, path, NULL) == MEST_OK, "the first save: %s", mest_last_error(one));
     volatile int *stop = mmap(NULL, sizeof *stop, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (!check((void *)stop != MAP_FAILED, "no memory to share with the savers")) return;
     pid_t savers[2] = { start_saver(one, path, stop), start_saver(other, path, stop) };
     int loads = 0, ended = 0, found[2] = { 0, 0 };
-    while ((loads < LOADS || !found[0] || !found[1]) && waitpid(-1, &ended, WNOHANG) == 0) {
+    while ((loads < LOADS || ((!found[0] || !found[1]) && loads < MOST_LOADS)) && waitpid(-1, &ended, WNOHANG) == 0) {
         mest_status status = mest_model_load_file(reader, path, 0, NULL);
         uint64_t now = whole_hash(reader);
         if (!check(status == MEST_OK && (now == hash[0] || now == hash[1]), "load %d: %s: %s", loads,
@@ -62,7 +63,7 @@ static void savers_and_loader(const network *n, const dataset *d, const char *pa
     for (int i = 0; i < 2; i++)
         if (waitpid(savers[i], &ended, 0) == savers[i])
             check(WIFEXITED(ended) && WEXITSTATUS(ended) == 0, "saver %d ended with %d", i, ended);
-    printf("%d loads: %d of one process, %d of the other\n", loads, found[0], found[1]);
+    check(found[0] && found[1], "%d loads: %d of one process, %d of the other", loads, found[0], found[1]);
     munmap((void *)stop, sizeof *stop);
     mest_model_destroy(one), mest_model_destroy(other), mest_model_destroy(reader);
 }

@@ -10,9 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from randoms import Random, floyd
+from randoms import GROWTH, Random, floyd
 
-GROWTH = 3
 ONE = 10**9
 PATTERNS = [(4, 5, 7, 8), (3, 4, 6, 7), (1, 2, 4, 5), (0, 1, 3, 4), (1, 3, 4, 5), (3, 4, 5, 7), (1, 4, 5, 7),
             (1, 3, 4, 7)]  # fmt: skip

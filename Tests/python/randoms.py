@@ -7,6 +7,9 @@ import numpy as np
 from graphs import MASK, _mix
 
 
+TOPOLOGY, GROWTH, GROWN_VALUE, ADOPTED_VALUE = 1, 3, 6, 7  # what numbers are for
+
+
 class Random:
     """SplitMix64 behind a key of (seed, purpose, layer, number): Foundation/Random.swift."""
 

@@ -12,7 +12,7 @@ import re
 import numpy as np
 import pytest
 from support import X, Y, fingerprint, tiny
-from test_header import constants
+from test_header import ROOT, constants
 from test_limits import plan_status
 
 import mest
@@ -35,6 +35,20 @@ def test_errors_are_built_in_kinds():
         error = errors.error_of(status, "words")
         assert error.status == status and str(error) == "words"
     assert type(errors.error_of(-77, "")) is mest.MestError
+
+
+def test_messages_name_what_python_has():
+    sources = "".join(path.read_text() for path in (ROOT / "Sources" / "Mest").rglob("*.swift"))
+    assert [name for name in errors._IN_PYTHON if name not in sources] == []
+    with pytest.raises(mest.MestArgumentError, match=r"^schedule_by_update=True: set steps_per_epoch or samples$"):
+        mest.plan([Input(2), Linear(2)], schedule="cosine", epochs=2, schedule_by_update=True)
+    with tiny() as model:
+        dense = next(i for i, layer in enumerate(model.plan().layers) if layer.kind == "linear" and not layer.sparse)
+        with pytest.raises(mest.MestArgumentError, match=r"is not sparse; use Model\.tensor$"):
+            model.csr(dense)
+        model.cancel()
+        with pytest.raises(mest.CancelledError, match=r"^cancelled by Model\.cancel$"):
+            model.step(X, Y)
 
 
 _HEAD = [Flatten(), Linear(2)]
@@ -207,86 +221,33 @@ def test_signatures_show_keywords():
     assert repr(Conv2d(channels=4, kernel=3, stride=2)) == "Conv2d(4, 3, stride=2)"
 
 
+EVERY_SETTING = dict(
+    seed=1, batch=2, micro_batches=3, threads=4, simd="avx2", budget_bytes=5, gradient_chunks=6,
+    inference_only=True, activations="bfloat16", recompute="block", loss="mse", label_smoothing=0.25,
+    learning_rate=0.5, momentum=0.75, weight_decay=0.125, clip_norm=7, nesterov=True, decay_bias=False,
+    decay_norm=False, epochs=8, steps_per_epoch=9, schedule="cosine", schedule_by_update=True, schedule_every=10,
+    schedule_gamma=0.5, learning_rate_min=0.25, warmup_epochs=11, density=0.5, scheme="2:4", code8_patterns=True,
+    distribution="erk", allow_empty_rows=True, initial="magnitude", method="EM&S", mutation_decay="cosine",
+    mutation_every=12, mutation_updates=20, mutation_epochs=(13, 14), mutation_rate=0.5, mutation_extra=0.25,
+    initial_density=0.5, exclude_dropped=True, round_compat=True, normalised=True, global_threshold=True,
+    importance_gradient="momentum", importance_lambda=0.5, importance_beta=0.25, samples=15, phase1_epochs=16,
+    remove_rule="fraction", remove_count=17, remove_number=18, remove_fraction=0.5, keep_lowest=19,
+    remove_class_cap=0.75, margins=True, given_order=True, freeze_share=0.5, freeze_epochs=(21, 22),
+    sieve_absent=0.5, sieve_every=23, sieve_share=0.25,
+)  # fmt: skip
+
+
 def test_every_config_field_arrives():
     """Each field of mest_config can be set by some word or number of Config."""
-    settings = dict(
-        seed=1,
-        batch=2,
-        micro_batches=3,
-        threads=4,
-        simd="avx2",
-        budget_bytes=5,
-        gradient_chunks=6,
-        inference_only=True,
-        activations="bfloat16",
-        recompute="block",
-        loss="mse",
-        label_smoothing=0.25,
-        learning_rate=0.5,
-        momentum=0.75,
-        weight_decay=0.125,
-        clip_norm=7,
-        nesterov=True,
-        decay_bias=False,
-        decay_norm=False,
-        epochs=8,
-        steps_per_epoch=9,
-        schedule="cosine",
-        schedule_by_update=True,
-        schedule_every=10,
-        schedule_gamma=0.5,
-        learning_rate_min=0.25,
-        warmup_epochs=11,
-        density=0.5,
-        scheme="2:4",
-        code8_patterns=True,
-        distribution="erk",
-        allow_empty_rows=True,
-        initial="magnitude",
-        method="EM&S",
-        mutation_decay="cosine",
-        mutation_every=12,
-        mutation_updates=20,
-        mutation_epochs=(13, 14),
-        mutation_rate=0.5,
-        mutation_extra=0.25,
-        initial_density=0.5,
-        exclude_dropped=True,
-        round_compat=True,
-        normalised=True,
-        global_threshold=True,
-        importance_gradient="momentum",
-        importance_lambda=0.5,
-        importance_beta=0.25,
-        samples=15,
-        phase1_epochs=16,
-        remove_rule="fraction",
-        remove_count=17,
-        remove_number=18,
-        remove_fraction=0.5,
-        keep_lowest=19,
-        remove_class_cap=0.75,
-        margins=True,
-        given_order=True,
-        freeze_share=0.5,
-        freeze_epochs=(21, 22),
-        sieve_absent=0.5,
-        sieve_every=23,
-        sieve_share=0.25,
-    )
-    struct = mest.Config(**settings).to_struct()
-    assert set(settings) == set(vars(mest.Config()))
+    struct = mest.Config(**EVERY_SETTING).to_struct()
+    assert set(EVERY_SETTING) == set(vars(mest.Config()))
     for name, _ in _abi.mest_config._fields_:
         value = getattr(struct, name)
         assert any(value) if isinstance(value, ctypes.Array) else value != 0, name
-        if name in settings and not isinstance(settings[name], (str, tuple)):
-            assert value == settings[name], name
+        if name in EVERY_SETTING and not isinstance(EVERY_SETTING[name], (str, tuple)):
+            assert value == EVERY_SETTING[name], name
     assert list(struct.freeze_epochs) == [21, 22]
-    assert (struct.optimizer_flags, struct.mutation_flags, list(struct.mutation_epochs)) == (
-        7,
-        15,
-        [13, 14],
-    )
+    assert (struct.optimizer_flags, struct.mutation_flags, list(struct.mutation_epochs)) == (7, 15, [13, 14])
     assert mest.Config(method="ems").to_struct().method == _abi.MEST_METHOD_EMS
 
 

@@ -3,7 +3,7 @@
 the bytes that it was planned for; the pairs that do not exist are refused.
 
 What grows by gradients has its definition in test_gradient_growth.py, what moves between layers or rewinds in
-test_across_layers.py, whole channels in test_channels.py.
+test_across_layers.py, whole channels in test_channel_mutation.py.
 """
 
 import ctypes

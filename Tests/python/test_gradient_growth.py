@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import reference
-from moves import GROWTH, least, ratio
-from randoms import Random
+from moves import least, ratio
+from randoms import GROWTH, Random
 from support import positions, randomise, reference_of
 
 import mest

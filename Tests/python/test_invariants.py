@@ -2,7 +2,7 @@
 """Golden check G13 for every scheme, through the API: counts, order, constraints, who survives and how, one seed one
 result, bytes.  And odd shapes: every scheme holds or says why not.
 
-What FILTER and CHANNEL do is compared with a second implementation in test_channels.py.
+What FILTER and CHANNEL do is compared with a second implementation in test_channel_mutation.py.
 """
 
 import numpy as np

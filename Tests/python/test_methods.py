@@ -5,8 +5,8 @@ leave, which come, with what values and state.  Random small cases; a failure na
 import numpy as np
 import pytest
 import reference
-from moves import GROWTH, least, ratio
-from randoms import Random, floyd
+from moves import least, ratio
+from randoms import GROWTH, Random, floyd
 from support import positions
 
 import mest

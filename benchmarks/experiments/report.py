@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -25,7 +25,7 @@ import pictures  # noqa: E402
 import run  # noqa: E402
 import runs  # noqa: E402
 from runs import ALL_METHODS, METHODS, SCHEMES, SPARSITIES  # noqa: E402
-from training_logs import KIB, Log, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
+from training_logs import KIB, Logs, cell, compare, mean_and_deviation, step_times  # noqa: E402
 
 PAPER = 93.27  # percent: EM&S 90 %, unstructured, ResNet-32, CIFAR-10 (arXiv 2110.14032, table 1)
 

@@ -31,12 +31,10 @@ extension Plan {
     /// Mutation needs something that can move.
     func checkMutation(_ message: Message) throws(Status) {
         if config.method == MEST_METHOD_STATIC || !training { return }
-        var sparse = false, moves = config.method != MEST_METHOD_EMS
+        var sparse = false
+        let needed = neededScheme
         for i in 0..<count where nodes[i].sparse {
             sparse = true
-            let levels = levels(nodes[i], epoch: 0)
-            moves = moves || levels.high.billionths > levels.low.billionths
-            let needed = neededScheme
             if needed == MEST_SCHEME_DEFAULT || int(nodes[i].scheme) == needed { continue }
             let named = growsByGradient || sharesOut || ranksLayers || choosesOnce || config.method == MEST_METHOD_LOTTERY
             throw layer(i, message).text(named ? ": method " : ": ")
@@ -44,12 +42,23 @@ extension Plan {
                 .text(schemeName(int32(needed))).text(", this layer's is ")
                 .text(nodes[i].isThin ? "FILTER or CHANNEL" : schemeName(nodes[i].scheme)).as(.unsupported)
         }
-        if sparse && moves { return }
-        if sparse {
+        if !sparse {
+            throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC")
+                .as(.argument)
+        }
+        if config.method == MEST_METHOD_EMS && !anyHasRoom {
             throw message.start("method EMS grows above the density, and no layer's scheme can have more; use EM, or a lower density")
                 .as(.argument)
         }
-        throw message.start("method moves connections, but every layer is dense: set density below 1, or method STATIC").as(.argument)
+    }
+
+    /// Whether EM&S can grow some layer above its target.
+    private var anyHasRoom: Bool {
+        for i in 0..<count where nodes[i].sparse {
+            let levels = levels(nodes[i], epoch: 0)
+            if levels.high.billionths > levels.low.billionths { return true }
+        }
+        return false
     }
 
     /// Magnitudes are of single weights, and of some that exist.
