@@ -206,10 +206,11 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
  * Mutation    moves channels; mutation_rate and mutation_extra are shares of weights, so that of
  *             channels sqrt of the density dropped to and grown to exists.  A channel's importance
  *             is that of its rows in all layers that make it (FILTER), its columns in all that read
- *             it (CHANNEL), or of both where both were asked.  Each group moves at least one
- *             channel until the rate has decayed to 0, and keeps one.  A grown channel: rows
- *             w ~ N(0, (0.1 s)^2), s^2 = 2 / fan_in; columns 0, so that the network computes what
- *             it did; scale 1, shift 0, running statistics 0 and 1, momentum 0.
+ *             it (CHANNEL), or of both where both were asked.  Groups move one after another, each
+ *             by what the ones before it have left.  Each moves at least one channel until the rate
+ *             has decayed to 0, and keeps one.  A grown channel: rows w ~ N(0, (0.1 s)^2),
+ *             s^2 = 2 / fan_in; columns 0, so that the network computes what it did; scale 1,
+ *             shift 0, running statistics 0 and 1, momentum 0.
  */
 
 enum { /* mest_config.scheme_flags, bits */
@@ -423,7 +424,8 @@ enum { /* mest_config.method: how connections come and go; drop, growth and sche
  *             memory; time: once, three steps.
  *             Differs from what was published: candidates are a random part of all weights, not
  *             all; one batch, not as many samples of each class; biases, scales and dense layers
- *             take no part in g; the difference sees ReLU's kinks.
+ *             take no part in g; the difference sees ReLU's kinks, and keeps some others than the
+ *             exact product would.
  */
 
 enum { /* mest_config.initial: which connections a sparse layer has when the model is created */
@@ -798,7 +800,8 @@ typedef struct mest_batch {
 } mest_batch;
 
 enum { /* mest_step_report.events, bits */
-    MEST_EVENT_UPDATED = 1, /* weights changed (not set while micro-batches gather)              */
+    MEST_EVENT_UPDATED = 1, /* an update: weights changed, or RIGL and GSE looked for connections to
+                               move in its place (not set while micro-batches gather)            */
     MEST_EVENT_EPOCH   = 2, /* an epoch began before this step                                   */
     MEST_EVENT_MUTATED = 4, /* connections were dropped or grown: when an epoch began before this
                                step; of RIGL, GSE, SNIP, GRASP in the step itself                */
@@ -959,7 +962,8 @@ typedef struct mest_forgetting_report {
  * Sieving (config.sieve_absent; SpFDE: Yuan et al. 2022).  A share of the samples is out of the
  * training set from the beginning, and they take turns, so that fewer are presented and none is
  * given up.
- * Epoch 0   sieve_absent of the samples leave, drawn at random: the first in mest_model_order().
+ * Epoch 0   sieve_absent of the samples leave, drawn at random: the first in mest_model_order(),
+ *           but for keep_lowest.
  * Then      every sieve_every epochs sieve_share of the training set leave, the least forgotten as
  *           mest_model_order() has them, but for keep_lowest, and no more than are out.  As many
  *           come back: who left first, of those that left together the one that was first in the
