@@ -176,8 +176,8 @@ enum { /* mest_layer.scheme, mest_config.scheme: which connections of a sparse l
 };
 /* What comes and goes together, a column of a block, a run of inputs or a kernel of a pattern, is
  * dropped by the Euclidean norm of its weights' importances (mest_config.importance_gradient).  A
- * last block or run that lacks outputs or inputs has smaller norms: of its columns, or places, the
- * same share leaves as of all others, least important first among themselves.
+ * last block or run that lacks outputs or inputs has smaller norms: of its columns, or places, on
+ * average the same share leaves as of all others, the least important of its own.
  *
  * FILTER and CHANNEL are about tensors.  The outputs of a LINEAR or CONV2D and all that is computed
  * from them channel by channel (batch norm, ReLU, dropout, pools, FLATTEN, depthwise convolutions,

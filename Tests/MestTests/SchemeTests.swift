@@ -96,6 +96,13 @@ private struct Connections {
             }
         }
         for (own, square) in gone { #expect(square <= least[own] ?? .infinity, "\(what): the least important leave") }
+        // Of units that lack weights the same share leaves.
+        let leaving = Double(norm.keys.count { !survivors.contains($0) })
+        for size in Set(weights.values) {
+            let own = weights.filter { $0.value == size }.keys
+            let gone = Double(own.count { !survivors.contains($0) })
+            #expect(abs(gone - leaving * Double(own.count) / Double(norm.count)) < 1, "\(what): the same share")
+        }
     }
 }
 

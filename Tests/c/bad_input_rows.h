@@ -115,7 +115,7 @@ CONFIG("one threshold for SET", ARGUMENT, "method SET says itself", c->method = 
 CONFIG("SRIGL where outputs have any number", UNSUPPORTED, "FAN_IN", c->method = MEST_METHOD_SRIGL)
 CONFIG("LOTTERY without rounds", ARGUMENT, "mutation_every", c->method = MEST_METHOD_LOTTERY, c->mutation_every = 0)
 CONFIG("LOTTERY without the rounds that its density needs", ARGUMENT, "2 rounds of 4", c->method = MEST_METHOD_LOTTERY, c->mutation_every = 4, c->epochs = 8)
-CONFIG("LOTTERY in a thousand million rounds", ARGUMENT, "mutation_rate", c->method = MEST_METHOD_LOTTERY, c->mutation_every = 1, c->epochs = INT32_MAX, c->mutation_rate = 1e-9f)
+CONFIG("LOTTERY in a thousand million rounds", ARGUMENT, "endless", c->method = MEST_METHOD_LOTTERY, c->mutation_every = 1, c->epochs = INT32_MAX, c->mutation_rate = 1e-9f)
 CONFIG("LOTTERY that begins sparse", ARGUMENT, "initial_density", c->method = MEST_METHOD_LOTTERY, c->initial_density = 0.5f)
 CONFIG("GRASP among fewer than the target", ARGUMENT, "initial_density", c->method = MEST_METHOD_GRASP, c->initial_density = 1e-4f)
 CONFIG("initial_density negative", ARGUMENT, "initial_density", c->initial_density = -0.1f)

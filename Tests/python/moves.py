@@ -74,6 +74,11 @@ class Units:
         return 4 if self.scheme == "pattern" else self.height * self.length
 
     @property
+    def ragged(self):
+        """Whether the last block or run is of fewer."""
+        return self.rows % self.height > 0 or self.columns // self.taps % self.length > 0
+
+    @property
     def unit_columns(self):
         return -(-self.columns // self.taps // self.length) * self.taps
 
@@ -242,15 +247,17 @@ class Layer:
             return parts[0]
         return np.float32(math.sqrt(sum(float(p) * float(p) for p in parts)))
 
-    def least(self, units, count, config):
+    def least(self, units, count, config, random=None):
         """Of some units the `count` least important; of equals the lower.  Units of fewer weights among themselves."""
-        small = [u for u in units if len(self.held[u]) < self.units.weights]
-        of_small = (2 * count * len(small) + len(units)) // (2 * len(units)) if small else 0
         order = lambda some: sorted(some, key=lambda u: (self.importance(u, config), u))  # noqa: E731
+        if not self.units.ragged or not count:
+            return order(units)[:count]
+        small = [u for u in units if len(self.held[u]) < self.units.weights]
         others = [u for u in units if len(self.held[u]) == self.units.weights]
+        of_small = (count * len(small) + random.below(len(units))) // len(units)
         return order(small)[:of_small] + order(others)[: count - of_small]
 
-    def leaving(self, config, epoch):
+    def leaving(self, config, epoch, random):
         """(units that leave, units of a pool there are to be afterwards)."""
         units, method = self.units, config["method"]
         pools = [[u for u in self.held if u // units.positions == p] for p in range(units.pools)]
@@ -267,16 +274,16 @@ class Layer:
             signs = [[u for u in value if value[u] >= 0], [u for u in value if value[u] < 0]]
             of = lambda part: sorted(part, key=lambda u: (abs(value[u]), u))[: share * len(part) // ONE]  # noqa: E731
             return [u for part in signs for u in of(part)], after
-        return [u for pool in pools for u in self.least(pool, max(0, len(pool) - keep), config)], after
+        return [u for pool in pools for u in self.least(pool, max(0, len(pool) - keep), config, random)], after
 
     def mutate(self, config, epoch, seed, layer, number):
         """Returns (connections dropped, grown)."""
         before = self.count()
-        gone, after = self.leaving(config, epoch)
+        random = Random(seed, GROWTH, layer, number)
+        gone, after = self.leaving(config, epoch, random)
         for unit in gone:
             del self.held[unit]
         survived = self.count()
-        random = Random(seed, GROWTH, layer, number)
         avoided = set(gone) if config.get("exclude_dropped") else set()
         while True:
             came = self.round(after, avoided, random, config)

@@ -146,6 +146,53 @@ def test_pruning_leaves_a_remainder_its_share(scheme, rows, columns):
     assert connected.mean() == pytest.approx(0.1, abs=0.005)
 
 
+def averaged(scheme, lines, columns, body):
+    """Mean density of a remainder of one row, the last of so many blocks, and of all others, of ten seeds."""
+    rows, found = (lines - 1) * int(scheme[5:]) + 1, []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        connected = body(rows, columns, seed, rng)
+        found.append((connected[-1].mean(), connected[:-1].mean()))
+    return np.mean(found, axis=0)
+
+
+def redraw(model, rng):
+    model.set_tensor(1, "weight", rng.normal(size=model.connections()[1]).astype(np.float32))
+
+
+@pytest.mark.parametrize("lines, columns, epochs", [(17, 27, 160), (33, 27, 500), (2, 20, 160)])
+def test_a_remainder_is_pruned_in_small_steps_too(lines, columns, epochs):
+    """Of what is less than one unit a mutation, so many leave on average: nothing is lost to rounding."""
+
+    def pruned(rows, columns, seed, rng):
+        model = model_of("block16", rows, columns, density=0.1, method="gmp", epochs=epochs, seed=seed)
+        redraw(model, rng)
+        for _ in range(epochs):
+            model.begin_epoch()
+        return matrix(model)
+
+    last, others = averaged("block16", lines, columns, pruned)
+    assert last == pytest.approx(0.1, abs=0.06)
+    assert others == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_remainder_moves_in_small_steps_too():
+    """A tenth leaves each time, of 44 units four; the remainder has one or two of them."""
+
+    def moved(rows, columns, seed, rng):
+        model = model_of("block16", rows, columns, density=0.05, method="vanilla", mutation_rate=0.1, seed=seed)
+        found = []
+        for _ in range(150):
+            redraw(model, rng)
+            model.mutate()
+            found.append(matrix(model))
+        return np.mean(found[50:], axis=0)
+
+    last, others = averaged("block16", 33, 27, moved)
+    assert last == pytest.approx(0.05, abs=0.02)
+    assert others == pytest.approx(0.05, abs=0.005)
+
+
 @pytest.mark.parametrize("width", [4, 8, 16])
 def test_a_last_run_of_fewer_inputs(width):
     """Counted are the inputs there are: 17 = 4 * 4 + 1, in a convolution for every place in the kernel."""

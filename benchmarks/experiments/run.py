@@ -21,7 +21,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NoReturn
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
@@ -110,7 +110,7 @@ def train_all(chosen: List[runs.Run], jobs: int, again: bool = False) -> None:
         sys.exit("failed: " + ", ".join(failed))
 
 
-def refuse(name: str, scale: str) -> None:
+def refuse(name: str, scale: str) -> NoReturn:
     sys.exit(f"no training of {scale} is called {name}; --list has the names")
 
 
@@ -125,7 +125,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         one = runs.named(options.one, options.scale)
-        train(one) if one else refuse(options.one, options.scale)
+        if not one:
+            refuse(options.one, options.scale)
+        train(one)
         return
     chosen = [run for run in runs.all_runs(options.scale) if fnmatch.fnmatch(run.name, options.only)]
     if not chosen:

@@ -40,7 +40,7 @@ private func resolveMethod(_ config: inout mest_config, _ message: Message) thro
         // Rounds are counted one by one.
         if config.mutation_rate > 0 && config.mutation_rate < 0.001 {
             throw message.start("method LOTTERY: mutation_rate is ").real(config.mutation_rate)
-                .text(", of which it would take endless rounds; use 0.001 to below 1, or 0 for 0.2").as(.argument)
+                .text(", which would take endless rounds; use 0.001 to below 1").as(.argument)
         }
     }
     if config.mutation_every == 0 {

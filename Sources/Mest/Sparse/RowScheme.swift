@@ -171,6 +171,7 @@ struct Store {
         let scratch = model.at(plan.workspace, UInt32.self)
         let ranked = int(plan.ranked(units))
         let before = rows.count
+        var random = SplitMix64(key)
 
         // Dropped positions go to the front of the scratch when growth must avoid them.
         let drop = max(0, before / ranked &- int(amount.keep)), record = excludes ? scratch : nil
@@ -179,7 +180,7 @@ struct Store {
         } else if plan.ranksLayers {
             dropOfLayer(rows, drop, recordTo: record)
         } else if phantoms > 0 {
-            dropAmongEquals(rows, drop, recordTo: record)
+            dropAmongEquals(rows, drop, &random, recordTo: record)
         } else if drop > 0 {
             let importance = Importance(model, node)
             rows.drop(drop, perRow: ranked > 1, recordTo: record) { importance[$0] }
@@ -190,7 +191,6 @@ struct Store {
         var avoided = excludes ? before &- rows.count : 0
         let drawn = scratch + avoided
         let after = amount.after &* int64(ranked) / units.pools
-        var random = SplitMix64(key)
         // One round as a rule; more for a layer that was set to fewer connections than a mutation leaves.
         while true {
             let grown = grow(rows, to: after, avoiding: scratch, avoided, drawn: drawn, &random)
@@ -231,12 +231,15 @@ struct Store {
     }
 
     /// Where the last block or run lacks weights: its norms are smaller and it would leave before all others, so it is
-    /// ranked by itself. The same share of it leaves as of the others. recordTo: as SparseRows.drop.
-    private func dropAmongEquals(_ rows: SparseRows, _ drop: Int, recordTo record: UnsafeMutablePointer<UInt32>?) {
+    /// ranked by itself. The same share of it leaves as of the others: within one unit, and on average exactly, else it
+    /// would stay whole wherever its share of a mutation is below half a unit. recordTo: as SparseRows.drop.
+    private func dropAmongEquals(
+        _ rows: SparseRows, _ drop: Int, _ random: inout SplitMix64, recordTo record: UnsafeMutablePointer<UInt32>?
+    ) {
         if drop == 0 { return }
         let importance = Importance(model, node)
-        let count = int64(rows.count)
-        let ofLast = int((int64(drop) &* int64(rows.countInLast) &+ count / 2) / count)
+        let count = uint64(rows.count)
+        let ofLast = int(int64((uint64(drop) &* uint64(rows.countInLast) &+ random.below(count)) / count))
         rows.drop(ofLast, recordTo: record) { rows.isInLast($0) ? importance[$0] : .infinity }
         rows.drop(drop &- ofLast, recordTo: record.map { $0 + ofLast }) { rows.isInLast($0) ? .infinity : importance[$0] }
         if let record { sort(record, drop) }

@@ -55,7 +55,7 @@ protocol Scheme {
     /// The weights as the kernels see them.
     static func weights(_ model: Model, _ node: UnsafeMutablePointer<Node>) -> mestk_weights
 
-    /// Drops the least important units down to amount.keep a pool, grows up to amount.after.
+    /// Drops the least important units (a remainder among its like) down to amount.keep a pool, grows up to amount.after.
     /// Importance: Importance.swift. Scratch: the workspace, as mutationScratch() planned.
     static func mutate(_ model: Model, _ node: UnsafeMutablePointer<Node>, _ amount: Amount, key: UInt64)
 
