@@ -2,22 +2,29 @@
 #
 # Everything a person or a machine does with this repository.  `make` lists it.
 
-PREFIX      ?= /usr/local
-DESTDIR     ?=
-PYTHON      ?= python3
-MEST_OPENMP ?= on
-BUILD       ?= .build
-export PYTHON MEST_OPENMP BUILD
+PREFIX       ?= /usr/local
+DESTDIR      ?=
+PYTHON       ?= python3
+MEST_THREADS ?= own
+BUILD        ?= .build
+export PYTHON MEST_THREADS BUILD
 
-ifeq ($(MEST_OPENMP),off)
-  SCRATCH  := $(BUILD)/serial
-  TRAITS   := --disable-default-traits
-  PRIVATE  :=
-else
-  SCRATCH  := $(BUILD)
-  TRAITS   :=
-  PRIVATE  := omp5
+# What runs the kernels: threads of the library's own, OpenMP's, or none.  PRIVATE: what a static program links.
+SCRATCH_own     := $(BUILD)
+TRAITS_own      :=
+PRIVATE_own     := pthread
+SCRATCH_openmp  := $(BUILD)/openmp
+TRAITS_openmp   := --traits OpenMP
+PRIVATE_openmp  := omp5
+SCRATCH_none    := $(BUILD)/serial
+TRAITS_none     := --disable-default-traits
+PRIVATE_none    :=
+ifeq ($(origin SCRATCH_$(MEST_THREADS)),undefined)
+  $(error MEST_THREADS is $(MEST_THREADS); use own, openmp or none)
 endif
+SCRATCH  := $(SCRATCH_$(MEST_THREADS))
+TRAITS   := $(TRAITS_$(MEST_THREADS))
+PRIVATE  := $(PRIVATE_$(MEST_THREADS))
 
 # Only mest.h knows the version.
 part    = $(shell sed -n 's/^\#define MEST_VERSION_$(1) *\([0-9]*\).*/\1/p' include/mest.h)
@@ -77,7 +84,7 @@ help:
 	@echo '  make uninstall  what make install put there'
 	@echo '  make clean      remove what was built'
 	@echo
-	@echo '  MEST_OPENMP=off builds without OpenMP: the library then needs libc alone.'
+	@echo '  MEST_THREADS=none builds without threads, MEST_THREADS=openmp with those of OpenMP.'
 
 setup:
 	@tools/setup.sh build

@@ -49,6 +49,11 @@
  *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
  *           mest_model_cancel() alone may be called at any time from any thread; it and
  *           mest_model_destroy() must not meet.
+ *           The library's own threads belong to the process: the first model that wants some starts
+ *           them, models that run at the same time share them, they sleep when nothing runs and take
+ *           no signals.  Where the system gives none, the caller's thread does their work.
+ * Fork      The child may use the models of its parent, which are its own copies, and new ones; but
+ *           one that another thread's call was using stays busy there: STATE.
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set.
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
@@ -96,9 +101,9 @@ MEST_API const char *mest_version_string(void);
 /* The MEST_ABI_VERSION that the library in use was built with. */
 MEST_API uint32_t mest_abi_version(void);
 
-/* One line about the build: OpenMP or not, instruction sets compiled in, the one that
- * MEST_SIMD_AUTO means here, and whether the environment variable MEST_SIMD says so.  Static
- * storage. */
+/* One line about the build: whose threads (threads: its own, openmp, serial: none), instruction
+ * sets compiled in, the one that MEST_SIMD_AUTO means here, and whether the environment variable
+ * MEST_SIMD says so.  Static storage. */
 MEST_API const char *mest_build_info(void);
 
 /* ================================================================================ statuses === */
@@ -754,7 +759,7 @@ typedef struct mest_env {
     int32_t (*progress)(const mest_progress *progress, void *user);
     /* Calls body(argument, i, worker) once for every i below count, in any order, at the same
      * time if wanted, and returns when all are done.  worker: below mest_plan_report.threads and
-     * not shared by two calls that run at the same time.  Default: OpenMP, or a plain loop. */
+     * not shared by two calls that run at the same time.  Default: the library's threads. */
     void (*parallel_for)(uint32_t count,
                          void (*body)(void *argument, uint32_t index, uint32_t worker),
                          void *argument, void *user);

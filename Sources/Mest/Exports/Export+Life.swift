@@ -170,6 +170,7 @@ private struct PlanCall {
             env.release?(memory, bytes, env.user)
             throw message.start("env.allocate returned a block that is not aligned to 64 bytes").as(.memory)
         }
+        if env.parallel_for == nil && plan.threads > 1 { mestk_start_workers(uint32(plan.threads)) }
         let model = Model.create(plan, env, block: memory, ownsBlock: !inBlock)
         outModel?.pointee = model.handle
     }
