@@ -64,7 +64,7 @@ public func mest_model_plan(
     _ model: OpaquePointer?, _ out_plan: UnsafeMutablePointer<mest_plan_report>?,
     _ out_layers: UnsafeMutablePointer<mest_layer_plan>?
 ) -> Int32 {
-    call(model) { (model) throws(Status) in
+    call(model, inStep: true) { (model) throws(Status) in
         try checkReports(out_plan, out_layers, uint32(model.count), model.message)
         report(model.state.pointee.plan, out_plan, out_layers)
     }
