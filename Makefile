@@ -7,6 +7,7 @@ DESTDIR      ?=
 PYTHON       ?= python3
 MEST_THREADS ?= own
 BUILD        ?= .build
+FUZZ_SECONDS ?= 600
 export PYTHON MEST_THREADS BUILD
 
 # What runs the kernels: threads of the library's own, OpenMP's, or none.  PRIVATE: what a static program links.
@@ -71,7 +72,7 @@ bench_bits       := bits.py
 bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
-.PHONY: help setup build demo test bench install uninstall clean
+.PHONY: help setup build demo test fuzz bench install uninstall clean
 
 help:
 	@echo 'libmest $(VERSION): sparse training on edge devices'
@@ -79,6 +80,7 @@ help:
 	@echo '  make build      libmest.so and libmest.a in $(OUT)'
 	@echo '  make demo       train a sparse network on this machine, from a private Python environment'
 	@echo '  make test       everything that CI checks'
+	@echo '  make fuzz       looks for inputs that break it; FUZZ_SECONDS=600 for each of three targets'
 	@echo '  make bench      the benchmarks, results and the table of the README; BENCH_PYTHON with torch compares'
 	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
 	@echo '  make uninstall  what make install put there'
@@ -103,6 +105,10 @@ demo: build
 test:
 	@tools/setup.sh test
 	@tools/run-tests.sh
+
+fuzz:
+	@tools/setup.sh test
+	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 bench: build
 	@tools/setup.sh demo

@@ -162,6 +162,23 @@ address() {
         -fno-sanitize-recover=undefined || return 1
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
     run_c "$build/c-asan" bad_input memory determinism checkpoint damage killed two_savers cancel slices threads processes "random_input 500 50000"
+    local status=$?
+    replay "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
+        -fno-sanitize-recover=undefined || status=1
+    return $status
+}
+
+# replay OUT LIBRARY-FOLDER COMPILER...: what fuzzing has found so far (tools/fuzz.sh), every input once.
+replay() {
+    local out=$1 from=$2 target status=0
+    shift 2
+    for target in description checkpoint calls; do
+        mkdir -p "$out/$target-inputs" && tar -xzf "Tests/fuzz/corpus/$target.tar.gz" -C "$out/$target-inputs" || status=1
+        "$@" $c_flags -Wno-unused-function -Iinclude "Tests/fuzz/$target.c" Tests/fuzz/replay.c -o "$out/replay_$target" \
+            -L"$from" -lmest -lpthread -Wl,-rpath,"$(cd "$from" && pwd)" || status=1
+        (cd "$out/$target-inputs" && timeout 600 ../"replay_$target" ./*) || { status=$?; say "replay_$target ended with status $status"; }
+    done
+    return $status
 }
 
 thread() {
