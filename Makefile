@@ -2,22 +2,30 @@
 #
 # Everything a person or a machine does with this repository.  `make` lists it.
 
-PREFIX      ?= /usr/local
-DESTDIR     ?=
-PYTHON      ?= python3
-MEST_OPENMP ?= on
-BUILD       ?= .build
-export PYTHON MEST_OPENMP BUILD
+PREFIX       ?= /usr/local
+DESTDIR      ?=
+PYTHON       ?= python3
+MEST_THREADS ?= own
+BUILD        ?= .build
+FUZZ_SECONDS ?= 600
+export PYTHON MEST_THREADS BUILD
 
-ifeq ($(MEST_OPENMP),off)
-  SCRATCH  := $(BUILD)/serial
-  TRAITS   := --disable-default-traits
-  PRIVATE  :=
-else
-  SCRATCH  := $(BUILD)
-  TRAITS   :=
-  PRIVATE  := omp5
+# What runs the kernels: threads of the library's own, OpenMP's, or none.  PRIVATE: what a static program links.
+SCRATCH_own     := $(BUILD)
+TRAITS_own      :=
+PRIVATE_own     := pthread
+SCRATCH_openmp  := $(BUILD)/openmp
+TRAITS_openmp   := --traits OpenMP
+PRIVATE_openmp  := omp5
+SCRATCH_none    := $(BUILD)/serial
+TRAITS_none     := --disable-default-traits
+PRIVATE_none    :=
+ifeq ($(origin SCRATCH_$(MEST_THREADS)),undefined)
+  $(error MEST_THREADS is $(MEST_THREADS); use own, openmp or none)
 endif
+SCRATCH  := $(SCRATCH_$(MEST_THREADS))
+TRAITS   := $(TRAITS_$(MEST_THREADS))
+PRIVATE  := $(PRIVATE_$(MEST_THREADS))
 
 # Only mest.h knows the version.
 part    = $(shell sed -n 's/^\#define MEST_VERSION_$(1) *\([0-9]*\).*/\1/p' include/mest.h)
@@ -64,7 +72,7 @@ bench_bits       := bits.py
 bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
-.PHONY: help setup build demo test bench install uninstall clean
+.PHONY: help setup build demo test fuzz bench install uninstall clean
 
 help:
 	@echo 'libmest $(VERSION): sparse training on edge devices'
@@ -72,12 +80,13 @@ help:
 	@echo '  make build      libmest.so and libmest.a in $(OUT)'
 	@echo '  make demo       train a sparse network on this machine, from a private Python environment'
 	@echo '  make test       everything that CI checks'
+	@echo '  make fuzz       looks for inputs that break it; FUZZ_SECONDS=600 for each of three targets'
 	@echo '  make bench      the benchmarks, results and the table of the README; BENCH_PYTHON with torch compares'
 	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
 	@echo '  make uninstall  what make install put there'
 	@echo '  make clean      remove what was built'
 	@echo
-	@echo '  MEST_OPENMP=off builds without OpenMP: the library then needs libc alone.'
+	@echo '  MEST_THREADS=none builds without threads, MEST_THREADS=openmp with those of OpenMP.'
 
 setup:
 	@tools/setup.sh build
@@ -96,6 +105,10 @@ demo: build
 test:
 	@tools/setup.sh test
 	@tools/run-tests.sh
+
+fuzz:
+	@tools/setup.sh test
+	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 bench: build
 	@tools/setup.sh demo

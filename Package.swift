@@ -4,7 +4,8 @@
 // libmest: an Embedded Swift engine and C kernels behind the C API of include/mest.h.
 //
 //   swift build -c release                             the product: libmest.so
-//   swift build -c release --disable-default-traits    the same without OpenMP
+//   swift build -c release --traits OpenMP             with OpenMP's threads instead of its own
+//   swift build -c release --disable-default-traits    without threads
 //   MEST_HOSTED=1 swift test --scratch-path .build/hosted
 //
 // An Embedded module cannot be imported by tests.  With MEST_HOSTED set the same sources are compiled
@@ -22,6 +23,7 @@ let kernelSettings: [CSetting] = [
                   "-ffile-prefix-map=\(Context.packageDirectory)/="]),
     // The checks of sanitizers make the templates many times as long: -O3 takes minutes a file.
     .unsafeFlags([sanitized ? "-O1" : "-O3"], .when(configuration: .release)),
+    .define("MESTK_THREADS", .when(traits: ["Threads"])),
     .unsafeFlags(["-fopenmp"], .when(traits: ["OpenMP"])),
 ]
 
@@ -52,8 +54,9 @@ let package = Package(
         .library(name: "mest-static", type: .static, targets: ["Mest"]),
     ],
     traits: [
-        .default(enabledTraits: ["OpenMP"]),
-        .trait(name: "OpenMP", description: "Run the kernels' chunks by OpenMP (libomp)"),
+        .default(enabledTraits: ["Threads"]),
+        .trait(name: "Threads", description: "Run the kernels' chunks on threads of the library's own (POSIX)"),
+        .trait(name: "OpenMP", description: "Run them by OpenMP (libomp)"),
     ],
     targets: [
         .systemLibrary(name: "CMest"),

@@ -2,9 +2,10 @@
 """What every benchmark shares: turns of competitors, medians, tables, results with their origin.
 
 Two libraries with threads of their own disturb each other in one process: OpenMP threads spin for a
-while after their last work, LLVM's 200 ms unless told otherwise, GNU's some 10 ms.  So the variants
-take turns, a pause before each lets the threads of the one before fall asleep (`quiet_threads` keeps
-LLVM's to 2 ms), and short steps are timed several in a row after one that wakes their own threads.
+while after their last work, LLVM's 200 ms unless told otherwise, GNU's some 10 ms; ours look around for
+some 0.05 ms.  So the variants take turns, a pause before each lets the threads of the one before fall
+asleep (`quiet_threads` keeps LLVM's to 2 ms), and short steps are timed several in a row after one that
+wakes their own threads.
 No library is measured with sleeping threads, none against another's spinning ones.
 
 A busy neighbour costs most where threads wait for each other without giving way, PyTorch's for example:
@@ -38,7 +39,7 @@ BUSY = 0.1  # share of the processors that others may use
 SHORT = 0.3  # seconds of all cores, below which that share cannot be told
 PATIENCE = 2  # how often all rounds may be taken again
 THREADS_NOTE = (
-    "OpenMP: KMP_BLOCKTIME={} ms, a pause of 20 ms before each turn, short steps several in a row after one untimed"
+    "LLVM's OpenMP: KMP_BLOCKTIME={} ms; a pause of 20 ms before each turn, short steps several in a row after one untimed"
 )
 
 K = TypeVar("K", bound=Hashable)

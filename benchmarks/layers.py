@@ -6,7 +6,7 @@
 
 Compiles and runs two C programs: benchmarks/c/peak.c measures the machine, Tests/c/kernels/kernels_speed.c
 the kernels (those of `make build`, where they are), without engine and package.  Needs Swift's clang (or
---compiler) and OpenMP's development files.
+--compiler).
 
 SparseProp's layers are timed as a user calls them: the module forward, autograd's gradients to x and w.
 Ours are the kernels; they also do batch norm, ReLU and their gradients on the way.  Both take turns; of
@@ -30,7 +30,7 @@ import common
 ROOT = Path(__file__).resolve().parents[1]
 LEVELS = {"1": "reference", "2": "avx2", "3": "avx512"}  # numbers of kernels_speed
 SPARSEPROP = 5.0  # the goal: times faster than its convolutions
-KERNEL_FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-Xclang", "-fopenmp"]  # as in Package.swift
+KERNEL_FLAGS = ["-ffp-contract=off", "-fno-math-errno", "-DMESTK_THREADS"]  # as in Package.swift
 LINE = re.compile(r"level (\S+), (\d+) threads?, (.*?)((?:\s+-?\d+\.\d+|\s+\|)+)\s*$")
 CONV = re.compile(r"conv +(\d+)x *(\d+)x *(\d+) */(\d+)$")
 FEATURES = 1024  # of the linear layer
@@ -129,7 +129,7 @@ def kernels() -> List[str]:
     folder = ROOT / "Sources/CMestKernels"
     archive = ROOT / os.environ.get("BUILD", ".build") / "release" / "libmest-static.a"
     found = [str(archive)] if archive.exists() else [*KERNEL_FLAGS, *sorted(map(str, folder.rglob("*.c")))]
-    return ["-D_GNU_SOURCE", f"-I{folder / 'include'}", *found, "-lomp5", "-lm"]
+    return ["-D_GNU_SOURCE", f"-I{folder / 'include'}", *found, "-lpthread", "-lm"]
 
 
 def compile_c(compiler: str, source: str, output: Path, *flags: str) -> Path:

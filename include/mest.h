@@ -30,7 +30,7 @@
  * mest_config            how to train: methods, SNIP and GRASP; learning rate, mutation, forgetting
  * mest_plan              every byte beforehand
  * mest_model_create      memory, threads, callbacks: mest_env
- * mest_model_step        training; freezing; epochs; mutation
+ * mest_model_step        training, whole steps or slices; freezing; epochs; mutation
  * mest_model_forgetting  sieving; selection; orders of samples
  * mest_model_predict     and mest_model_evaluate
  * mest_model_tensor_get  parameters; mest_csr: connections
@@ -39,7 +39,8 @@
  *
  * Rules that hold for every function
  * ----------------------------------
- * Errors    A function that can fail returns a mest_status: 0, or a negative code of this header.
+ * Errors    A function that can fail returns a mest_status: 0, or a negative code of this header
+ *           (mest_model_step_slice() also MEST_MORE, which is none).
  *           mest_last_error() says what to change.  A call that failed left the model as it was,
  *           but for what the function's own text says.
  *           Nothing in this library aborts, exits, prints or throws.
@@ -49,6 +50,11 @@
  *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
  *           mest_model_cancel() alone may be called at any time from any thread; it and
  *           mest_model_destroy() must not meet.
+ *           The library's own threads belong to the process: the first model that wants some starts
+ *           them, models that run at the same time share them, they sleep when nothing runs and take
+ *           no signals.  Where the system gives none, the caller's thread does their work.
+ * Fork      The child may use the models of its parent, which are its own copies, and new ones; but
+ *           one that another thread's call was using stays busy there: STATE.
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set.
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
@@ -96,9 +102,9 @@ MEST_API const char *mest_version_string(void);
 /* The MEST_ABI_VERSION that the library in use was built with. */
 MEST_API uint32_t mest_abi_version(void);
 
-/* One line about the build: OpenMP or not, instruction sets compiled in, the one that
- * MEST_SIMD_AUTO means here, and whether the environment variable MEST_SIMD says so.  Static
- * storage. */
+/* One line about the build: whose threads (threads: its own, openmp, serial: none), instruction
+ * sets compiled in, the one that MEST_SIMD_AUTO means here, and whether the environment variable
+ * MEST_SIMD says so.  Static storage. */
 MEST_API const char *mest_build_info(void);
 
 /* ================================================================================ statuses === */
@@ -107,6 +113,7 @@ typedef int32_t mest_status;
 
 enum {
     MEST_OK              = 0,
+    MEST_MORE            = 1,   /* mest_model_step_slice() alone: no error, call it again         */
     MEST_ERR_ARGUMENT    = -10, /* a value passed in is wrong: pointer, size, range, NaN        */
     MEST_ERR_SHAPE       = -11, /* layers do not fit together                                   */
     MEST_ERR_UNSUPPORTED = -12, /* valid, but this version cannot do it                         */
@@ -754,7 +761,7 @@ typedef struct mest_env {
     int32_t (*progress)(const mest_progress *progress, void *user);
     /* Calls body(argument, i, worker) once for every i below count, in any order, at the same
      * time if wanted, and returns when all are done.  worker: below mest_plan_report.threads and
-     * not shared by two calls that run at the same time.  Default: OpenMP, or a plain loop. */
+     * not shared by two calls that run at the same time.  Default: the library's threads. */
     void (*parallel_for)(uint32_t count,
                          void (*body)(void *argument, uint32_t index, uint32_t worker),
                          void *argument, void *user);
@@ -856,6 +863,22 @@ typedef struct mest_step_report {
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);
+
+/*
+ * The same step in slices: for who has other work between two layers.  Each call does about
+ * `quantum` multiply-adds, at least one layer forward or backward, and returns MEST_MORE; the last
+ * returns what mest_model_step() would, and fills out_report.  The bits are those of
+ * mest_model_step() whatever the quanta.  0: one layer.  mest_layer_plan.macs tells what a layer
+ * has: times the samples forward, twice that backward.  What comes before the first layer, the start
+ * of an epoch with its mutation, and after the last one, the update, are not divided.
+ * Until the step is done give the same batch (its memory may move), and call nothing else on the
+ * model (STATE) but mest_last_error(), mest_model_plan(), _cancel() and _destroy().  To drop the
+ * step: mest_model_cancel(), then one call, which returns CANCELLED; the model is as before.
+ * Errors: those of mest_model_step(); ARGUMENT leaves a step that is in work as it is.
+ */
+MEST_API MEST_NODISCARD mest_status mest_model_step_slice(mest_model *model,
+                                                          const mest_batch *batch, uint64_t quantum,
+                                                          mest_step_report *out_report);
 
 typedef struct mest_epoch_report {
     uint32_t struct_size;

@@ -55,6 +55,11 @@ for kind in shared static; do
     fi
     cp "$work/log" "$work/$kind.log" 2>/dev/null
 done
+fully_static() {
+    gcc -O2 -static -I"$to/include" "$root/examples/c/train_digits.c" $(pkg-config --variable=libdir mest)/libmest.a \
+        $(pkg-config --static --libs-only-l mest | sed 's/-lmest//') -o "$work/fully_static" && digits "$work/fully_static"
+}
+try 'a program without any shared library' fully_static
 
 cp -r "$root/examples/c" "$work/cmake"
 try 'CMake: configure' cmake -S "$work/cmake" -B "$work/cmake/build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$to" &&

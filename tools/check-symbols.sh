@@ -38,7 +38,7 @@ same 'symbols of libmest.a' "$work/expected" "$work/archive"
 # Needed at run time: libc, and OpenMP's runtime when built with it.
 readelf -d "$built/libmest.so" >"$work/dynamic"
 allowed='libc.so.6 ld-linux-x86-64.so.2 ld-linux-aarch64.so.1'
-[ "${MEST_OPENMP:-on}" = off ] || allowed="$allowed libomp.so.5"
+[ "${MEST_THREADS:-own}" != openmp ] || allowed="$allowed libomp.so.5"
 unexpected=
 for needed in $(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' "$work/dynamic"); do
     case " $allowed " in *" $needed "*) ;; *) unexpected="$unexpected $needed" ;; esac

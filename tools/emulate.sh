@@ -71,7 +71,7 @@ library() {
         -Xfrontend -no-allocations -Xfrontend -function-sections -Xfrontend -disable-stack-protector \
         $swift_flags -Xcc -ffreestanding -I Sources/CMest -I Sources/CMestKernels/include \
         -module-name Mest -c $(engine_sources) -o "$work/engine.o" || return 1
-    compile -O3 $kernel_flags -fvisibility=hidden -Wall -Wextra -Werror -fPIC -shared "$work/engine.o" $(kernel_sources) \
+    compile -O3 $kernel_flags -DMESTK_THREADS -fvisibility=hidden -Wall -Wextra -Werror -fPIC -shared "$work/engine.o" $(kernel_sources) \
         -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
         -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$work/libmest.so" || return 1
     ln -sf libmest.so "$work/libmest.so.$version_major"

@@ -12,7 +12,7 @@ set -uo pipefail
 cd "$root"
 
 build=${BUILD:-.build}
-export BUILD=$build MEST_OPENMP=on
+export BUILD=$build MEST_THREADS=own
 mkdir -p "$build/tests"
 logs=$(cd "$build/tests" && pwd)
 bin=$(toolchain_bin)
@@ -48,12 +48,12 @@ one() {
 
 # ------------------------------------------------------------------------------------ parts --- */
 
-library() { one 'make build' make -s build && one 'make build, no OpenMP' make -s build MEST_OPENMP=off; }
+library() { one 'make build' make -s build && one 'make build, no threads' make -s build MEST_THREADS=none; }
 
 symbols() {
     tools/check-symbols.sh "$build/release"
     local status=$?
-    MEST_OPENMP=off tools/check-symbols.sh "$build/serial/release" && return $status
+    MEST_THREADS=none tools/check-symbols.sh "$build/serial/release" && return $status
 }
 
 swift_tests() {
@@ -74,7 +74,7 @@ kernel_test() {
     { kernel_sources; say "$root/Tests/c/kernels/kernels_test.c"; } \
         | OUT=$out xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c '"$@" -c {} -o "$OUT/$(basename {} .c).o"' sh \
             "$bin/clang" $flags "$@" || return 1
-    "$bin/clang" "$@" -fuse-ld=lld "$out"/*.o -lomp5 -lm -o "$out/kernels_test" && "$out/kernels_test" "$cases"
+    "$bin/clang" "$@" -fuse-ld=lld "$out"/*.o -lpthread -lm -o "$out/kernels_test" && "$out/kernels_test" "$cases"
 }
 
 # The kernels alone, against definitions in double; once more as a machine with a scalar FPU has them
@@ -82,7 +82,7 @@ kernel_test() {
 # part address.  Here it would triple the time that the vector kernels take to compile.)
 kernels() {
     local status=0 fma=
-    kernel_test "$build/kernels" 240 -O2 -Xclang -fopenmp || status=1
+    kernel_test "$build/kernels" 240 -O2 -DMESTK_THREADS || status=1
     [ "$(uname -m)" != x86_64 ] || fma=-mfma
     if [ -z "$fma" ] || grep -qw fma /proc/cpuinfo; then
         kernel_test "$build/kernels-fpu" 60 -O2 $fma -DMESTK_NO_SIMD || status=1
@@ -118,16 +118,31 @@ run_c() { # OUT "PROGRAM ARGUMENT..."...
 
 c_tests() {
     c_programs "$build/c" "$build/release" gcc -O2 \
-        && run_c "$build/c" bad_input memory determinism checkpoint damage killed two_savers cancel threads random_input
+        && run_c "$build/c" bad_input memory determinism checkpoint damage killed two_savers cancel slices threads processes random_input
 }
 
-# Without OpenMP: the same tests, and the same bits as with it.
+# Without threads: the same tests, and the same bits as with them.
 c_serial() {
     c_programs "$build/c-serial" "$build/serial/release" gcc -O2 || return 1
-    run_c "$build/c-serial" bad_input memory checkpoint damage cancel threads
+    run_c "$build/c-serial" bad_input memory checkpoint damage cancel slices threads
     local status=$?
     "$build/c/determinism" --print >"$logs/hashes" && "$build/c-serial/determinism" --print >"$logs/hashes-serial" || status=1
-    one 'same bits without OpenMP' diff "$logs/hashes" "$logs/hashes-serial" || status=1
+    one 'same bits without threads' diff "$logs/hashes" "$logs/hashes-serial" || status=1
+    return $status
+}
+
+# OpenMP's threads in place of the library's own.
+openmp() {
+    if ! echo 'int main(void) { return 0; }' | "$bin/clang" -x c - -lomp5 -o "$logs/openmp"; then
+        say 'openmp, no libomp here: 0 passed, 0 failed, 1 skipped'
+        return 0
+    fi
+    one 'make build, OpenMP' make -s build MEST_THREADS=openmp || return 1
+    MEST_THREADS=openmp tools/check-symbols.sh "$build/openmp/release"
+    local status=$?
+    c_programs "$build/c-openmp" "$build/openmp/release" gcc -O2 || return 1
+    run_c "$build/c-openmp" memory determinism cancel threads || status=1
+    one 'same bits with OpenMP' diff Tests/c/hashes.txt <("$build/c-openmp/determinism" --print) || status=1
     return $status
 }
 
@@ -145,15 +160,29 @@ address() {
     sanitized "$build/asan" --sanitize=address -Xcc -fsanitize=undefined -Xcc -fno-sanitize-recover=undefined || return 1
     c_programs "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || return 1
-    say 'leak:libomp.so' >"$logs/leaks" # what OpenMP's runtime keeps is its own
-    export LSAN_OPTIONS=suppressions=$logs/leaks:print_suppressions=0
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
-    run_c "$build/c-asan" bad_input memory determinism checkpoint damage killed two_savers cancel threads "random_input 500 50000"
+    run_c "$build/c-asan" bad_input memory determinism checkpoint damage killed two_savers cancel slices threads processes "random_input 500 50000"
+    local status=$?
+    replay "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
+        -fno-sanitize-recover=undefined || status=1
+    return $status
 }
 
-# With the caller's threads and without OpenMP, whose runtime is not built for this sanitizer.
+# replay OUT LIBRARY-FOLDER COMPILER...: what fuzzing has found so far (tools/fuzz.sh), every input once.
+replay() {
+    local out=$1 from=$2 target status=0
+    shift 2
+    for target in description checkpoint calls; do
+        mkdir -p "$out/$target-inputs" && tar -xzf "Tests/fuzz/corpus/$target.tar.gz" -C "$out/$target-inputs" || status=1
+        "$@" $c_flags -Wno-unused-function -Iinclude "Tests/fuzz/$target.c" Tests/fuzz/replay.c -o "$out/replay_$target" \
+            -L"$from" -lmest -lpthread -Wl,-rpath,"$(cd "$from" && pwd)" || status=1
+        (cd "$out/$target-inputs" && timeout 600 ../"replay_$target" ./*) || { status=$?; say "replay_$target ended with status $status"; }
+    done
+    return $status
+}
+
 thread() {
-    sanitized "$build/tsan" --sanitize=thread --disable-default-traits || return 1
+    sanitized "$build/tsan" --sanitize=thread || return 1
     local runtime
     runtime=$bin/../lib/swift/linux
     c_programs "$build/c-tsan" "$build/tsan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=thread \
@@ -199,6 +228,7 @@ part kernels  kernels
 part c        c_tests
 part c-serial c_serial
 part golden   golden
+part openmp   openmp
 part aarch64  tools/emulate.sh aarch64
 part armv7    tools/emulate.sh armv7
 part address  address

@@ -12,7 +12,7 @@ python=${PYTHON:-python3}
 # ---------------------------------------------------------------------------- Debian packages
 
 packages() {
-    [ "${MEST_OPENMP:-on}" = off ] || say libomp-dev
+    [ "${MEST_THREADS:-own}" != openmp ] || say libomp-dev
     case $purpose in
         demo) say python3 python3-venv ;;
         test) say gcc g++ cmake make pkg-config valgrind binutils python3 python3-venv gzip xz-utils ;;
@@ -61,11 +61,11 @@ fi
 # What the tests can do without: they say what they skip.
 if [ "$purpose" = test ]; then
     gcc_major=$(gcc -dumpversion | cut -d. -f1)
-    optional=(qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
+    optional=(libomp-dev qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
     [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
     missing_of "${optional[@]}"
     if [ ${#missing[@]} -gt 0 ]; then
-        { can_install && install_missing; } || say "without ${missing[*]} the library is not run on emulated ARM"
+        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: emulated ARM, OpenMP"
     fi
 fi
 

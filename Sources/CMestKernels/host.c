@@ -3,7 +3,7 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* posix_memalign */
 #endif
-#include "internal.h"
+#include "workers.h"
 
 #if __STDC_HOSTED__ && (defined(__unix__) || defined(__APPLE__))
 #include <stdlib.h>
@@ -42,6 +42,8 @@ char *mestk_thread_message(void) { return thread_message; }
 
 #ifdef _OPENMP
 #define RUNTIME "openmp"
+#elif MESTK_HAS_WORKERS
+#define RUNTIME "threads"
 #else
 #define RUNTIME "serial"
 #endif

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs the chunks of a kernel: a plain loop, OpenMP, or the caller's parallel_for.  Which worker runs which
- * chunk never changes a result.
+ * Runs the chunks of a kernel: a plain loop, threads of its own, OpenMP when built with it, or the caller's
+ * parallel_for.  Which worker runs which chunk never changes a result.
  *
- * No schedule(dynamic): code of a new clang asks LLVM 14's libomp for an entry it does not have.  No
- * <omp.h>: Swift's clang ships none.
+ * No <omp.h>: Swift's clang ships none.
  */
 #if defined(__linux__) && !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* sched_getaffinity */
 #endif
-#include "internal.h"
+#include "workers.h"
 
 #if __STDC_HOSTED__ && defined(__linux__)
 #include <sched.h>
@@ -22,29 +21,20 @@
 extern int omp_in_parallel(void);
 extern int omp_get_thread_num(void);
 
-static uint32_t range_start(uint32_t count, uint32_t range, uint32_t ranges)
+static int run_threads(uint32_t threads, mestk_chunks *chunks)
 {
-    return (uint32_t)((uint64_t)count * range / ranges);
-}
-
-/* Every worker has a range of neighbouring chunks, whose data are then in its caches from kernel to kernel; who
- * is done takes from the others'. */
-static void run_openmp(uint32_t threads, uint32_t count, mestk_body body, void *argument)
-{
-    uint32_t next[MESTK_MOST_THREADS];
-    for (uint32_t range = 0; range < threads; range++) next[range] = range_start(count, range, threads);
+    /* Inside somebody's region there are none, only trouble with their ids. */
+    if (omp_in_parallel()) return 0;
+    mestk_share_out(chunks, threads);
 #pragma omp parallel num_threads((int)threads)
-    {
-        uint32_t worker = (uint32_t)omp_get_thread_num();
-        for (uint32_t n = 0; n < threads; n++) {
-            uint32_t range = (worker + n) % threads, end = range_start(count, range + 1, threads);
-            for (;;) {
-                uint32_t i = __atomic_fetch_add(&next[range], 1u, __ATOMIC_RELAXED);
-                if (i >= end) break;
-                body(argument, i, worker);
-            }
-        }
-    }
+    mestk_take_chunks(chunks, (uint32_t)omp_get_thread_num());
+    return 1;
+}
+#elif MESTK_HAS_WORKERS
+static int run_threads(uint32_t threads, mestk_chunks *chunks)
+{
+    mestk_run_workers(threads, chunks);
+    return 1;
 }
 #endif
 
@@ -55,13 +45,11 @@ void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *ar
             k->parallel_for(count, body, argument, k->user);
             return;
         }
-#ifdef _OPENMP
-        /* Inside somebody's region there are no threads to be had, only trouble with their ids. */
-        if (!omp_in_parallel()) {
-            uint32_t threads = (uint32_t)k->threads;
-            run_openmp(threads < count ? threads : count, count, body, argument);
-            return;
-        }
+#if MESTK_HAS_WORKERS || defined(_OPENMP)
+        mestk_chunks chunks;
+        uint32_t threads = (uint32_t)k->threads;
+        chunks.body = body, chunks.argument = argument, chunks.count = count;
+        if (run_threads(threads < count ? threads : count, &chunks)) return;
 #endif
     }
     for (uint32_t i = 0; i < count; i++) body(argument, i, 0);

@@ -4,7 +4,7 @@
  *   determinism          compares them with one another
  *   determinism --print  prints one hash a network, to be compared with another build's */
 #include "check.h"
-#include "networks.h"
+#include "every_network.h"
 #include <pthread.h>
 
 /* --------------------------------------------------------------- ways to run the chunks --- */
@@ -48,7 +48,6 @@ static void own_threads(uint32_t count, chunk_body *body, void *argument, void *
 
 /* --------------------------------------------------------------------------------- training --- */
 
-/* Whether connections move within a step. */
 /* Trains for some epochs; the hash of the model and of everything that was reported. */
 static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs, mest_status *out_status)
 {
@@ -123,58 +122,19 @@ static void compare(network n, const dataset *d, uint32_t epochs)
     check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);
 }
 
-static network from_largest(const char *name, network n)
-{
-    n.name = name;
-    n.config.initial = MEST_INITIAL_MAGNITUDE;
-    return n;
-}
-
 int main(int argc, char **argv)
 {
     int print = argc > 1 && !strcmp(argv[1], "--print");
-    /* Other lanes: batches of 1, 4 and 8 samples a line; and odd ones.  Other methods. */
-    network networks[] = {
-        mlp(), residual(), pools(), resnet20(4),
-        in_batches("mlp, one by one", mlp(), 1),
-        in_batches("residual, batches of 6", residual(), 6),
-        in_batches("residual, batches of 23", residual(), 23),
-        separable(), schemes(),
-        in_batches("schemes, one by one", schemes(), 1),
-        scheme_convolutions(),
-        in_batches("residual, one by one", residual(), 1),
-        in_batches("residual, batches of 3", residual(), 3),
-        in_batches("scheme convolutions, one by one", scheme_convolutions(), 1),
-        in_batches("separable, one by one", separable(), 1),
-        in_batches("separable, batches of 3", separable(), 3),
-        channels(),
-        in_batches("channels, one by one", channels(), 1),
-        by_method("residual, RigL", residual(), MEST_METHOD_RIGL),
-        by_method("mlp, SET", mlp(), MEST_METHOD_SET),
-        by_method("residual, DSR", residual(), MEST_METHOD_DSR),
-        by_method("residual, lottery", residual(), MEST_METHOD_LOTTERY),
-        by_method("residual, SNIP", residual(), MEST_METHOD_SNIP),
-        by_method("pools, SNIP", pools(), MEST_METHOD_SNIP),
-        by_method("mlp, one by one, SNIP", in_batches("", mlp(), 1), MEST_METHOD_SNIP),
-        by_method("separable, batches of 3, GraSP", in_batches("", separable(), 3), MEST_METHOD_GRASP),
-        by_method("residual, GraSP", residual(), MEST_METHOD_GRASP),
-        from_largest("residual, from the largest values", residual()),
-        by_method("residual, SRigL", residual(), MEST_METHOD_SRIGL),
-        by_method("residual, GSE", residual(), MEST_METHOD_GSE),
-        in_batches("mlp, GSE, one by one", by_method("", mlp(), MEST_METHOD_GSE), 1),
-        spared("residual, freezing and sieving", residual()),
-        runs(),
-        in_batches("runs, one by one", runs(), 1),
-        in_batches("runs, batches of 3", runs(), 3),
-    };
-    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
+    static network networks[MOST_NETWORKS];
+    size_t count = every_network(networks);
+    for (size_t i = 0; i < count; i++) {
         network *n = &networks[i];
         mest_plan_report plan = { .struct_size = sizeof plan };
         if (!check(mest_plan(&n->config, n->layers, n->count, &plan, NULL) == MEST_OK, "%s: plan: %s", n->name,
                    mest_last_error(NULL)))
             continue;
-        dataset d = make_data(i == 3 ? 32 : 64, plan.inputs, plan.outputs);
-        uint32_t epochs = i == 3 ? 1 : n->config.method == MEST_METHOD_DSR ? n->config.epochs : 4;
+        dataset d = make_data(samples_for(n), plan.inputs, plan.outputs);
+        uint32_t epochs = epochs_for(n);
         if (print) printf("%s %016llx\n", n->name, (unsigned long long)train(n, &d, NULL, epochs, NULL));
         else compare(*n, &d, epochs);
         free_data(&d);

@@ -229,6 +229,11 @@ static void no_heap(network n, const dataset *d, float *out, uint32_t threads, i
     n.config.threads = threads;
     mest_env env = { .struct_size = sizeof env, .parallel_for = here ? run_here : NULL };
     mest_model *model = NULL;
+    /* The system allocates when threads start, for the first model that wants them. */
+    if (threads > 1 && !here && mest_model_create(&n.config, n.layers, n.count, &env, &model) == MEST_OK) {
+        check(use_everything(model, &n, d, out) == MEST_OK, "%s: the first model", n.name);
+        mest_model_destroy(model);
+    }
     watch();
     mest_status status = mest_model_create(&n.config, n.layers, n.count, &env, &model);
     unsigned long asked = unwatch();
@@ -238,8 +243,6 @@ static void no_heap(network n, const dataset *d, float *out, uint32_t threads, i
     check(mest_model_plan(model, &plan, NULL) == MEST_OK && atomic_load(&largest) <= plan.total_bytes + plan.alignment,
           "%s: create asked for %lu bytes", n.name, atomic_load(&largest));
 
-    /* OpenMP's own runtime allocates when it starts its threads: a first round is free with threads. */
-    if (threads > 1 && !here) status = use_everything(model, &n, d, out);
     watch();
     if (status == MEST_OK) status = use_everything(model, &n, d, out);
     asked = unwatch();

@@ -259,7 +259,7 @@ def test_goals_of_other_benchmarks(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------- layers ---
 
-SPEED = """openmp, avx512 avx2 reference, here: avx512
+SPEED = """threads, avx512 avx2 reference, here: avx512
 batch 16, GFLOP/s forward backward at 80 % 0 % (dense): f32 | bf16
 level 3, 1 threads, conv 128x 8x 8 /1   71.8  65.3   78.6  69.1  |   80.0  70.0   90.0  75.0
 level 2, 2 threads, linear              94.8  39.7  228.8  48.5
@@ -275,7 +275,7 @@ def test_speed_is_parsed():
         layers.Speed("avx512", 1, "conv 128x 8x 8 /1", (80.0, 70.0, 90.0, 75.0), "bfloat16"),
         layers.Speed("avx2", 2, "linear", (94.8, 39.7, 228.8, 48.5)),
     ]
-    assert others == ["openmp, avx512 avx2 reference, here: avx512", "norm statistics 99.3  apply 183.8 GB/s"]
+    assert others == ["threads, avx512 avx2 reference, here: avx512", "norm statistics 99.3  apply 183.8 GB/s"]
 
 
 def test_share_of_peak():

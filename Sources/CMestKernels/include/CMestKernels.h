@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernels under the Swift engine: C, OpenMP and SIMD live here and nowhere else.  They see
+/* The kernels under the Swift engine: C, threads and SIMD live here and nowhere else.  They see
  * pointers, sizes and offsets; they know nothing of models and allocate nothing. */
 #ifndef MESTK_H
 #define MESTK_H

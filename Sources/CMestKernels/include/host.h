@@ -15,7 +15,7 @@ char *mestk_thread_message(void);
 /* The value of an environment variable, or NULL; NULL where there is no environment. */
 const char *mestk_environment(const char *name);
 
-/* Static text about this build: "openmp|serial, avx512 avx2 reference, here: avx512"; after "here" what
+/* Static text about this build: "threads|openmp|serial, avx512 avx2 reference, here: avx512"; after "here" what
  * MEST_SIMD_AUTO means, and whether MEST_SIMD says so. */
 const char *mestk_build_info(void);
 

@@ -24,15 +24,18 @@ typedef struct mestk_context {
     void *user;
 } mestk_context;
 
-/* Runs body(argument, i, worker) for every i < count: by parallel_for when given, else OpenMP when
- * built with it, threads > 1 and count > 1, else a plain loop.  A worker takes
- * neighbouring chunks, in order, and at last what others have not come to. */
+/* Runs body(argument, i, worker) for every i < count: by parallel_for when given, else on as many threads as can be
+ * had, when threads > 1 and count > 1, else in a plain loop.  A worker takes neighbouring chunks, in order, and at
+ * last what others have not come to. */
 void mestk_run(const mestk_context *k, uint32_t count, mestk_body body, void *argument);
 
 /* The same for chunks that go through `values` values in all and do little with each: when these are so few that
  * waking a thread takes longer, a plain loop. */
 enum { MESTK_LIGHT = 16384 };
 void mestk_run_light(const mestk_context *k, uint32_t count, int64_t values, mestk_body body, void *argument);
+
+/* Starts the threads that a model with so many will want; else its first kernel does. */
+void mestk_start_workers(uint32_t threads);
 
 /* Cores this process may use, at least 1. */
 int32_t mestk_cores(void);

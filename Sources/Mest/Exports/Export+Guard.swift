@@ -15,12 +15,13 @@ private func living(_ handle: OpaquePointer?) throws(Status) -> Model {
 }
 
 /// Runs body alone on the model.
-func call(_ handle: OpaquePointer?, _ body: (Model) throws(Status) -> Void) -> Int32 {
+func call(_ handle: OpaquePointer?, inStep: Bool = false, _ body: (Model) throws(Status) -> Void) -> Int32 {
     do throws(Status) {
         let model = try living(handle)
         if mestk_exchange(model.flags.busy, 1) != 0 { throw busy() }
         defer { mestk_store(model.flags.busy, 0) }
         model.message.clear()
+        if !inStep && model.state.pointee.step.stage != .none { throw model.unfinished() }
         try body(model)
         return statusOK
     } catch {
@@ -34,6 +35,14 @@ private func busy() -> Status {
 }
 
 let statusOK: Int32 = 0
+
+extension Model {
+    /// Weights may be on their way, and the workspace is the step's.
+    fileprivate func unfinished() -> Status {
+        message.start("a step is in work: go on with mest_model_step_slice(), or drop it with mest_model_cancel() and one slice more")
+            .as(.state)
+    }
+}
 
 /// Is struct_size what this library knows? nil: an optional struct that was not given.
 func checkSize(_ given: UInt32?, _ known: Int, _ name: StaticString, _ message: Message) throws(Status) {

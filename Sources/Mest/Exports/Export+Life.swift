@@ -64,7 +64,7 @@ public func mest_model_plan(
     _ model: OpaquePointer?, _ out_plan: UnsafeMutablePointer<mest_plan_report>?,
     _ out_layers: UnsafeMutablePointer<mest_layer_plan>?
 ) -> Int32 {
-    call(model) { (model) throws(Status) in
+    call(model, inStep: true) { (model) throws(Status) in
         try checkReports(out_plan, out_layers, uint32(model.count), model.message)
         report(model.state.pointee.plan, out_plan, out_layers)
     }
@@ -170,6 +170,7 @@ private struct PlanCall {
             env.release?(memory, bytes, env.user)
             throw message.start("env.allocate returned a block that is not aligned to 64 bytes").as(.memory)
         }
+        if env.parallel_for == nil && plan.threads > 1 { mestk_start_workers(uint32(plan.threads)) }
         let model = Model.create(plan, env, block: memory, ownsBlock: !inBlock)
         outModel?.pointee = model.handle
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// mest_model_step, _begin_epoch, _mutate, _mutation, _predict, _evaluate.
+// mest_model_step, _step_slice, _begin_epoch, _mutate, _mutation, _predict, _evaluate.
 
 import CMest
 import CMestKernels
@@ -13,9 +13,27 @@ public func mest_model_step(
         try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
         try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
         try model.requireTraining()
-        let report = try model.step(batch.pointee)
-        out_report?.pointee = report
+        let report = try model.step(batch.pointee, quantum: .max)
+        if let report { out_report?.pointee = report }
     }
+}
+
+@c @implementation
+public func mest_model_step_slice(
+    _ model: OpaquePointer?, _ batch: UnsafePointer<mest_batch>?, _ quantum: UInt64,
+    _ out_report: UnsafeMutablePointer<mest_step_report>?
+) -> Int32 {
+    var more = false
+    let status = call(model, inStep: true) { (model) throws(Status) in
+        guard let batch else { throw null("batch", model.message) }
+        try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
+        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
+        try model.requireTraining()
+        let report = try model.step(batch.pointee, quantum: quantum)
+        if let report { out_report?.pointee = report }
+        more = report == nil
+    }
+    return status == statusOK && more ? int32(MEST_MORE) : status
 }
 
 @c @implementation

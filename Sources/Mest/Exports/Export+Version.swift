@@ -25,6 +25,7 @@ public func mest_build_info() -> UnsafePointer<CChar>? { mestk_build_info() }
 @c @implementation
 public func mest_status_string(_ status: Int32) -> UnsafePointer<CChar>? {
     if status == 0 { return text("MEST_OK") }
+    if status == int32(MEST_MORE) { return text("MEST_MORE") }
     switch Status(rawValue: status) {
     case .argument: return text("MEST_ERR_ARGUMENT")
     case .shape: return text("MEST_ERR_SHAPE")

@@ -46,7 +46,9 @@ struct ModelState {
     /// Lane blocks of the samples of this pass: what a short batch does not fill is not computed.
     var blocks: Int32
 
-    /// The caller's samples during a pass.
+    var step = Step()                   // in work, between two calls
+
+    /// The caller's samples while the first layer reads them.
     var batchInput: UnsafePointer<Float>?
 
     init(plan: Plan, env: mest_env, kernels: mestk_context, ownsBlock: Bool) {

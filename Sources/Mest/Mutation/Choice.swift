@@ -10,16 +10,48 @@ extension Plan {
 }
 
 extension Model {
-    /// Before the first step computes anything. What fails leaves the model as it was.
-    func choose(_ batch: mest_batch, _ pass: Pass) throws(Status) {
+    /// Before the first step trains: its passes that score.
+    func beginChoice() throws(Status) {
         try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers))
-        let scoresAll = state.pointee.plan.scoresAll
-        do throws(Status) {
-            if scoresAll { try scoreAll(batch, pass) } else { try scoreCandidates(batch, pass) }
-        } catch {
-            dropGradients()
-            throw error
+        if state.pointee.plan.scoresAll {
+            state.pointee.step.pass.inParts = true
+            enter(.dense)
+        } else {
+            state.pointee.step.pass.temperature = temperature
+            enter(.here)
         }
+    }
+
+    /// After the last one the step trains.
+    func finishChoicePass() throws(Status) {
+        switch state.pointee.step.stage {
+        case .here:
+            try goAhead()
+            return enter(.ahead)
+        case .ahead:
+            goBehind()
+            state.pointee.step.pass.adds = true
+            return enter(.behind)
+        case .behind:
+            comeBack()
+            try scoreCandidates()
+        default: break
+        }
+        choose()
+        beginTraining()
+    }
+
+    /// What the pass in work has changed for its time.
+    func undoChoicePass() {
+        switch state.pointee.step.stage {
+        case .dense: for i in 0..<count where nodes[i].sparse { Unstructured.store(self, nodes + i).refresh() }
+        case .ahead, .behind: comeBack()
+        default: return
+        }
+    }
+
+    private func choose() {
+        let scoresAll = state.pointee.plan.scoresAll
         var cut = bestScores()
         for i in 0..<count where nodes[i].sparse {
             if scoresAll { takeChosen(nodes + i, &cut) } else { keepChosen(nodes + i, &cut) }

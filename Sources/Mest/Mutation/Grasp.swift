@@ -17,35 +17,40 @@ extension Plan {
 
 extension Model {
     /// What cross-entropy divides the outputs by, as the authors do.
-    private var temperature: Float { 200 }
+    var temperature: Float { 200 }
 
     /// Norm of the step along g, as a share of that of the weights. A shorter one crosses so few of ReLU's kinks that
     /// chance decides which; on a longer one the curvature changes.
     private var reach: Double { 0.0625 }
 
-    /// Scores of the connections, instead of their gradients. The weights come out as they went in.
-    func scoreCandidates(_ batch: mest_batch, _ pass: Pass) throws(Status) {
-        var soft = pass
-        soft.temperature = temperature
-        _ = try gather(batch, soft)
+    /// The weights wait where momentum will be.
+    func goAhead() throws(Status) {
         let length = try stepLength()
         forEachWeight { weight, j in
             weight.momentum[j] = weight.value[j]
             weight.value[j] += length * weight.gradient[j]
         }
-        do throws(Status) {
-            _ = try gather(batch, soft)
-            forEachWeight { weight, j in
-                weight.gradient[j] = -weight.gradient[j]
-                weight.value[j] = weight.momentum[j] - (weight.value[j] - weight.momentum[j])
-            }
-            soft.adds = true
-            _ = try gather(batch, soft)
-        } catch {
-            putBack()
-            throw error
+    }
+
+    /// What is gathered there adds to the negative of what was gathered ahead.
+    func goBehind() {
+        forEachWeight { weight, j in
+            weight.gradient[j] = -weight.gradient[j]
+            weight.value[j] = weight.momentum[j] - (weight.value[j] - weight.momentum[j])
         }
-        putBack()
+    }
+
+    /// The weights are again as they were, to the bit.
+    func comeBack() {
+        forEachWeight { weight, j in
+            weight.value[j] = weight.momentum[j]
+            weight.momentum[j] = 0
+        }
+        state.pointee.step.stage = .here
+    }
+
+    /// Scores of the connections, instead of their gradients.
+    func scoreCandidates() throws(Status) {
         var finite = true
         forEachWeight { weight, j in
             weight.gradient[j] *= -weight.value[j]
@@ -77,13 +82,6 @@ extension Model {
             let arrays = Weights(
                 value: floats(weight.value), gradient: floats(weight.gradient), momentum: floats(weight.momentum))
             for j in 0..<int(nodes[i].units) { body(arrays, j) }
-        }
-    }
-
-    private func putBack() {
-        forEachWeight { weight, j in
-            weight.value[j] = weight.momentum[j]
-            weight.momentum[j] = 0
         }
     }
 

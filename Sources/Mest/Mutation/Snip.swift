@@ -31,18 +31,6 @@ extension Plan {
 }
 
 extension Model {
-    /// Scores the dense network. What fails leaves the connections as they are.
-    func scoreAll(_ batch: mest_batch, _ pass: Pass) throws(Status) {
-        var dense = pass
-        dense.inParts = true
-        do throws(Status) {
-            _ = try gather(batch, dense)
-        } catch {
-            for i in 0..<count where nodes[i].sparse { Unstructured.store(self, nodes + i).refresh() }
-            throw error
-        }
-    }
-
     /// In the backward pass of a layer: its best weights, scores instead of gradients, positions ascending.
     func scoreInParts(_ node: UnsafeMutablePointer<Node>, _ pass: Pass) throws(Status) {
         let n = node.pointee

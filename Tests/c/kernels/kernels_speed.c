@@ -2,8 +2,8 @@
 /*
  * How fast the kernels are: GFLOP/s of convolution and linear layers, level by level.  Not a test.
  *
- *   clang -O2 -ffp-contract=off -fopenmp Tests/c/kernels/kernels_speed.c Sources/CMestKernels/?*.c \
- *         -ISources/CMestKernels/include -L/usr/lib/llvm-14/lib -lomp5 -o kernels_speed
+ *   clang -O2 -ffp-contract=off -DMESTK_THREADS Tests/c/kernels/kernels_speed.c Sources/CMestKernels/?*.c \
+ *         -ISources/CMestKernels/include -lpthread -o kernels_speed
  *   ./kernels_speed [batch = 64] [slowest level = 2] [milliseconds a figure = 60]
  *
  * A figure is the best of many runs: processor time for one thread, wall clock for two.  FLOP: 2 per

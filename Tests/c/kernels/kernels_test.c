@@ -4,8 +4,8 @@
  * tolerance; (b) every level of this machine, (c) 1 to 3 threads and a parallel_for that runs its chunks
  * backwards, bit for bit; (d) the scalar functions against libm in double.
  *
- *   clang -O2 -ffp-contract=off -fopenmp Tests/c/kernels/kernels_test.c Sources/CMestKernels/?*.c \
- *         -ISources/CMestKernels/include -L/usr/lib/llvm-14/lib -lomp5 -lm -o kernels_test && ./kernels_test
+ *   clang -O2 -ffp-contract=off -DMESTK_THREADS Tests/c/kernels/kernels_test.c Sources/CMestKernels/?*.c \
+ *         -ISources/CMestKernels/include -lpthread -lm -o kernels_test && ./kernels_test
  *
  * Argument: how many random convolutions.  Prints a line per failed case and `kernels: N passed, N failed`; exit code 1 on failure.
  */

@@ -61,7 +61,7 @@ static void test_run(void)
         mestk_run_light(&k, 7, MESTK_LIGHT - light, record_chunk, &r);
         check(chunks_run(&r) == 7 && where[0] == !light, "run light", light ? "a plain loop" : "the caller's threads");
     }
-#ifdef _OPENMP
+#ifdef MESTK_THREADS
     mestk_context k = {MESTK_REFERENCE, 2, NULL, NULL};
     run_record r = {.threads = 2, .waits_for = 7};
     time_t begin = time(NULL);

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Tuple, Type
 MEST_ABI_VERSION = 1
 
 # Statuses
-MEST_OK = 0
+MEST_OK, MEST_MORE = 0, 1
 MEST_ERR_ARGUMENT, MEST_ERR_SHAPE, MEST_ERR_UNSUPPORTED, MEST_ERR_VERSION = -10, -11, -12, -13
 MEST_ERR_STATE, MEST_ERR_CANCELLED, MEST_ERR_CALLBACK, MEST_ERR_DIVERGED = -20, -21, -22, -23
 MEST_ERR_MEMORY, MEST_ERR_BUDGET, MEST_ERR_INTERNAL = -30, -31, -90
@@ -344,6 +344,7 @@ PROTOTYPES: Dict[str, Tuple[Any, List[Any]]] = {
     "mest_model_destroy": (None, [model]),
     "mest_model_plan": (i32, [model, *_plan_out]),
     "mest_model_step": (i32, [model, POINTER(mest_batch), POINTER(mest_step_report)]),
+    "mest_model_step_slice": (i32, [model, POINTER(mest_batch), u64, POINTER(mest_step_report)]),
     "mest_model_begin_epoch": (i32, [model, POINTER(mest_epoch_report)]),
     "mest_model_mutate": (i32, [model, POINTER(mest_mutation_report)]),
     "mest_model_mutation": (

@@ -67,17 +67,19 @@ class Handle:
             raise StateError("the model is closed")
         raise StateError("the model was made before fork(); make one in this process")
 
-    def _call(self, function: Callable[..., int], *arguments: Any) -> None:
-        """Calls the library; raises what a callback raised, or the status as an exception."""
+    def _call(self, function: Callable[..., int], *arguments: Any) -> bool:
+        """Calls the library; raises what a callback raised, or the status as an exception.  Whether
+        it is done: only slices of a step may not be."""
         with self._idle():
-            self._call_idle(self._open(), function, *arguments)
+            return self._call_idle(self._open(), function, *arguments)
 
-    def _call_idle(self, handle: int, function: Callable[..., int], *arguments: Any) -> None:
+    def _call_idle(self, handle: int, function: Callable[..., int], *arguments: Any) -> bool:
         """The same under `_idle`, where several calls belong together."""
         with self._environment.during():
             status = function(handle, *arguments)
-        if status != _abi.MEST_OK:
+        if status < 0:
             raise error_of(status, self._lib.mest_last_error(handle).decode())
+        return status == _abi.MEST_OK
 
     def cancel(self) -> None:
         """Asks the running call, or the next long one, to stop with CancelledError.  From any

@@ -433,8 +433,9 @@ def _two_epochs(name: str, value: Any) -> Tuple[int, int]:
     return number(name, value[0]), number(name, value[1])
 
 
-def number(name: str, value: Any) -> Any:
-    """The value of a field of numbers as the header has it.  TypeError, ValueError: what it may be."""
+def number(name: str, value: Any, kind: Any = None) -> Any:
+    """The value of a field of numbers as the header has it, or of another of this C type.  TypeError,
+    ValueError: what it may be."""
     # ctypes stores -1 in an unsigned field as 4294967295, so the sign is checked here.
     if not isinstance(value, (int, float)) and not hasattr(value, "__float__") or np.ndim(value):
         raise TypeError(f"{name}={value!r}: a number is wanted")
@@ -442,7 +443,7 @@ def number(name: str, value: Any) -> Any:
     if value < 0 or (value == 0 and positive) or (value >= 1 and below_one):
         wanted = f"{'above' if positive else 'at least'} 0{' and below 1' if below_one else ''}"
         raise ValueError(f"{name}={value!r}: must be {wanted}")
-    kind = _KINDS.get(name)
+    kind = kind or _KINDS.get(name)
     if kind is ctypes.c_float:
         return float(value)
     limit = 2**64 if kind is ctypes.c_uint64 else 2**32

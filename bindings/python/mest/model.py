@@ -99,13 +99,33 @@ class Model(Tensors):
         for "mse" (n, outputs); ids: (n,) numbers of the samples, to count forgetting.
         Errors: ValueError, DivergedError, CancelledError; the model is then as before the call.
         """
+        report = self._step(self._lib.mest_model_step, x, y, ids)
+        assert report is not None  # only slices are not done
+        return report
+
+    def step_slice(
+        self, x: ArrayLike, y: ArrayLike, ids: Optional[ArrayLike] = None, *, quantum: int = 0
+    ) -> Optional[StepReport]:
+        """A part of a step, about `quantum` multiply-adds (0: one layer), and None while there is more
+        to do: call it again with the same batch.  The bits are those of `step`.
+
+        For who has other work between two layers.  Until the step is done other calls on the model
+        raise StateError; `cancel()` and one slice more drop it.
+        """
+        amount = number("quantum", quantum, ctypes.c_uint64)
+        return self._step(self._lib.mest_model_step_slice, x, y, ids, amount)
+
+    def _step(
+        self, function: Callable[..., int], x: ArrayLike, y: ArrayLike, ids: Optional[ArrayLike], *quantum: int
+    ) -> Optional[StepReport]:
         inputs = self._samples(x)
         known = self._answers(y, len(inputs))
         numbers = None if ids is None else arrays.sample_ids(
             ids, len(inputs), self.config.samples or 0
         )
         batch, report = self._batch(inputs, known, numbers), _abi.mest_step_report()
-        self._call(self._lib.mest_model_step, ctypes.byref(batch), ctypes.byref(report))
+        if not self._call(function, ctypes.byref(batch), *quantum, ctypes.byref(report)):
+            return None
         self._epoch = report.epoch if report.events & _abi.MEST_EVENT_EPOCH else self._epoch
         return from_struct(StepReport, report)
 
