@@ -118,13 +118,14 @@ run_c() { # OUT "PROGRAM ARGUMENT..."...
 
 c_tests() {
     c_programs "$build/c" "$build/release" gcc -O2 \
-        && run_c "$build/c" bad_input memory determinism checkpoint damage killed two_savers cancel slices threads processes random_input
+        && run_c "$build/c" bad_input memory determinism checkpoint damage faults killed two_savers cancel slices threads processes soak \
+            random_input
 }
 
 # Without threads: the same tests, and the same bits as with them.
 c_serial() {
     c_programs "$build/c-serial" "$build/serial/release" gcc -O2 || return 1
-    run_c "$build/c-serial" bad_input memory checkpoint damage cancel slices threads
+    run_c "$build/c-serial" bad_input memory checkpoint damage faults cancel slices threads
     local status=$?
     "$build/c/determinism" --print >"$logs/hashes" && "$build/c-serial/determinism" --print >"$logs/hashes-serial" || status=1
     one 'same bits without threads' diff "$logs/hashes" "$logs/hashes-serial" || status=1
@@ -161,7 +162,8 @@ address() {
     c_programs "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || return 1
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
-    run_c "$build/c-asan" bad_input memory determinism checkpoint damage killed two_savers cancel slices threads processes "random_input 500 50000"
+    run_c "$build/c-asan" bad_input memory determinism checkpoint damage faults killed two_savers cancel slices threads processes \
+        "soak 60000" "random_input 500 50000"
     local status=$?
     replay "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || status=1

@@ -128,7 +128,11 @@ extension Model {
             let header = slot == 0 ? headers.0 : headers.1
             if header.isEmpty || slots.newest != nil && header.isWhole { continue }
             do throws(Status) {
-                slots.newest = try check(device(io, slot), strict: strict)
+                let found = try check(device(io, slot), strict: strict)
+                // A header that could not be read the first time may be the older one's, or the newest's.
+                if found.header.sequence > slots.highest { slots.highest = found.header.sequence }
+                if let newest = slots.newest, newest.header.sequence > found.header.sequence { continue }
+                slots.newest = found
             } catch {
                 if error != .argument { slots.damaged &+= 1 }
             }
