@@ -57,7 +57,8 @@
  *           one that another thread's call was using stays busy there: STATE.
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set.
- * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended;
+ * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended,
+ *           and a program compiled with an earlier header of the same MEST_ABI_VERSION is served;
  *           zero in any other field means the default, so `= { .struct_size = sizeof x }` is a
  *           valid start (mest_config: MEST_CONFIG_INIT).
  * Tensors   float32 in the caller's usual order: [sample][channel][row][column], contiguous.
@@ -608,6 +609,7 @@ typedef struct mest_config {
     uint32_t sieve_every;       /* epochs between sievings; 0: 5                                 */
     float    sieve_share;       /* share of the training set that leaves each time, in [0, 1), as
                                    many come back; 0: 0.1                                        */
+    uint32_t reserved;          /* 0                                                             */
 } mest_config;
 
 #ifdef __cplusplus

@@ -3,7 +3,7 @@
 # Everything that is checked, part by part; the last line has the totals of all.
 #
 #   tools/run-tests.sh            all parts
-#   tools/run-tests.sh NAME ...   the parts named; c, symbols, install, python need library, golden needs c
+#   tools/run-tests.sh NAME ...   the parts named; abi, c, symbols, install, python need library, golden needs c
 #
 # A part is a shell function below.  It prints lines "...: N passed, N failed[, N skipped]", which are
 # added up; what it prints else is shown when it fails.  Logs stay in $BUILD/tests.
@@ -223,6 +223,7 @@ types() { one mypy .venv/bin/python -m mypy --strict bindings/python/mest; }
 part lint     tools/lint-engine.sh
 part header   tools/check-header.sh
 part library  library
+part abi      tools/check-abi.sh "$build/release"
 part symbols  symbols
 part cross    tools/cross-check.sh
 part swift    swift_tests

@@ -27,6 +27,7 @@ provided() {
         python3-venv) "$python" -c 'import venv, ensurepip' 2>/dev/null ;;
         binutils) have readelf && have nm ;;
         xz-utils) have xz ;;
+        abigail-tools) have abidiff ;;
         qemu-user) have qemu-aarch64 || have qemu-aarch64-static ;;
         libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/lib/libc.so ] ;;
         libc6-dev-armhf-cross) [ -e /usr/arm-linux-gnueabihf/lib/libc.so ] ;;
@@ -61,11 +62,11 @@ fi
 # What the tests can do without: they say what they skip.
 if [ "$purpose" = test ]; then
     gcc_major=$(gcc -dumpversion | cut -d. -f1)
-    optional=(libomp-dev qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
+    optional=(abigail-tools libomp-dev qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
     [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
     missing_of "${optional[@]}"
     if [ ${#missing[@]} -gt 0 ]; then
-        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: emulated ARM, OpenMP"
+        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, emulated ARM, OpenMP"
     fi
 fi
 

@@ -43,15 +43,19 @@ static void relax(void)
 #endif
 }
 
-/* Stores and loads in one order for all: either who hands over sees that the other sleeps, or the other sees what
- * was handed over. */
-static mestk_chunks *look(worker *w) { return __atomic_load_n(&w->work, __ATOMIC_SEQ_CST); }
+static mestk_chunks *look(worker *w) { return __atomic_load_n(&w->work, __ATOMIC_ACQUIRE); }
+
+/* Between what this thread has stored and what it looks at, on both sides: either who hands over sees that the other
+ * sleeps, or the other sees what was handed over.  A fence, since emulators let a later load overtake an ordered store
+ * (qemu 7.2, AArch64). */
+static void settle(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 static void hand_over(worker *w, mestk_chunks *work)
 {
     bell *other = work ? &w->worker : &w->caller;
-    __atomic_store_n(&w->work, work, __ATOMIC_SEQ_CST);
-    if (!__atomic_load_n(&other->asleep, __ATOMIC_SEQ_CST)) return;
+    __atomic_store_n(&w->work, work, __ATOMIC_RELEASE);
+    settle();
+    if (!__atomic_load_n(&other->asleep, __ATOMIC_RELAXED)) return;
     pthread_mutex_lock(&w->mutex);
     pthread_cond_signal(&other->rings);
     pthread_mutex_unlock(&w->mutex);
@@ -67,10 +71,11 @@ static mestk_chunks *wait_for(worker *w, int wants_work)
         relax();
     }
     pthread_mutex_lock(&w->mutex);
-    __atomic_store_n(&own->asleep, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&own->asleep, 1, __ATOMIC_RELAXED);
+    settle();
     mestk_chunks *work;
     while (work = look(w), !work != !wants_work) pthread_cond_wait(&own->rings, &w->mutex);
-    __atomic_store_n(&own->asleep, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&own->asleep, 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&w->mutex);
     return work;
 }

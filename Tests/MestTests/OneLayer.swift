@@ -29,7 +29,9 @@ final class OneLayer {
         defer { message.buffer.deallocate() }
         let scratch = UnsafeMutableRawPointer.allocate(byteCount: Plan.scratchBytes(layers.count), alignment: 64)
         defer { scratch.deallocate() }
-        let plan = try Plan.make(config, layers, layers.count, scratch: scratch, message)
+        let plan = try layers.withUnsafeBufferPointer {
+            try Plan.make(config, CallersArray($0.baseAddress!), layers.count, scratch: scratch, message)
+        }
         block = UnsafeMutableRawPointer.allocate(byteCount: Int(plan.bytes.total), alignment: 64)
         model = Model.create(plan, mest_env(), block: block, ownsBlock: false)
     }

@@ -29,7 +29,9 @@ func withPlan(
     defer { message.buffer.deallocate() }
     let scratch = UnsafeMutableRawPointer.allocate(byteCount: Plan.scratchBytes(layers.count), alignment: 64)
     defer { scratch.deallocate() }
-    let plan = try Plan.make(config, layers, layers.count, scratch: scratch, message)
+    let plan = try layers.withUnsafeBufferPointer {
+        try Plan.make(config, CallersArray($0.baseAddress!), layers.count, scratch: scratch, message)
+    }
     let tensors = UnsafeMutableRawPointer(plan.nodes + layers.count).assumingMemoryBound(to: Tensor.self)
     body(plan, (0..<plan.tensorCount).map { tensors[$0] })
 }

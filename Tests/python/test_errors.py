@@ -244,6 +244,8 @@ def test_every_config_field_arrives():
     assert set(EVERY_SETTING) == set(vars(mest.Config()))
     for name, _ in _abi.mest_config._fields_:
         value = getattr(struct, name)
+        if name == "reserved":
+            continue
         assert any(value) if isinstance(value, ctypes.Array) else value != 0, name
         if name in EVERY_SETTING and not isinstance(EVERY_SETTING[name], (str, tuple)):
             assert value == EVERY_SETTING[name], name

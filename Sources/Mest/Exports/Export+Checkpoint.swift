@@ -13,14 +13,14 @@ public func mest_model_save(
         try checkReport(out_report, model)
         let s = model.state.pointee
         if let savedAt = s.savedAt, s.updates &- savedAt < uint64(io.minimum_updates) {
-            out_report?.pointee = model.report(-1, Header(sequence: 0, size: 0))
+            write(model.report(-1, Header(sequence: 0, size: 0)), to: out_report)
             return
         }
         let slots = model.look(io, strict: false)
         let slot = slots.newest.map { 1 &- $0.device.slot } ?? 0
         let sequence = slots.highest &+ 1
         let size = try model.write(to: model.device(io, slot), sequence: sequence)
-        out_report?.pointee = model.report(int32(slot), Header(sequence: sequence, size: size))
+        write(model.report(int32(slot), Header(sequence: sequence, size: size)), to: out_report)
     }
 }
 
@@ -39,8 +39,9 @@ public func mest_model_load(
             try model.check(model.device(io, slots.first), strict: strict)
         }
         try model.take(newest)
-        out_report?.pointee = model.report(int32(newest.device.slot), newest.header)
-        out_report?.pointee.damaged = slots.damaged
+        var report = model.report(int32(newest.device.slot), newest.header)
+        report.damaged = slots.damaged
+        write(report, to: out_report)
     }
 }
 
@@ -70,7 +71,7 @@ public func mest_model_save_file(
         }
         error = mestk_file_replace(&file)
         if error != 0 { throw failed("saving", path, error, model) }
-        out_report?.pointee = model.report(0, Header(sequence: sequence, size: size))
+        write(model.report(0, Header(sequence: sequence, size: size)), to: out_report)
     }
 }
 
@@ -92,7 +93,7 @@ public func mest_model_load_file(
             try model.take(found)
             return found.header
         }
-        out_report?.pointee = model.report(0, header)
+        write(model.report(0, header), to: out_report)
     }
 }
 
@@ -116,8 +117,7 @@ private func failed(_ what: StaticString, _ path: UnsafePointer<CChar>, _ error:
 }
 
 private func check(_ io: UnsafePointer<mest_io>?, _ model: Model) throws(Status) -> mest_io {
-    guard let io = io?.pointee else { throw null("io", model.message) }
-    try checkSize(io.struct_size, MemoryLayout<mest_io>.size, "io", model.message)
+    let io = try read(io, "io", model.message)
     if io.read == nil || io.write == nil || io.sync == nil {
         throw model.message.start("io: give read, write and sync").as(.argument)
     }
@@ -125,7 +125,7 @@ private func check(_ io: UnsafePointer<mest_io>?, _ model: Model) throws(Status)
 }
 
 private func checkReport(_ report: UnsafeMutablePointer<mest_checkpoint_report>?, _ model: Model) throws(Status) {
-    try checkSize(report?.pointee.struct_size, MemoryLayout<mest_checkpoint_report>.size, "out_report", model.message)
+    try checkSize(report, "out_report", model.message)
 }
 
 /// Whether settings must agree.

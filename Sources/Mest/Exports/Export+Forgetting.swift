@@ -11,7 +11,7 @@ public func mest_model_forgetting(
 ) -> Int32 {
     call(model) { (model) throws(Status) in
         let forgetting = try counting(model)
-        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_forgetting_report>.size, "out_report", model.message)
+        try checkSize(out_report, "out_report", model.message)
         if let out_counts {
             if capacity < uint64(forgetting.samples) {
                 throw model.message.start("capacity is ").natural(capacity).text(", there are ")
@@ -19,7 +19,7 @@ public func mest_model_forgetting(
             }
             for i in 0..<forgetting.samples { out_counts[i] = forgetting.reported(i) }
         }
-        out_report?.pointee = model.forgettingReport(forgetting)
+        write(model.forgettingReport(forgetting), to: out_report)
     }
 }
 
@@ -30,9 +30,8 @@ public func mest_model_select(
 ) -> Int32 {
     call(model) { (model) throws(Status) in
         let forgetting = try counting(model)
-        guard let rule = selection?.pointee else { throw null("selection", model.message) }
         guard let out_count else { throw null("out_count", model.message) }
-        try checkSize(rule.struct_size, MemoryLayout<mest_selection>.size, "selection", model.message)
+        let rule = try read(selection, "selection", model.message)
         if rule.rule < 0 || int(rule.rule) > MEST_REMOVE_FRACTION {
             throw model.message.start("selection.rule is ").integer(rule.rule).text("; use MEST_REMOVE_*").as(.argument)
         }

@@ -44,15 +44,6 @@ extension Model {
     }
 }
 
-/// Is struct_size what this library knows? nil: an optional struct that was not given.
-func checkSize(_ given: UInt32?, _ known: Int, _ name: StaticString, _ message: Message) throws(Status) {
-    guard let given else { return }
-    if given != uint32(known) {
-        throw message.start(name).text(".struct_size is ").integer(given).text(", this library's has ").integer(known)
-            .text("; set it to sizeof, and use the header of this library").as(.version)
-    }
-}
-
 func null(_ name: StaticString, _ message: Message) -> Status {
     message.start(name).text(" is NULL").as(.argument)
 }

@@ -107,11 +107,10 @@ private struct PlanCall {
     }
 
     private func check(_ message: Message) throws(Status) {
-        guard let config else { throw null("config", message) }
         if layers == nil { throw null("layers", message) }
-        try checkSize(config.pointee.struct_size, MemoryLayout<mest_config>.size, "config", message)
-        if config.pointee.abi_version != MEST_ABI_VERSION {
-            throw message.start("config.abi_version is ").integer(config.pointee.abi_version).text(", this library's is ")
+        let own = try read(config, "config", message)
+        if own.abi_version != MEST_ABI_VERSION {
+            throw message.start("config.abi_version is ").integer(own.abi_version).text(", this library's is ")
                 .integer(MEST_ABI_VERSION).text("; compile with the header of this library").as(.version)
         }
         if count < 2 || count > uint32(Plan.maxLayers) {
@@ -124,8 +123,8 @@ private struct PlanCall {
                 throw message.start("block is not aligned to 64 bytes").as(.argument)
             }
             if let env {
-                try checkSize(env.pointee.struct_size, MemoryLayout<mest_env>.size, "env", message)
-                if (env.pointee.allocate == nil) != (env.pointee.release == nil) {
+                let own = try read(env, "env", message)
+                if (own.allocate == nil) != (own.release == nil) {
                     throw message.start("env: give both allocate and release, or neither").as(.argument)
                 }
             }
@@ -136,11 +135,12 @@ private struct PlanCall {
 
     private func make(_ scratch: UnsafeMutableRawPointer, _ message: Message) throws(Status) {
         guard let config, let layers else { throw Status.internal }
-        let plan = try Plan.make(config.pointee, layers, int(count), scratch: scratch, message)
+        let own = try read(config, "config", message), description = CallersArray(layers)
+        let plan = try Plan.make(own, description, int(count), scratch: scratch, message)
         if !creates { report(plan, outPlan, outLayers) }
-        let budget = config.pointee.budget_bytes
+        let budget = own.budget_bytes
         if budget > 0 && uint64(plan.bytes.total) > budget {
-            throw overBudget(plan, budget, config.pointee, layers, scratch, message)
+            throw overBudget(plan, budget, own, description, scratch, message)
         }
         if creates { try create(plan, message) }
     }
@@ -151,7 +151,8 @@ private struct PlanCall {
                 .text(" bytes, more than this machine can address; use a smaller batch").as(.memory)
         }
         let bytes = int(plan.bytes.total)
-        let env = self.env.map { $0.pointee } ?? mest_env()
+        var env = mest_env()
+        if let given = self.env { env = try read(given, "env", message) }
         var memory = block
         if inBlock {
             if UInt(bitPattern: blockBytes) < UInt(bitPattern: bytes) {
@@ -177,7 +178,7 @@ private struct PlanCall {
 
     /// "budget 262144 B, the plan needs 301056 B, workspace 180224 of them; batch 16 needs 210944 B"
     private func overBudget(
-        _ plan: Plan, _ budget: UInt64, _ config: mest_config, _ layers: UnsafePointer<mest_layer>,
+        _ plan: Plan, _ budget: UInt64, _ config: mest_config, _ layers: CallersArray<mest_layer>,
         _ scratch: UnsafeMutableRawPointer, _ message: Message
     ) -> Status {
         let total = plan.bytes.total

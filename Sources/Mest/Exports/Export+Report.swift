@@ -9,20 +9,18 @@ func checkReports(
     _ count: UInt32, _ message: Message
 ) throws(Status) {
     guard let outPlan else { throw null("out_plan", message) }
-    try checkSize(outPlan.pointee.struct_size, MemoryLayout<mest_plan_report>.size, "out_plan", message)
-    guard let outLayers else { return }
-    for i in 0..<int(count) {
-        try checkSize(outLayers[i].struct_size, MemoryLayout<mest_layer_plan>.size, "out_layers", message)
-    }
+    try checkSize(outPlan, "out_plan", message)
+    if let outLayers { try CallersArray(UnsafePointer(outLayers)).check(int(count), "out_layers", message) }
 }
 
 func report(
     _ plan: Plan, _ outPlan: UnsafeMutablePointer<mest_plan_report>?,
     _ outLayers: UnsafeMutablePointer<mest_layer_plan>?
 ) {
-    outPlan?.pointee = plan.report()
+    write(plan.report(), to: outPlan)
     guard let outLayers else { return }
-    for i in 0..<plan.count { outLayers[i] = plan.report(plan.nodes[i]) }
+    let layers = CallersArray(UnsafePointer(outLayers))
+    for i in 0..<plan.count { layers.write(plan.report(plan.nodes[i]), to: i) }
 }
 
 extension Plan {

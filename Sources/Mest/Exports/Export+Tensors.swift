@@ -158,37 +158,36 @@ public func mest_model_csr_get(
     call(model) { (model) throws(Status) in
         let node = try sparseNode(model, layer)
         guard let out_csr else { throw null("out_csr", model.message) }
-        try checkSize(out_csr.pointee.struct_size, MemoryLayout<mest_csr>.size, "out_csr", model.message)
+        let given = try read(UnsafePointer(out_csr), "out_csr", model.message)
         let n = node.pointee
         let rows = int(n.rows)
         var csr = mest_csr()
-        csr.struct_size = uint32(MemoryLayout<mest_csr>.size)
         csr.rows = uint32(n.rows)
         csr.columns = uint32(n.columns)
         csr.count = n.active
         csr.capacity = uint32(n.weight.capacity)
-        csr.buffer = out_csr.pointee.buffer  // the caller's, so that one struct serves layer after layer
+        csr.buffer = given.buffer  // the caller's, so that one struct serves layer after layer
         let momentum = model.optional(n.weight.momentum)
         if n.unit == 1 && !n.isThin {
-            csr.buffer_bytes = csr.buffer == nil ? 0 : out_csr.pointee.buffer_bytes
+            csr.buffer_bytes = csr.buffer == nil ? 0 : given.buffer_bytes
             csr.row_start = UnsafePointer(model.at(n.connections.rowStart, UInt32.self))
             csr.column = UnsafePointer(model.at(n.connections.column, UInt16.self))
             csr.value = UnsafePointer(model.floats(n.weight.value))
             csr.momentum = momentum.map { UnsafePointer($0) }
-            out_csr.pointee = csr
+            write(csr, to: out_csr)
             return
         }
         // Row starts, values, momentum, columns: in the caller's memory.
         let count = int64(n.active)
         let need = uint64(int64(rows &+ 1) &* 4 &+ count &* (momentum == nil ? 6 : 10))
-        csr.buffer_bytes = max(need, out_csr.pointee.buffer_bytes)
+        csr.buffer_bytes = max(need, given.buffer_bytes)
         guard let buffer = csr.buffer else {
             csr.buffer_bytes = need
-            out_csr.pointee = csr
+            write(csr, to: out_csr)
             return
         }
-        if out_csr.pointee.buffer_bytes < need || UInt(bitPattern: buffer) & 3 != 0 {
-            throw model.message.start("out_csr.buffer has ").natural(out_csr.pointee.buffer_bytes).text(" bytes; give ")
+        if given.buffer_bytes < need || UInt(bitPattern: buffer) & 3 != 0 {
+            throw model.message.start("out_csr.buffer has ").natural(given.buffer_bytes).text(" bytes; give ")
                 .natural(need).text(", aligned to 4").as(.argument)
         }
         let start = buffer.assumingMemoryBound(to: UInt32.self)
@@ -204,7 +203,7 @@ public func mest_model_csr_get(
             copyValues(model, node, stored: momentum, out: copied)
             csr.momentum = UnsafePointer(copied)
         }
-        out_csr.pointee = csr
+        write(csr, to: out_csr)
     }
 }
 
@@ -212,11 +211,10 @@ public func mest_model_csr_get(
 public func mest_model_csr_set(_ model: OpaquePointer?, _ layer: UInt32, _ csr: UnsafePointer<mest_csr>?) -> Int32 {
     call(model) { (model) throws(Status) in
         let node = try sparseNode(model, layer)
-        guard let csr else { throw null("csr", model.message) }
-        try checkSize(csr.pointee.struct_size, MemoryLayout<mest_csr>.size, "csr", model.message)
+        let csr = try read(csr, "csr", model.message)
         try model.requireNoGathering()
-        try check(csr.pointee, model, node)
-        try withScheme(node.pointee, Replace(model: model, node: node, csr: csr.pointee))
+        try check(csr, model, node)
+        try withScheme(node.pointee, Replace(model: model, node: node, csr: csr))
         model.state.pointee.chosen = true
     }
 }

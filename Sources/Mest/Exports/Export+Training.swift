@@ -9,12 +9,11 @@ public func mest_model_step(
     _ model: OpaquePointer?, _ batch: UnsafePointer<mest_batch>?, _ out_report: UnsafeMutablePointer<mest_step_report>?
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        guard let batch else { throw null("batch", model.message) }
-        try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
-        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
+        let batch = try read(batch, "batch", model.message)
+        try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
-        let report = try model.step(batch.pointee, quantum: .max)
-        if let report { out_report?.pointee = report }
+        let report = try model.step(batch, quantum: .max)
+        if let report { write(report, to: out_report) }
     }
 }
 
@@ -25,12 +24,11 @@ public func mest_model_step_slice(
 ) -> Int32 {
     var more = false
     let status = call(model, inStep: true) { (model) throws(Status) in
-        guard let batch else { throw null("batch", model.message) }
-        try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
-        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_step_report>.size, "out_report", model.message)
+        let batch = try read(batch, "batch", model.message)
+        try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
-        let report = try model.step(batch.pointee, quantum: quantum)
-        if let report { out_report?.pointee = report }
+        let report = try model.step(batch, quantum: quantum)
+        if let report { write(report, to: out_report) }
         more = report == nil
     }
     return status == statusOK && more ? int32(MEST_MORE) : status
@@ -41,12 +39,12 @@ public func mest_model_begin_epoch(
     _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_epoch_report>?
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_epoch_report>.size, "out_report", model.message)
+        try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
         let report = try model.beginEpoch()
         model.state.pointee.callerBegins = true
         model.state.pointee.events = 0
-        out_report?.pointee = report
+        write(report, to: out_report)
     }
 }
 
@@ -55,7 +53,7 @@ public func mest_model_mutate(
     _ model: OpaquePointer?, _ out_report: UnsafeMutablePointer<mest_mutation_report>?
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
+        try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
         if model.config.method == MEST_METHOD_STATIC {
             throw model.message.start("config.method is STATIC: the connections are fixed").as(.argument)
@@ -75,7 +73,7 @@ public func mest_model_mutate(
         try model.requireNoGathering()
         try model.poll(MEST_STAGE_MUTATE, done: 0, total: uint64(model.sparseLayers))
         model.mutate(epoch: model.state.pointee.epoch, resting: int(model.state.pointee.frozen))
-        out_report?.pointee = model.mutationReport()
+        write(model.mutationReport(), to: out_report)
     }
 }
 
@@ -85,22 +83,21 @@ public func mest_model_mutation(
     _ out_layers: UnsafeMutablePointer<mest_mutation_layer>?, _ capacity: UInt32
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        try checkSize(out_report?.pointee.struct_size, MemoryLayout<mest_mutation_report>.size, "out_report", model.message)
+        try checkSize(out_report, "out_report", model.message)
         if let out_layers {
             if capacity < uint32(model.sparseLayers) {
                 throw model.message.start("capacity is ").integer(capacity).text(", there are ").integer(model.sparseLayers)
                     .text(" sparse layers").as(.argument)
             }
-            for i in 0..<model.sparseLayers {
-                try checkSize(out_layers[i].struct_size, MemoryLayout<mest_mutation_layer>.size, "out_layers", model.message)
-            }
+            let layers = CallersArray(UnsafePointer(out_layers))
+            try layers.check(model.sparseLayers, "out_layers", model.message)
             var n = 0
             for i in 0..<model.count where model.nodes[i].sparse {
-                out_layers[n] = model.mutationReport(model.nodes[i])
+                layers.write(model.mutationReport(model.nodes[i]), to: n)
                 n &+= 1
             }
         }
-        out_report?.pointee = model.mutationReport()
+        write(model.mutationReport(), to: out_report)
     }
 }
 
@@ -139,12 +136,10 @@ public func mest_model_evaluate(
     _ out_evaluation: UnsafeMutablePointer<mest_evaluation>?
 ) -> Int32 {
     call(model) { (model) throws(Status) in
-        guard let batch else { throw null("batch", model.message) }
         guard let out_evaluation else { throw null("out_evaluation", model.message) }
-        try checkSize(batch.pointee.struct_size, MemoryLayout<mest_batch>.size, "batch", model.message)
-        try checkSize(
-            out_evaluation.pointee.struct_size, MemoryLayout<mest_evaluation>.size, "out_evaluation", model.message)
-        out_evaluation.pointee = try model.evaluate(batch.pointee)
+        let batch = try read(batch, "batch", model.message)
+        try checkSize(out_evaluation, "out_evaluation", model.message)
+        write(try model.evaluate(batch), to: out_evaluation)
     }
 }
 

@@ -57,10 +57,12 @@ public func mest_config_init(_ config: UnsafeMutablePointer<mest_config>?, _ siz
     do throws(Status) {
         message.clear()
         guard let config else { throw null("config", message) }
-        try checkSize(size, MemoryLayout<mest_config>.size, "config", message)
-        config.pointee = mest_config()
-        config.pointee.struct_size = size
-        config.pointee.abi_version = MEST_ABI_VERSION
+        var own = mest_config()
+        own.struct_size = size
+        try withUnsafePointer(to: &own) { (own) throws(Status) in try checkSize(own, "config", message) }
+        own.abi_version = MEST_ABI_VERSION
+        UnsafeMutableRawPointer(config).storeBytes(of: size, as: UInt32.self)
+        write(own, to: config)
         return statusOK
     } catch {
         return error.rawValue

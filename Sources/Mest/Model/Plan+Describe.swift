@@ -8,9 +8,10 @@ extension Plan {
     /// Most values of one sample in one layer; keeps every later size below 2^63.
     static let maxElements: Int64 = 268_435_456  // 2^28
 
-    mutating func describe(_ layers: UnsafePointer<mest_layer>, _ message: Message) throws(Status) {
+    mutating func describe(_ layers: CallersArray<mest_layer>, _ message: Message) throws(Status) {
         for i in 0..<count {
-            try describe(layers[i], i, message)
+            try checkSize(layers, i, message)
+            if let layer = layers[i] { try describe(layer, i, message) }
         }
         for i in 0..<(count &- 1) where nodes[i].consumers == 0 {
             throw layer(i, message).text(" leads nowhere: no later layer takes its output").as(.shape)
@@ -83,12 +84,12 @@ extension Plan {
     }
 
     /// A scheme that was chosen must be able to have the density, and must have something to do.
-    func checkDensities(_ layers: UnsafePointer<mest_layer>, _ message: Message) throws(Status) {
+    func checkDensities(_ layers: CallersArray<mest_layer>, _ message: Message) throws(Status) {
         var sparse = false
         for i in 0..<count where nodes[i].hasMatrix {
             let n = nodes[i]
             sparse = sparse || n.sparse
-            if int(layers[i].scheme) > MEST_SCHEME_UNSTRUCTURED && !n.sparse && !n.distributedFull {
+            if let given = layers[i], int(given.scheme) > MEST_SCHEME_UNSTRUCTURED && !n.sparse && !n.distributedFull {
                 throw layer(i, message).text(": scheme is set, but the layer is dense: set density below 1").as(.argument)
             }
             let densest = withSparseScheme(n.scheme, Densest())
@@ -109,12 +110,16 @@ extension Plan {
         }
     }
 
+    private func checkSize(_ layers: CallersArray<mest_layer>, _ i: Int, _ message: Message) throws(Status) {
+        let size = layers.pointer(i).pointee.struct_size
+        let known = size >= uint32(mest_layer.oldest) && size <= uint32(MemoryLayout<mest_layer>.size)
+        if known && layers[i] != nil { return }
+        throw layer(i, message).text(": struct_size is ").integer(size).text(", this library's mest_layer has ")
+            .integer(MemoryLayout<mest_layer>.size).as(.version)
+    }
+
     private mutating func describe(_ layer: mest_layer, _ i: Int, _ message: Message) throws(Status) {
         (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))
-        if layer.struct_size != uint32(MemoryLayout<mest_layer>.size) {
-            throw self.layer(i, message).text(": struct_size is ").integer(layer.struct_size).text(", this library's mest_layer has ")
-                .integer(MemoryLayout<mest_layer>.size).as(.version)
-        }
         guard let kind = Kind(rawValue: layer.kind) else {
             throw self.layer(i, message).text(": kind is ").integer(layer.kind)
                 .text(", which this version does not know; use MEST_LAYER_*").as(.argument)

@@ -86,7 +86,7 @@ extension Plan {
 
     /// Plans in `scratch` (scratchBytes(count) bytes).  The plan's nodes lie there too.
     static func make(
-        _ config: mest_config, _ layers: UnsafePointer<mest_layer>, _ count: Int,
+        _ config: mest_config, _ layers: CallersArray<mest_layer>, _ count: Int,
         scratch: UnsafeMutableRawPointer, _ message: Message
     ) throws(Status) -> Plan {
         let nodes = scratch.assumingMemoryBound(to: Node.self)

@@ -163,6 +163,7 @@ class mest_config(Struct):
         ("sieve_absent", f32),
         ("sieve_every", u32),
         ("sieve_share", f32),
+        ("reserved", u32),
     ]
 
 
