@@ -610,6 +610,11 @@ typedef struct mest_config {
     float    sieve_share;       /* share of the training set that leaves each time, in [0, 1), as
                                    many come back; 0: 0.1                                        */
     uint32_t reserved;          /* 0                                                             */
+
+    /* Returning after DIVERGED: see mest_model_step. */
+    uint32_t recover_epochs;    /* a good state is kept at the start of every so many epochs; 0: none */
+    float    recover_rate;      /* what the learning rate is multiplied by at each return, in (0, 1];
+                                   0: 0.5                                                        */
 } mest_config;
 
 #ifdef __cplusplus
@@ -661,6 +666,7 @@ typedef struct mest_plan_report {
                                    connections of their targets, rounding aside; 0: they do, as
                                    with LOTTERY and GMP, which begin dense                       */
     uint64_t checkpoint_bytes;  /* the most that mest_model_save() writes at once: a slot's size */
+    uint64_t recovery_bytes;    /* the good state that is kept; config.recover_epochs            */
 } mest_plan_report;
 
 enum { /* mest_layer_plan.output: where a layer's output is */
@@ -815,7 +821,8 @@ enum { /* mest_step_report.events, bits */
     MEST_EVENT_MUTATED = 4, /* connections were dropped or grown: when an epoch began before this
                                step; of RIGL, GSE, SNIP, GRASP in the step itself                */
     MEST_EVENT_REMOVED = 8, /* samples left the training set: phase 2 begins                     */
-    MEST_EVENT_SIEVED  = 16 /* samples left the training set by sieving, others came back        */
+    MEST_EVENT_SIEVED  = 16, /* samples left the training set by sieving, others came back       */
+    MEST_EVENT_RETURNED = 32 /* with DIVERGED: the model is at its last good state               */
 };
 
 typedef struct mest_step_report {
@@ -865,6 +872,19 @@ typedef struct mest_step_report {
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);
+
+/*
+ * Returning (config.recover_epochs).  A good state, all that a checkpoint has, is kept in the block
+ * (mest_plan_report.recovery_bytes) at the start of every so many epochs, before anything of the
+ * epoch happens.  A step that diverges, or the unfinished update that mest_model_begin_epoch()
+ * applies, returns the model to it: DIVERGED all the same, the message says where to, and out_report
+ * has MEST_EVENT_RETURNED, the updates applied by then and the last epoch begun.  That epoch is
+ * over: the next step begins the one after it, as mest_model_begin_epoch() does.  From then on the
+ * learning rate is multiplied by recover_rate once a return, at most MEST_MOST_RETURNS times in a
+ * training; checkpoints keep that.  The first good state is the new model; more come where epochs
+ * are known (steps_per_epoch or samples) or the caller begins them.
+ */
+#define MEST_MOST_RETURNS 16u
 
 /*
  * The same step in slices: for who has other work between two layers.  Each call does about

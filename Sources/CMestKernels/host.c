@@ -40,6 +40,22 @@ static char thread_message[256];
 
 char *mestk_thread_message(void) { return thread_message; }
 
+int32_t mestk_memory_read(uint32_t slot, uint64_t offset, void *bytes, size_t count, void *user)
+{
+    (void)slot;
+    memcpy(bytes, (const char *)user + offset, count);
+    return 0;
+}
+
+int32_t mestk_memory_write(uint32_t slot, uint64_t offset, const void *bytes, size_t count, void *user)
+{
+    (void)slot;
+    memcpy((char *)user + offset, bytes, count);
+    return 0;
+}
+
+int32_t mestk_memory_sync(uint32_t slot, void *user) { return (void)slot, (void)user, 0; }
+
 #ifdef _OPENMP
 #define RUNTIME "openmp"
 #elif MESTK_HAS_WORKERS

@@ -59,7 +59,7 @@ static void random_method(mest_config *c)
 
 static void random_config(mest_config *c)
 {
-    switch (below(37)) {
+    switch (below(38)) {
     case 0: c->batch = below(2) ? below(40) : some_number(); break;
     case 1: c->micro_batches = below(2) ? below(4) : some_number(); break;
     case 2: c->threads = some_number(); break;
@@ -93,6 +93,7 @@ static void random_config(mest_config *c)
     case 32: c->samples = some_number(); break;
     case 33: c->scheme = (int32_t)below(13); c->scheme_flags = below(2); break;
     case 34: c->freeze_share = some_real(); c->freeze_epochs[below(2)] = some_number(); break;
+    case 36: c->recover_epochs = some_number(); c->recover_rate = some_real(); break;
     case 35: c->sieve_absent = some_real(); c->sieve_every = some_number(); c->sieve_share = some_real(); break;
     default:
         c->phase1_epochs = below(3);

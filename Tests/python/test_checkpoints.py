@@ -220,15 +220,15 @@ TABLE = (ENGINE / "Checkpoint" / "Sections.swift").read_text()
 
 def test_every_setting_is_compared():
     """Who adds a field to mest_config adds it to the table, or here, since it changes no bit."""
-    bits_do_not_depend_on = {"struct_size", "abi_version", "threads", "simd", "budget_bytes", "recompute"}
+    bits_do_not_depend_on = {"struct_size", "abi_version", "threads", "simd", "budget_bytes", "recompute", "reserved"}
     fields = {name for name, *_ in _abi.mest_config._fields_}
     compared = set(re.findall(r'(?:same|setting)\("(\w+)', TABLE.split("func describe")[0]))
     assert compared - {"layers"} == fields - bits_do_not_depend_on
 
 
 def test_every_number_of_the_state_is_saved():
-    """Who adds to ModelState adds it to the table, or here, since it does not outlive a call."""
-    own = {"plan", "env", "kernels", "ownsBlock", "blocks", "batchInput", "savedAt"}
+    """Who adds to ModelState adds it to the table, or here, since it does not outlive a call, or a step in slices."""
+    own = {"plan", "env", "kernels", "ownsBlock", "blocks", "batchInput", "savedAt", "step", "keeps"}
     state = (ENGINE / "Model" / "Model.swift").read_text()
     state = re.search(r"struct ModelState \{(.*?)\n    init", state, re.S)[1]
     saved = set(re.findall(r"&s\.(\w+)", TABLE))

@@ -234,7 +234,7 @@ EVERY_SETTING = dict(
     importance_gradient="momentum", importance_lambda=0.5, importance_beta=0.25, samples=15, phase1_epochs=16,
     remove_rule="fraction", remove_count=17, remove_number=18, remove_fraction=0.5, keep_lowest=19,
     remove_class_cap=0.75, margins=True, given_order=True, freeze_share=0.5, freeze_epochs=(21, 22),
-    sieve_absent=0.5, sieve_every=23, sieve_share=0.25,
+    sieve_absent=0.5, sieve_every=23, sieve_share=0.25, recover_epochs=24, recover_rate=0.25,
 )  # fmt: skip
 
 

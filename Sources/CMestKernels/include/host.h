@@ -12,6 +12,11 @@ void mestk_release(void *block);
 /* 256 bytes, zero-terminated, one a thread: messages of calls that have no model. */
 char *mestk_thread_message(void);
 
+/* mest_io's three functions on a piece of memory, to which `user` points; they cannot fail. */
+int32_t mestk_memory_read(uint32_t slot, uint64_t offset, void *bytes, size_t count, void *user);
+int32_t mestk_memory_write(uint32_t slot, uint64_t offset, const void *bytes, size_t count, void *user);
+int32_t mestk_memory_sync(uint32_t slot, void *user);
+
 /* The value of an environment variable, or NULL; NULL where there is no environment. */
 const char *mestk_environment(const char *name);
 

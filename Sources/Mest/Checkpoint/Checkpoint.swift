@@ -35,12 +35,12 @@ extension Model {
             var archive = Archive(.writing, model, device, chunk)
             var header = Header(sequence: sequence, size: size)
             // What a save that fails has written wears flash all the same.
-            defer { model.state.pointee.bytesWritten &+= archive.bytes }
+            defer { if device.kind != .memory { model.state.pointee.bytesWritten &+= archive.bytes } }
             try archive.header(&header)
             try archive.walk(s.plan, &s)
             try archive.finish()
         }
-        state.pointee.savedAt = s.updates
+        if device.kind != .memory { state.pointee.savedAt = s.updates }
         return size
     }
 
@@ -68,6 +68,7 @@ extension Model {
         }
         s.bytesWritten &+= found.header.size  // it could not count itself
         s.savedAt = s.updates
+        s.keeps = false
         s.followOwnSettings()
         state.pointee = s
         if s.plan.config.freezes { s.plan.freeze(upTo: int(s.frozen)) }
@@ -141,7 +142,7 @@ extension Model {
     }
 
     func device(_ io: mest_io, _ slot: UInt32) -> Device {
-        Device(io: io, slot: slot, limit: uint64(state.pointee.plan.bytes.checkpoint), isFile: false)
+        Device(io: io, slot: slot, limit: uint64(state.pointee.plan.bytes.checkpoint), kind: .slot)
     }
 
     private struct Sequence {

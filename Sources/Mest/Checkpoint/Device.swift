@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device: one slot of the caller's, or a file.
+// Device: one slot of the caller's, a file, or memory of the model's own.
 
 import CMest
 import CMestKernels
@@ -8,11 +8,20 @@ struct Device {
     let io: mest_io
     let slot: UInt32
     let limit: UInt64     // bytes that may be read
-    let isFile: Bool
+    let kind: Kind
+
+    /// With raw values: without, a hash for it would be made, and that asks for random numbers.
+    enum Kind: UInt8 { case slot, file, memory }
+
+    private var isFile: Bool { kind == .file }
 
     /// "slot 1", "the file"
     func name(_ message: Message) -> Message {
-        isFile ? message.start("the file") : message.start("slot ").integer(slot)
+        switch kind {
+        case .slot: message.start("slot ").integer(slot)
+        case .file: message.start("the file")
+        case .memory: message.start("the good state")
+        }
     }
 
     /// A checkpoint's own word for its size.

@@ -130,6 +130,8 @@ extension Archive {
         try same("sieve_absent", c.sieve_absent)
         try setting("sieve_every", c.sieve_every)
         try setting("sieve_share", c.sieve_share)
+        try setting("recover_epochs", c.recover_epochs)
+        try setting("recover_rate", c.recover_rate)
     }
 
     @inline(never)
@@ -191,6 +193,9 @@ extension Archive {
         try number(&s.frozen, atMost: uint32(plan.count))
         if !s.chosen && s.frozen > 0 { note(damaged()) }
         try number(&s.sievings, atMost: most)
+        try number(&s.returns, atMost: MEST_MOST_RETURNS)
+        try number(&s.rateScale)
+        if !(s.rateScale > 0 && s.rateScale <= 1) { note(damaged()) }
         // Those that are out wait in a queue, which has room for so many.
         if config.sieves && s.began && int64(config.samples &- s.trainingSamples) > config.absentSamples { note(damaged()) }
     }

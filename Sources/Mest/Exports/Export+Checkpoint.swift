@@ -107,7 +107,7 @@ private func withFile<Result>(
         io.read = mestk_file_read
         io.write = mestk_file_write
         io.sync = mestk_file_sync
-        return try body(Device(io: io, slot: 0, limit: bytes, isFile: true))
+        return try body(Device(io: io, slot: 0, limit: bytes, kind: .file))
     }
 }
 

@@ -60,6 +60,7 @@ extension Plan {
         r.method = config.method
         r.memory_economic = isMemoryEconomic ? 1 : 0
         r.checkpoint_bytes = uint64(bytes.checkpoint)
+        r.recovery_bytes = uint64(bytes.recovery)
         return r
     }
 

@@ -12,7 +12,7 @@ public func mest_model_step(
         let batch = try read(batch, "batch", model.message)
         try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
-        let report = try model.step(batch, quantum: .max)
+        let report = try stepOrReturn(model, batch, .max, out_report)
         if let report { write(report, to: out_report) }
     }
 }
@@ -27,11 +27,24 @@ public func mest_model_step_slice(
         let batch = try read(batch, "batch", model.message)
         try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
-        let report = try model.step(batch, quantum: quantum)
+        let report = try stepOrReturn(model, batch, quantum, out_report)
         if let report { write(report, to: out_report) }
         more = report == nil
     }
     return status == statusOK && more ? int32(MEST_MORE) : status
+}
+
+private func stepOrReturn(
+    _ model: Model, _ batch: mest_batch, _ quantum: UInt64, _ out_report: UnsafeMutablePointer<mest_step_report>?
+) throws(Status) -> mest_step_report? {
+    let returns = model.state.pointee.returns
+    do throws(Status) {
+        return try model.step(batch, quantum: quantum)
+    } catch {
+        let status = model.returning(error)
+        if model.state.pointee.returns != returns { write(model.returnStepReport(), to: out_report) }
+        throw status
+    }
 }
 
 @c @implementation
@@ -41,7 +54,14 @@ public func mest_model_begin_epoch(
     call(model) { (model) throws(Status) in
         try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
-        let report = try model.beginEpoch()
+        let report: mest_epoch_report, returns = model.state.pointee.returns
+        do throws(Status) {
+            report = try model.beginEpoch()
+        } catch {
+            let status = model.returning(error)
+            if model.state.pointee.returns != returns { write(model.returnReport(), to: out_report) }
+            throw status
+        }
         model.state.pointee.callerBegins = true
         model.state.pointee.events = 0
         write(report, to: out_report)

@@ -46,6 +46,10 @@ struct ModelState {
     /// Lane blocks of the samples of this pass: what a short batch does not fill is not computed.
     var blocks: Int32
 
+    var keeps = false                   // a good state
+    var returns: UInt32 = 0             // to it
+    var rateScale: Float = 1            // of the learning rate, by them
+
     var step = Step()                   // in work, between two calls
 
     /// The caller's samples while the first layer reads them.

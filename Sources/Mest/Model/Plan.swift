@@ -29,9 +29,10 @@ struct PartBytes {
     var activations: Int64 = 0  // peak inside workspace
     var mutation: Int64 = 0     // inside workspace
     var checkpoint: Int64 = 0   // the largest; elsewhere
+    var recovery: Int64 = 0     // one of them, kept
 
     var total: Int64 {
-        table &+ weights &+ index &+ gradients &+ state &+ forgetting &+ batch &+ workspace
+        table &+ weights &+ index &+ gradients &+ state &+ forgetting &+ batch &+ workspace &+ recovery
     }
 }
 
@@ -54,6 +55,7 @@ struct Plan {
     var sampleMargin = Place.none
     var counts = ForgettingPlaces()
     var workspace = Place.none
+    var recovery = Place.none   // behind it
     var tensorCount = 0         // of the workspace; they lie behind the nodes while planning
 
     init(nodes: UnsafeMutablePointer<Node>, count: Int, config: mest_config) {
@@ -110,6 +112,7 @@ extension Plan {
         plan.placeParameters()
         plan.placeWorkspace(tensors)
         plan.bytes.checkpoint = try plan.largestCheckpoint()
+        plan.placeRecovery()
         return plan
     }
 

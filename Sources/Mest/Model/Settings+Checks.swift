@@ -24,6 +24,7 @@ func checkFields(_ config: mest_config, _ message: Message) throws(Status) {
     try check.range(config.mutation_epochs.0, 0, most, "mutation_epochs[0]")
     try check.range(config.mutation_epochs.1, 0, most, "mutation_epochs[1]")
     try check.range(config.sieve_every, 0, most, "sieve_every")
+    try check.range(config.recover_epochs, 0, most, "recover_epochs")
     try check.range(config.freeze_epochs.0, 0, most, "freeze_epochs[0]")
     try check.range(config.freeze_epochs.1, 0, most, "freeze_epochs[1]")
     try check.range(config.reserved, 0, 0, "reserved")

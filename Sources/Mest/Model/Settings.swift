@@ -13,6 +13,7 @@ func resolve(_ given: mest_config, _ message: Message) throws(Status) -> mest_co
     try resolveFreezing(&config, message)
     try resolveRemoval(config, message)
     try resolveSieve(&config, message)
+    try resolveRecovery(&config, message)
     return config
 }
 
@@ -234,6 +235,17 @@ private func resolveSieve(_ config: inout mest_config, _ message: Message) throw
     }
     if config.sieve_every == 0 { config.sieve_every = 5 }
     if config.sieve_share == 0 { config.sieve_share = 0.1 }
+}
+
+private func resolveRecovery(_ config: inout mest_config, _ message: Message) throws(Status) {
+    if !(config.recover_rate >= 0 && config.recover_rate <= 1) {
+        throw message.start("recover_rate is ").real(config.recover_rate).text("; use above 0 to 1, or 0 for 0.5").as(.argument)
+    }
+    if config.recover_epochs == 0 {
+        if config.recover_rate == 0 { return }
+        throw message.start("recover_rate: set recover_epochs, how often a good state is kept").as(.argument)
+    }
+    if config.recover_rate == 0 { config.recover_rate = 0.5 }
 }
 
 /// In (0, 1], to the millionth.

@@ -14,6 +14,7 @@ extension Model {
         let settles = s.pointee.plan.settlesWhenFrozen && anySparse(before, end)
         if mutates || settles { try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers)) }
         if s.pointee.gathered > 0 { try applyUnfinished() }
+        keepGoodState(before: epoch)
 
         var report = mest_epoch_report()
         report.struct_size = uint32(MemoryLayout<mest_epoch_report>.size)

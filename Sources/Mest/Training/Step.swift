@@ -138,7 +138,7 @@ extension Model {
     /// Of the next update.
     var learningRate: Float {
         let s = state.pointee
-        return s.plan.learningRate(epoch: s.epoch, update: s.stepsInEpoch, steps: s.stepsPerEpoch)
+        return s.rateScale * s.plan.learningRate(epoch: s.epoch, update: s.stepsInEpoch, steps: s.stepsPerEpoch)
     }
 
     /// The answers of a training pass to the forgetting counts.

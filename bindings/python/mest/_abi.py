@@ -68,7 +68,8 @@ MEST_OUTPUT_STORED, MEST_OUTPUT_IN_PLACE, MEST_OUTPUT_FUSED, MEST_OUTPUT_RECOMPU
 MEST_LOG_INFO, MEST_LOG_WARNING = 1, 2
 MEST_STAGE_STEP, MEST_STAGE_MUTATE, MEST_STAGE_PREDICT, MEST_STAGE_EVALUATE = 1, 2, 3, 4
 MEST_EVENT_UPDATED, MEST_EVENT_EPOCH, MEST_EVENT_MUTATED, MEST_EVENT_REMOVED = 1, 2, 4, 8
-MEST_EVENT_SIEVED = 16
+MEST_EVENT_SIEVED, MEST_EVENT_RETURNED = 16, 32
+MEST_MOST_RETURNS = 16
 MEST_FORGETTING_BINS = 64
 MEST_NEVER_LEARNED = 255
 MEST_PREDICT_PROBABILITIES = 1
@@ -164,6 +165,8 @@ class mest_config(Struct):
         ("sieve_every", u32),
         ("sieve_share", f32),
         ("reserved", u32),
+        ("recover_epochs", u32),
+        ("recover_rate", f32),
     ]
 
 
@@ -181,6 +184,7 @@ class mest_plan_report(Struct):
         ("method", i32),
         ("memory_economic", u32),
         ("checkpoint_bytes", u64),
+        ("recovery_bytes", u64),
     ]
 
 

@@ -65,7 +65,7 @@ _NOT_ZERO = (
     "batch micro_batches threads budget_bytes gradient_chunks clip_norm epochs steps_per_epoch "
     "schedule_every schedule_gamma density mutation_every mutation_updates mutation_rate "
     "mutation_extra initial_density importance_beta phase1_epochs remove_class_cap freeze_share "
-    "sieve_absent sieve_every sieve_share"
+    "sieve_absent sieve_every sieve_share recover_epochs recover_rate"
 ).split()
 
 # Of them those that the library allows below 1 alone.
@@ -300,6 +300,11 @@ class Config:
       sieve_every = None       epochs, from 1 on; None: 5.  Then some of the least forgotten leave and
                                as many come back, who left first
       sieve_share = None       (0, 1): share of the training set that leaves each time; None: 0.1
+
+    Returning: after DivergedError training goes on from a good state with a lower learning rate
+      recover_epochs = None    how often, in epochs, a good state is kept in the model (plan:
+                               recovery_bytes); None: never.  `fit` goes on from it by itself
+      recover_rate = None      (0, 1]: what the learning rate is multiplied by each time; None: 0.5
     """
 
     seed: int = 0
@@ -373,6 +378,8 @@ class Config:
     sieve_absent: Optional[float] = None
     sieve_every: Optional[int] = None
     sieve_share: Optional[float] = None
+    recover_epochs: Optional[int] = None
+    recover_rate: Optional[float] = None
 
     def to_struct(self) -> Any:
         """The mest_config.  ValueError for a word or number that cannot be meant."""

@@ -14,7 +14,7 @@ from . import _abi, arrays
 from ._environment import Environment, OnLog, OnProgress
 from ._tensors import Tensors
 from .config import Config, as_config, code_of, number
-from .errors import MestArgumentError, StateError
+from .errors import DivergedError, MestArgumentError, StateError
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -124,8 +124,14 @@ class Model(Tensors):
             ids, len(inputs), self.config.samples or 0
         )
         batch, report = self._batch(inputs, known, numbers), _abi.mest_step_report()
-        if not self._call(function, ctypes.byref(batch), *quantum, ctypes.byref(report)):
-            return None
+        try:
+            if not self._call(function, ctypes.byref(batch), *quantum, ctypes.byref(report)):
+                return None
+        except DivergedError as error:
+            if report.events & _abi.MEST_EVENT_RETURNED:
+                self._epoch = report.epoch if report.update else -1
+                error.returned_to = report.update
+            raise
         self._epoch = report.epoch if report.events & _abi.MEST_EVENT_EPOCH else self._epoch
         return from_struct(StepReport, report)
 

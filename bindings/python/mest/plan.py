@@ -128,6 +128,7 @@ class Plan:
     method: str  # "em&s"; what it needs beyond "static", a plan with that tells
     memory_economic: bool  # sparse layers never have more than twice the connections of their targets
     checkpoint_bytes: int  # the most that `Model.save` writes
+    recovery_bytes: int  # the good state that recover_epochs keeps
 
     @property
     def sparse_bytes(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import arrays
-from .errors import CorruptError, MestArgumentError, MestError
+from .errors import CorruptError, DivergedError, MestArgumentError, MestError
 from .reports import EpochReport
 
 if TYPE_CHECKING:
@@ -139,14 +139,22 @@ def fit(
         arrays.finite(seen, "the validation array x")
         known = model._answers(validation[1], len(seen), whole=True, what="the validation array y")
         validation = seen, known
-    for left in reversed(range(epochs)):
-        record = _train_epoch(model, data, validation, progress)
+    last = model._epoch + epochs
+    while model._epoch < last:
+        try:
+            record = _train_epoch(model, data, validation, progress)
+        except DivergedError as error:
+            if error.returned_to is None:
+                raise
+            arrays.warn_caller(str(error))
+            history[:] = [kept for kept in history if kept.epoch <= model._epoch]
+            continue
         history.append(record)
         if progress:
             print(record, flush=True)
         stops = callback is not None and bool(callback(record))
         if keeper is not None:
-            keeper.keep(history, last=stops or left == 0)
+            keeper.keep(history, last=stops or model._epoch == last)
         if stops:
             break
     return history
