@@ -52,11 +52,15 @@
  *           mest_model_destroy() must not meet.
  *           The library's own threads belong to the process: the first model that wants some starts
  *           them, models that run at the same time share them, they sleep when nothing runs and take
- *           no signals.  Where the system gives none, the caller's thread does their work.
+ *           no signals but those of their own faults.  Where the system gives none, the caller's
+ *           thread does their work.  They live until the process exits: one whose main thread calls
+ *           pthread_exit() goes on living, and what is linked with libmest.a must not be unloaded
+ *           (-z nodelete, which libmest.so has).  A call is no point where pthread_cancel() strikes.
  * Fork      The child may use the models of its parent, which are its own copies, and new ones; but
  *           one that another thread's call was using stays busy there: STATE.
  * Bits      The same seed, description and calls give the same bits for every number of threads
- *           and every instruction set.
+ *           and every instruction set, whatever floating-point mode the calling thread has (the
+ *           threads of a parallel_for of the caller's: the default one, subnormal numbers included).
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended,
  *           and a program compiled with an earlier header of the same MEST_ABI_VERSION is served;
  *           zero in any other field means the default, so `= { .struct_size = sizeof x }` is a
@@ -634,7 +638,7 @@ MEST_API MEST_NODISCARD mest_status mest_config_init(mest_config *config, uint32
 typedef struct mest_plan_report {
     uint32_t struct_size;
     uint32_t alignment;         /* of the block given to mest_model_create_in()                  */
-    uint64_t total_bytes;       /* the whole block: the sum of the eight below                   */
+    uint64_t total_bytes;       /* the whole block: the eight below and recovery_bytes           */
     uint64_t table_bytes;       /* model header and layer table                                  */
     uint64_t weight_bytes;      /* weights, biases, scales, running statistics                   */
     uint64_t index_bytes;       /* where the connections are, in both orders                     */
@@ -864,7 +868,8 @@ typedef struct mest_step_report {
  * (mest_model_begin_epoch).
  * out_report: or NULL.
  * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED, CALLBACK,
- * STATE.  After an error weights, state, statistics and counts are as before.  After DIVERGED, and
+ * STATE.  After an error weights, state, statistics and counts are as before (but for a return,
+ * below).  After DIVERGED, and
  * CANCELLED in the middle, gradients are zero: an unfinished update is dropped and
  * MEST_GRADIENT_LAST sees none.  Connections that SNIP or GRASP have chosen before the error stay,
  * those that they have not are as before.  An epoch that this call began (not after ARGUMENT and
@@ -878,10 +883,10 @@ MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mes
  * (mest_plan_report.recovery_bytes) at the start of every so many epochs, before anything of the
  * epoch happens.  A step that diverges, or the unfinished update that mest_model_begin_epoch()
  * applies, returns the model to it: DIVERGED all the same, the message says where to, and out_report
- * has MEST_EVENT_RETURNED, the updates applied by then and the last epoch begun.  That epoch is
- * over: the next step begins the one after it, as mest_model_begin_epoch() does.  From then on the
- * learning rate is multiplied by recover_rate once a return, at most MEST_MOST_RETURNS times in a
- * training; checkpoints keep that.  The first good state is the new model; more come where epochs
+ * has MEST_EVENT_RETURNED and the epoch that is next.  The next step begins that epoch, whoever has
+ * begun the others, unless mest_model_begin_epoch() does.  From then on the learning rate is
+ * multiplied by recover_rate once a return, at most MEST_MOST_RETURNS times in a training;
+ * checkpoints keep that, and a model that has loaded one keeps its next good state when it is due.  The first good state is the new model; more come where epochs
  * are known (steps_per_epoch or samples) or the caller begins them.
  */
 #define MEST_MOST_RETURNS 16u
@@ -895,7 +900,8 @@ MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mes
  * of an epoch with its mutation, and after the last one, the update, are not divided.
  * Until the step is done give the same batch (its memory may move), and call nothing else on the
  * model (STATE) but mest_last_error(), mest_model_plan(), _cancel() and _destroy().  To drop the
- * step: mest_model_cancel(), then one call, which returns CANCELLED; the model is as before.
+ * step: mest_model_cancel(), then one call, which returns CANCELLED, whatever batch it is given; the
+ * model is as before.
  * Errors: those of mest_model_step(); ARGUMENT leaves a step that is in work as it is.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step_slice(mest_model *model,
@@ -904,7 +910,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_step_slice(mest_model *model,
 
 typedef struct mest_epoch_report {
     uint32_t struct_size;
-    uint32_t events;         /* MEST_EVENT_EPOCH, _MUTATED, _REMOVED, _SIEVED                    */
+    uint32_t events;         /* MEST_EVENT_EPOCH, _MUTATED, _REMOVED, _SIEVED, _RETURNED         */
     uint32_t epoch;
     uint32_t steps;          /* updates this epoch will have; 0: unknown                         */
     uint32_t samples;        /* in the training set now                                          */

@@ -36,6 +36,12 @@ prototypes() {
         | sed -E 's/__attribute__\(\([^)]*(\([^)]*\))?[^)]*\)\)//g; s/ +/ /g; s/^ //; s/ $//' | LC_ALL=C sort
 }
 
+# Every number that callers write.
+constants() {
+    "$clang" -E -dD -P -I"$1" "$1/mest.h" | grep -oE '(#define )?MEST_[A-Z0-9_]+ *=? *\(?-?[0-9]+u?\)?$|MEST_[A-Z0-9_]+ *= *-?[0-9]+' \
+        | sed -E 's/#define //; s/ *=? +/ /; s/[()u]//g' | LC_ALL=C sort -u | grep -vE '^MEST_(H|API|VERSION_[A-Z]+)( |$)'
+}
+
 targets='x86_64-linux-gnu armv7em-none-none-eabi'
 if [ "${1:-}" = --write ]; then
     for target in $targets; do layouts include "$target" >"$written/structs-${target%%-*}.txt"; done
@@ -62,6 +68,9 @@ for target in $targets; do
 done
 prototypes include >"$work/now"
 if diff "$written/functions.txt" "$work/now"; then pass; else miss "$written/functions.txt (< written, > mest.h)"; fi
+constants "$written/first" >"$work/constants"
+if [ "$(wc -l <"$work/constants")" -gt 100 ] && ! LC_ALL=C comm -23 "$work/constants" <(constants include) | grep .; then pass
+else miss 'constants of the first release that have changed'; fi
 prototypes "$written/first" >"$work/first"
 if LC_ALL=C comm -23 "$work/first" "$work/now" | grep .; then miss 'functions of the first release that have changed'; else pass; fi
 

@@ -87,6 +87,33 @@ const char *mestk_build_info(void)
     }
 }
 
+/* Elsewhere, on microcontrollers too, the mode is what the start code has set, for all. */
+#if defined(__x86_64__)
+static uint64_t mode(void) { return __builtin_ia32_stmxcsr(); }
+void mestk_set_mode(uint64_t m) { __builtin_ia32_ldmxcsr((unsigned)m); }
+enum { PLAIN = 0x1f80 };
+#elif defined(__aarch64__)
+static uint64_t mode(void)
+{
+    uint64_t m;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(m));
+    return m;
+}
+void mestk_set_mode(uint64_t m) { __asm__ volatile("msr fpcr, %0" : : "r"(m)); }
+enum { PLAIN = 0 };
+#else
+static uint64_t mode(void) { return 0; }
+void mestk_set_mode(uint64_t m) { (void)m; }
+enum { PLAIN = 0 };
+#endif
+
+uint64_t mestk_plain_mode(void)
+{
+    uint64_t before = mode();
+    if (before != PLAIN) mestk_set_mode(PLAIN);
+    return before;
+}
+
 /* Targets without atomic instructions (ARMv6-M, RV32I) would call libatomic.  They have one core:
  * what remains is that the compiler must not cache or split the access. */
 #if __GCC_ATOMIC_INT_LOCK_FREE == 2

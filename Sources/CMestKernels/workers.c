@@ -31,8 +31,10 @@ typedef struct worker {
 } worker;
 
 static worker workers[MESTK_MOST_THREADS - 1];
-static uint32_t started, refused; /* how many there are; whether the system gave no more */
+static uint32_t started, refused; /* how many there are; whether the system gave no more, the last time */
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
+
+enum { STACK_BYTES = 1 << 20 }; /* kernels need some KB; where all memory is locked, the system's 8 MB would count */
 
 static void relax(void)
 {
@@ -83,6 +85,7 @@ static mestk_chunks *wait_for(worker *w, int wants_work)
 static void *live(void *pointer)
 {
     worker *w = pointer;
+    mestk_plain_mode(); /* not that of who has started it */
 #ifdef __linux__
     pthread_setname_np(pthread_self(), "mest");
 #endif
@@ -110,7 +113,10 @@ static int start(worker *w)
     if (pthread_mutex_init(&w->mutex, NULL) || pthread_attr_init(&detached)) return 0;
     if (pthread_cond_init(&w->worker.rings, NULL) || pthread_cond_init(&w->caller.rings, NULL)) return 0;
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    sigfillset(&all); /* signals are the host's */
+    pthread_attr_setstacksize(&detached, STACK_BYTES);
+    sigfillset(&all); /* signals are the host's, but what a thread does to itself must be told */
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int status = pthread_create(&thread, &detached, live, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -118,14 +124,14 @@ static int start(worker *w)
     return status == 0;
 }
 
-void mestk_start_workers(uint32_t threads)
+static void start_workers(uint32_t wanted)
 {
-    uint32_t wanted = threads - 1; /* the caller is one */
-    if (__atomic_load_n(&started, __ATOMIC_ACQUIRE) >= wanted || __atomic_load_n(&refused, __ATOMIC_RELAXED)) return;
-    static int watches_forks; /* children inherit that, too */
+    static int watches_forks; /* children inherit that, too; twice is once */
+    if (!__atomic_load_n(&watches_forks, __ATOMIC_ACQUIRE)) { /* before the lock, which a fork would leave locked */
+        if (pthread_atfork(NULL, NULL, forget_workers)) return;
+        __atomic_store_n(&watches_forks, 1, __ATOMIC_RELEASE);
+    }
     pthread_mutex_lock(&starting);
-    if (!watches_forks) watches_forks = pthread_atfork(NULL, NULL, forget_workers) == 0;
-    if (!watches_forks) __atomic_store_n(&refused, 1u, __ATOMIC_RELAXED);
     while (started < wanted && !refused) {
         if (start(&workers[started])) __atomic_store_n(&started, started + 1, __ATOMIC_RELEASE);
         else __atomic_store_n(&refused, 1u, __ATOMIC_RELAXED);
@@ -133,9 +139,24 @@ void mestk_start_workers(uint32_t threads)
     pthread_mutex_unlock(&starting);
 }
 
+/* Whether the caller, who is one of the threads, lacks others that could be had. */
+static int lacks(uint32_t wanted)
+{
+    return __atomic_load_n(&started, __ATOMIC_ACQUIRE) < wanted && !__atomic_load_n(&refused, __ATOMIC_RELAXED);
+}
+
+void mestk_start_workers(uint32_t threads)
+{
+    __atomic_store_n(&refused, 0u, __ATOMIC_RELAXED); /* there may be some now */
+    if (lacks(threads - 1)) start_workers(threads - 1);
+}
+
 void mestk_run_workers(uint32_t threads, mestk_chunks *chunks)
 {
-    mestk_start_workers(threads);
+    /* In the child of a fork none has been started yet. */
+    if (lacks(threads - 1)) start_workers(threads - 1);
+    int cancels; /* who waits here could be cancelled, and workers would go on in a stack that is gone */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancels);
     uint32_t there = __atomic_load_n(&started, __ATOMIC_ACQUIRE), mine = 0;
     worker *claimed[MESTK_MOST_THREADS - 1];
     for (uint32_t i = 0; i < there && mine + 1 < threads; i++)
@@ -151,6 +172,7 @@ void mestk_run_workers(uint32_t threads, mestk_chunks *chunks)
         wait_for(claimed[n], 0);
         __atomic_store_n(&claimed[n]->claimed, 0, __ATOMIC_RELEASE);
     }
+    pthread_setcancelstate(cancels, &cancels);
 }
 #else
 void mestk_start_workers(uint32_t threads) { (void)threads; }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A program of the first release: compiled with its header, first/mest.h, run with today's library.  Every struct is
- * given and got, on the heap in exactly its size of that time, so that a checker sees what is written behind it. */
+ * given and got, in its size of that time, with bytes behind it that must stay. */
 #include <mest.h>
 #include <stdio.h>
 #include <stdlib.h>

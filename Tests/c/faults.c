@@ -287,8 +287,7 @@ static int in_slots(network n, const dataset *d, long number)
 
 int main(void)
 {
-    network n = small();
-    n.config.threads = 2;
+    network n = small(); /* one thread: others are asked for below */
     dataset d = small_data(&n);
     mest_model *model = create(&n);
     states[0] = whole_hash(model);
@@ -298,6 +297,7 @@ int main(void)
     }
     states[2] = whole_hash(model);
     mest_model_destroy(model);
+    n.config.threads = 2;
 
     if (WATCHING) {
         char path[64];

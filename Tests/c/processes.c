@@ -213,6 +213,44 @@ static int without_threads(void *unused)
     return trains_anew(unused);
 }
 
+/* Cancelled from outside: not inside a call, and the model is free. */
+static void *train_for_ever(void *model)
+{
+    for (int i = 0;; i = 1 - i) {
+        if (!train(model, i, i + 1)) return model;
+        pthread_testcancel();
+    }
+}
+
+static void test_pthread_cancel(void)
+{
+    for (int round = 0; round < 10; round++) {
+        mest_model *model = make(THREADS);
+        pthread_t thread;
+        if (!check(pthread_create(&thread, NULL, train_for_ever, model) == 0, "pthread_create")) return;
+        nap(2 + round);
+        void *result;
+        check(pthread_cancel(thread) == 0 && pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED, "pthread_cancel");
+        check(train(model, 0, 1), "after a cancelled thread: %s", mest_last_error(model));
+        mest_model_destroy(model);
+    }
+}
+
+/* The host's floating-point mode, flushing subnormal numbers say, is neither used nor changed. */
+static void test_floating_point_mode(void)
+{
+#if defined(__x86_64__)
+    unsigned plain = __builtin_ia32_stmxcsr(), flushing = plain | 0x8040;
+    __builtin_ia32_ldmxcsr(flushing);
+    mest_model *model = make(THREADS);
+    int ok = train(model, 0, STEPS);
+    check((__builtin_ia32_stmxcsr() & 0xffc0) == (flushing & 0xffc0), "the caller's floating-point mode was changed");
+    __builtin_ia32_ldmxcsr(plain);
+    check(ok && hash_model(model) == expected, "other bits where the caller flushes subnormal numbers");
+    mest_model_destroy(model);
+#endif
+}
+
 int main(void)
 {
     net = residual();
@@ -231,6 +269,8 @@ int main(void)
     test_fork_beside();
     test_idle();
     test_signals();
+    test_pthread_cancel();
+    test_floating_point_mode();
     int status = in_a_child(without_threads, NULL);
     if (status >= 3 && status <= 5) skip("without threads", "the limit cannot be set here");
     else check(status == 0, "where the system gives no thread: %d", status);

@@ -24,6 +24,11 @@ const char *mestk_environment(const char *name);
  * MEST_SIMD_AUTO means, and whether MEST_SIMD says so. */
 const char *mestk_build_info(void);
 
+/* The floating-point mode that the bits are of: rounding to nearest, subnormal numbers kept, no traps. A host may have
+ * set another for its threads.  Returns the mode there was, for mestk_set_mode(). */
+uint64_t mestk_plain_mode(void);
+void mestk_set_mode(uint64_t mode);
+
 /* Atomics on a flag that another thread or a signal handler may touch. */
 int32_t mestk_exchange(int32_t *flag, int32_t value); /* returns what it held; acquire-release */
 int32_t mestk_load(const int32_t *flag);

@@ -196,6 +196,7 @@ extension Archive {
         try number(&s.returns, atMost: MEST_MOST_RETURNS)
         try number(&s.rateScale)
         if !(s.rateScale > 0 && s.rateScale <= 1) { note(damaged()) }
+        try flag(&s.epochIsNext)
         // Those that are out wait in a queue, which has room for so many.
         if config.sieves && s.began && int64(config.samples &- s.trainingSamples) > config.absentSamples { note(damaged()) }
     }

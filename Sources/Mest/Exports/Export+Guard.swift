@@ -19,7 +19,11 @@ func call(_ handle: OpaquePointer?, inStep: Bool = false, _ body: (Model) throws
     do throws(Status) {
         let model = try living(handle)
         if mestk_exchange(model.flags.busy, 1) != 0 { throw busy() }
-        defer { mestk_store(model.flags.busy, 0) }
+        let mode = mestk_plain_mode()
+        defer {
+            mestk_set_mode(mode)
+            mestk_store(model.flags.busy, 0)
+        }
         model.message.clear()
         if !inStep && model.state.pointee.step.stage != .none { throw model.unfinished() }
         try body(model)

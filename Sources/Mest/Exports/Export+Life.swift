@@ -94,6 +94,8 @@ private struct PlanCall {
             return error.rawValue
         }
         var call = self
+        let mode = mestk_plain_mode()
+        defer { mestk_set_mode(mode) }
         return mestk_with_stack(Plan.scratchBytes(int(count)), { scratch, context in
             guard let scratch, let context else { return Status.internal.rawValue }
             let call = context.assumingMemoryBound(to: PlanCall.self).pointee

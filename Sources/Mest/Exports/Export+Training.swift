@@ -24,6 +24,7 @@ public func mest_model_step_slice(
 ) -> Int32 {
     var more = false
     let status = call(model, inStep: true) { (model) throws(Status) in
+        try model.dropIfCancelled()
         let batch = try read(batch, "batch", model.message)
         try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
@@ -104,7 +105,7 @@ public func mest_model_mutation(
 ) -> Int32 {
     call(model) { (model) throws(Status) in
         try checkSize(out_report, "out_report", model.message)
-        if let out_layers {
+        if let out_layers, model.sparseLayers > 0 {
             if capacity < uint32(model.sparseLayers) {
                 throw model.message.start("capacity is ").integer(capacity).text(", there are ").integer(model.sparseLayers)
                     .text(" sparse layers").as(.argument)

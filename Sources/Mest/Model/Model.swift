@@ -49,6 +49,7 @@ struct ModelState {
     var keeps = false                   // a good state
     var returns: UInt32 = 0             // to it
     var rateScale: Float = 1            // of the learning rate, by them
+    var epochIsNext = false             // after a return: the next step begins one, whoever else does
 
     var step = Step()                   // in work, between two calls
 

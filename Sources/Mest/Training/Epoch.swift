@@ -30,6 +30,7 @@ extension Model {
         s.pointee.epoch = epoch
         freeze(upTo: end)
         s.pointee.began = true
+        s.pointee.epochIsNext = false
         s.pointee.stepsInEpoch = 0
         s.pointee.batchesInEpoch = 0
         s.pointee.forgottenInEpoch = 0

@@ -19,8 +19,11 @@ extension Plan {
         }
         switch int(config.schedule) {
         case MEST_SCHEDULE_STEP:
-            var rate = base
-            for _ in 0..<int(epoch / config.schedule_every) { rate *= Double(config.schedule_gamma) }
+            var rate = base, drops = epoch / config.schedule_every
+            while drops > 0 && rate > 0 && rate < 1e38 {
+                rate *= Double(config.schedule_gamma)
+                drops &-= 1
+            }
             return mestk_float_double(rate)
         case MEST_SCHEDULE_COSINE:
             let length = Double(int(scheduleEpochs)) - warmup

@@ -31,8 +31,8 @@ extension Model {
     func advance(_ batch: mest_batch, _ pass: Pass, _ time: inout PassTime) throws(Status) -> UInt64? {
         while true {
             let now = time.next
-            if now >= 2 &* count { return nil }
             try stopIfCancelled()
+            if now >= 2 &* count { return nil }
             if now < count {
                 if now == 0 { begin(pass) }
                 forward(nodes + now, batch.x, pass)

@@ -38,21 +38,21 @@ extension Model {
         let s = state
         s.pointee.keeps = true
         s.pointee.returns = before.returns &+ 1
-        s.pointee.rateScale = before.rateScale * config.recover_rate
+        s.pointee.rateScale = max(before.rateScale * config.recover_rate, .leastNormalMagnitude)
+        s.pointee.epochIsNext = true
         s.pointee.bytesWritten = before.bytesWritten
         s.pointee.savedAt = before.savedAt
         _ = message.text(". Returned to update ").natural(s.pointee.updates).text(", learning rate times ").real(s.pointee.rateScale)
         return status
     }
 
-    /// Where training is after it.
+    /// Where training is after it: before that epoch.
     func returnStepReport() -> mest_step_report {
         let s = state.pointee
         var report = mest_step_report()
         report.events = UInt32(MEST_EVENT_RETURNED)
         report.update = s.updates
-        report.epoch = s.epoch
-        report.step_in_epoch = s.stepsInEpoch
+        report.epoch = s.began ? s.epoch &+ 1 : 0
         report.loss = s.lastLoss
         report.learning_rate = learningRate
         report.frozen = s.frozen
@@ -63,8 +63,7 @@ extension Model {
         let s = state.pointee
         var report = mest_epoch_report()
         report.events = UInt32(MEST_EVENT_RETURNED)
-        report.epoch = s.epoch
-        report.steps = s.stepsPerEpoch
+        report.epoch = s.began ? s.epoch &+ 1 : 0
         report.samples = s.trainingSamples
         report.learning_rate = learningRate
         report.frozen = s.frozen

@@ -43,10 +43,19 @@ extension Model {
         }
     }
 
+    /// Whoever drops a step need not have its batch any more.
+    func dropIfCancelled() throws(Status) {
+        if state.pointee.step.stage == .none { return }
+        do throws(Status) { try stopIfCancelled() } catch {
+            dropStep()
+            throw error
+        }
+    }
+
     private func beginStep(_ batch: mest_batch) throws(Status) {
         try check(batch, limit: config.batch, training: true)
         let s = state
-        if !s.pointee.began || (!s.pointee.callerBegins && epochIsOver) { _ = try beginEpoch() }
+        if !s.pointee.began || s.pointee.epochIsNext || (!s.pointee.callerBegins && epochIsOver) { _ = try beginEpoch() }
         try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
         s.pointee.step.pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
         if s.pointee.chosen { beginTraining() } else { try beginChoice() }

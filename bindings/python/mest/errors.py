@@ -61,9 +61,8 @@ class CallbackError(MestError):
 
 
 class DivergedError(MestError, ArithmeticError):
-    """Loss or gradient is not finite; the update was not applied.  `returned_to` is the number of
-    updates after which the good state was kept that the model is at now, None where it did not
-    return to one (recover_epochs)."""
+    """Loss or gradient is not finite; the update was not applied.  `returned_to` is the epoch that
+    training goes on with, None where it did not return to a good state (recover_epochs)."""
 
     status = _abi.MEST_ERR_DIVERGED
     returned_to: Optional[int] = None

@@ -97,7 +97,8 @@ class Model(Tensors):
 
         x: (n, inputs) or (n, channels, height, width), n up to config.batch; y: (n,) classes, or
         for "mse" (n, outputs); ids: (n,) numbers of the samples, to count forgetting.
-        Errors: ValueError, DivergedError, CancelledError; the model is then as before the call.
+        Errors: ValueError, DivergedError, CancelledError; the model is then as before the call, or
+        where recover_epochs has returned it to (DivergedError.returned_to).
         """
         report = self._step(self._lib.mest_model_step, x, y, ids)
         assert report is not None  # only slices are not done
@@ -129,8 +130,7 @@ class Model(Tensors):
                 return None
         except DivergedError as error:
             if report.events & _abi.MEST_EVENT_RETURNED:
-                self._epoch = report.epoch if report.update else -1
-                error.returned_to = report.update
+                self._epoch, error.returned_to = report.epoch - 1, report.epoch
             raise
         self._epoch = report.epoch if report.events & _abi.MEST_EVENT_EPOCH else self._epoch
         return from_struct(StepReport, report)
@@ -140,7 +140,12 @@ class Model(Tensors):
         time, and takes samples out of the training set at config.phase1_epochs, or lets them take
         turns (config.sieve_every).  `fit` calls this."""
         report = _abi.mest_epoch_report()
-        self._call(self._lib.mest_model_begin_epoch, ctypes.byref(report))
+        try:
+            self._call(self._lib.mest_model_begin_epoch, ctypes.byref(report))
+        except DivergedError as error:
+            if report.events & _abi.MEST_EVENT_RETURNED:
+                self._epoch, error.returned_to = report.epoch - 1, report.epoch
+            raise
         self._epoch = report.epoch
         return from_struct(EpochReport, report)
 

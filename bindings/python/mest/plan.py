@@ -99,7 +99,7 @@ class LayerPlan:
 @dataclass(frozen=True)
 class Plan:
     """Every byte of a model, known beforehand: print it.  total_bytes is the one block that
-    creating the model asks for, and the sum of the eight fields below it."""
+    creating the model asks for, and the sum of the eight fields below it and of recovery_bytes."""
 
     layers: Tuple[LayerPlan, ...]
     alignment: int

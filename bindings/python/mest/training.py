@@ -290,8 +290,8 @@ def _train_epoch(
             if report.mutated:  # by this step: what the epoch began with is in its own report
                 moved = model.mutation()
                 dropped, grown = dropped + moved.dropped, grown + moved.grown
-    except BaseException:
-        if data.micro > 1:
+    except BaseException as error:
+        if data.micro > 1 and not isinstance(error, DivergedError):  # which has dropped them
             _drop_gathered(model, data)
         raise
     seconds = time.perf_counter() - start
