@@ -23,7 +23,7 @@ static struct {
 } faults;
 
 /* Whether this request is the one. */
-static int fails(const char *function)
+UNUSED static int fails(const char *function)
 {
     if (!faults.on || faults.left < 0 || faults.left-- > 0) return 0;
     faults.hit = function;
