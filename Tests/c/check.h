@@ -6,6 +6,18 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* Such a build wants malloc and some requests to the system for itself, and keeps memory that was given back. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#  define SANITIZED 1
+#elif defined(__has_feature)
+#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#    define SANITIZED 1
+#  endif
+#endif
+#ifndef SANITIZED
+#  define SANITIZED 0
+#endif
+
 static struct { int passed, failed, skipped; } checks;
 
 __attribute__((format(printf, 2, 3), unused))

@@ -32,17 +32,7 @@ UNUSED static int fails(const char *function)
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define WATCHING 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define WATCHING 0 /* the sanitizer wants some of these functions for itself */
-#endif
-#endif
-#ifndef WATCHING
-#define WATCHING 1
-#endif
-
+#define WATCHING (!SANITIZED)
 #if WATCHING
 #pragma GCC diagnostic ignored "-Wpedantic" /* functions from dlsym */
 extern int open64(const char *, int, ...);

@@ -12,16 +12,7 @@
 
 /* ------------------------------------------------------------- every allocation of the process --- */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#  define WATCHING 0
-#elif defined(__has_feature)
-#  if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#    define WATCHING 0 /* the sanitizer wants these functions for itself */
-#  endif
-#endif
-#ifndef WATCHING
-#  define WATCHING 1
-#endif
+#define WATCHING (!SANITIZED)
 
 static atomic_int watching;
 static atomic_ulong calls, largest;
