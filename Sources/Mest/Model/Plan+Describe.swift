@@ -10,6 +10,7 @@ extension Plan {
 
     mutating func describe(_ layers: CallersArray<mest_layer>, _ message: Message) throws(Status) {
         for i in 0..<count {
+            (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))  // messages ask for its name
             try checkSize(layers, i, message)
             if let layer = layers[i] { try describe(layer, i, message) }
         }
@@ -119,7 +120,6 @@ extension Plan {
     }
 
     private mutating func describe(_ layer: mest_layer, _ i: Int, _ message: Message) throws(Status) {
-        (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))
         guard let kind = Kind(rawValue: layer.kind) else {
             throw self.layer(i, message).text(": kind is ").integer(layer.kind)
                 .text(", which this version does not know; use MEST_LAYER_*").as(.argument)
