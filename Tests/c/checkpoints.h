@@ -26,8 +26,7 @@ UNUSED static size_t slot_bytes(const network *n)
 /* Step number i of a training; the hash of its report. */
 UNUSED static uint64_t step(mest_model *model, const network *n, const dataset *d, uint32_t i)
 {
-    uint32_t first = i * n->config.batch % d->samples, room = d->samples - first;
-    mest_batch batch = batch_at(d, &n->config, first, room < n->config.batch ? room : n->config.batch);
+    mest_batch batch = nth_batch(d, &n->config, i);
     mest_step_report report = { .struct_size = sizeof report };
     mest_status status = mest_model_step(model, &batch, &report);
     check(status == MEST_OK, "%s: step %u: %s", n->name, i, mest_last_error(model));

@@ -58,8 +58,7 @@ static uint64_t train(const network *n, const dataset *d, const mest_env *env, u
     uint32_t micro = n->config.micro_batches ? n->config.micro_batches : 1;
     uint64_t hash = HASH_START;
     for (uint32_t i = 0; status == MEST_OK && i < epochs * 3 * micro; i++) {
-        uint32_t first = i * n->config.batch % d->samples, room = d->samples - first;
-        mest_batch batch = batch_at(d, &n->config, first, room < n->config.batch ? room : n->config.batch);
+        mest_batch batch = nth_batch(d, &n->config, i);
         mest_step_report report = { .struct_size = sizeof report };
         status = mest_model_step(model, &batch, &report);
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */

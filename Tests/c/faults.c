@@ -3,7 +3,7 @@
  * status and a message, nothing lost that was saved, nothing leaked, and the model goes on. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "checkpoints.h"
-#include <dirent.h>
+#include "process.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
@@ -90,16 +90,6 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 #endif
 
 /* --------------------------------------------------------------------------------- what may happen --- */
-
-static int open_files(void)
-{
-    int n = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    if (!folder) return -1;
-    while (readdir(folder)) n++;
-    closedir(folder);
-    return n;
-}
 
 /* Before the next call clears it. */
 typedef struct message {

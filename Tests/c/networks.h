@@ -346,6 +346,13 @@ UNUSED static mest_batch batch_at(const dataset *d, const mest_config *config, u
                          d->targets + (size_t)first * d->outputs, config->samples ? d->ids + first : NULL };
 }
 
+/* Number i of a training that goes round and round; the last of a round may be smaller. */
+UNUSED static mest_batch nth_batch(const dataset *d, const mest_config *config, uint32_t i)
+{
+    uint32_t first = i * config->batch % d->samples, room = d->samples - first;
+    return batch_at(d, config, first, room < config->batch ? room : config->batch);
+}
+
 /* ----------------------------------------------------------------------------------- hash --- */
 
 #define HASH_START 0xcbf29ce484222325u

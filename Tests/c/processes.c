@@ -4,7 +4,7 @@
 #define _GNU_SOURCE /* RUSAGE_THREAD, sched */
 #include "check.h"
 #include "networks.h"
-#include <dirent.h>
+#include "process.h"
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -34,16 +34,6 @@ static int train(mest_model *model, int from, int to)
         if (mest_model_step(model, &batch, NULL) != MEST_OK) return 0;
     }
     return 1;
-}
-
-static int threads_here(void)
-{
-    int n = 0;
-    DIR *folder = opendir("/proc/self/task");
-    if (!folder) return -1;
-    for (struct dirent *entry; (entry = readdir(folder));) n += entry->d_name[0] != '.';
-    closedir(folder);
-    return n;
 }
 
 static double processor_seconds(void)

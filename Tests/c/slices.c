@@ -22,12 +22,6 @@ static mest_status step(mest_model *model, const mest_batch *batch, uint64_t qua
     return status;
 }
 
-static mest_batch nth_batch(const network *n, const dataset *d, uint32_t i)
-{
-    uint32_t first = i * n->config.batch % d->samples, room = d->samples - first;
-    return batch_at(d, &n->config, first, room < n->config.batch ? room : n->config.batch);
-}
-
 static uint32_t steps_of(const network *n)
 {
     return epochs_for(n) * 3 * (n->config.micro_batches ? n->config.micro_batches : 1);
@@ -39,7 +33,7 @@ static trained train(const network *n, const dataset *d, int whole, uint64_t qua
     mest_model *model = NULL;
     t.status = mest_model_create(&n->config, n->layers, n->count, NULL, &model);
     for (uint32_t i = 0; t.status == MEST_OK && i < steps_of(n); i++) {
-        mest_batch batch = nth_batch(n, d, i);
+        mest_batch batch = nth_batch(d, &n->config, i);
         mest_step_report report = { .struct_size = sizeof report };
         t.status = whole ? mest_model_step(model, &batch, &report) : step(model, &batch, quantum, vary, &report, &t.calls);
         t.hash = hash_bytes(t.hash, &report, offsetof(mest_step_report, count) + sizeof report.count);
@@ -131,7 +125,7 @@ static void dropped(const network *n, const dataset *d)
     const char *taken = NULL;
     int changed = 0, not_dropped = 0, bad_taken = 0, no_plan = 0;
     for (uint32_t i = 0; i < steps_of(n); i++) {
-        mest_batch batch = nth_batch(n, d, i);
+        mest_batch batch = nth_batch(d, &n->config, i);
         mest_step_report report = { .struct_size = sizeof report };
         mest_status status = MEST_MORE;
         /* What is gathered goes with a step that is dropped.  The first one may begin an epoch, which stays. */
@@ -175,7 +169,7 @@ static void dropped(const network *n, const dataset *d)
     check(!no_plan, "%s: %d times no plan", n->name, no_plan);
     if (check(mest_model_create(&n->config, n->layers, n->count, NULL, &alone) == MEST_OK, "%s", mest_last_error(NULL))) {
         for (uint32_t i = 0; i < steps_of(n); i++) {
-            mest_batch batch = nth_batch(n, d, i);
+            mest_batch batch = nth_batch(d, &n->config, i);
             if (mest_model_step(alone, &batch, NULL) != MEST_OK) break;
         }
         check(hash_model(alone) == hash_model(model), "%s: other bits after steps that were dropped", n->name);
@@ -189,7 +183,7 @@ static void diverges(const network *n, const dataset *d)
 {
     mest_model *model = NULL;
     if (!check(mest_model_create(&n->config, n->layers, n->count, NULL, &model) == MEST_OK, "%s", mest_last_error(NULL))) return;
-    mest_batch batch = nth_batch(n, d, 0), huge = moved(batch, d);
+    mest_batch batch = nth_batch(d, &n->config, 0), huge = moved(batch, d);
     uint64_t calls = 0;
     for (uint32_t i = 0; i < batch.count * d->inputs; i++) ((float *)huge.x)[i] = 3e38f;
     for (int first = 1; first >= 0; first--) { /* the first step is where SNIP and GraSP choose */

@@ -4,7 +4,7 @@
  *
  *   soak [STEPS] */
 #include "checkpoints.h"
-#include <dirent.h>
+#include "process.h"
 #include <unistd.h>
 
 enum { LIFE = 20000, SAVE = 500 }; /* steps of a model, and between two saves */
@@ -18,16 +18,6 @@ static long resident_pages(void)
     if (fscanf(file, "%ld %ld %ld", &size, &resident, &shared) != 3) resident = shared - 1;
     fclose(file);
     return resident - shared;
-}
-
-static int open_files(void)
-{
-    int n = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    if (!folder) return -1;
-    while (readdir(folder)) n++;
-    closedir(folder);
-    return n;
 }
 
 /* A short life for an endless schedule: epochs go on, connections move in each. */
