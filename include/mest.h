@@ -50,17 +50,18 @@
  *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
  *           mest_model_cancel() alone may be called at any time from any thread; it and
  *           mest_model_destroy() must not meet.
- *           The library's own threads belong to the process: the first model that wants some starts
- *           them, models that run at the same time share them, they sleep when nothing runs and take
- *           no signals but those of their own faults.  Where the system gives none, the caller's
- *           thread does their work.  They live until the process exits: one whose main thread calls
- *           pthread_exit() goes on living, and what is linked with libmest.a must not be unloaded
- *           (-z nodelete, which libmest.so has).  A call is no point where pthread_cancel() strikes.
+ *           The library's own threads belong to the process: the first model that wants some
+ *           starts them, models that run at the same time share them, they sleep when nothing
+ *           runs and take no signals but those of their own faults.  Where the system gives none,
+ *           the caller's thread does their work.  They live until the process exits: one whose
+ *           main thread calls pthread_exit() goes on living, and what is linked with libmest.a
+ *           must not be unloaded (-z nodelete, which libmest.so has).  A call is no point where
+ *           pthread_cancel() strikes.
  * Fork      The child may use the models of its parent, which are its own copies, and new ones; but
  *           one that another thread's call was using stays busy there: STATE.
  * Bits      The same seed, description and calls give the same bits for every number of threads
  *           and every instruction set, whatever floating-point mode the calling thread has (the
- *           threads of a parallel_for of the caller's: the default one, subnormal numbers included).
+ *           threads of the caller's parallel_for: the default one, with subnormal numbers).
  * Structs   Every struct begins with struct_size = sizeof(struct); fields are only ever appended,
  *           and a program compiled with an earlier header of the same MEST_ABI_VERSION is served;
  *           zero in any other field means the default, so `= { .struct_size = sizeof x }` is a
@@ -616,9 +617,10 @@ typedef struct mest_config {
     uint32_t reserved;          /* 0                                                             */
 
     /* Returning after DIVERGED: see mest_model_step. */
-    uint32_t recover_epochs;    /* a good state is kept at the start of every so many epochs; 0: none */
-    float    recover_rate;      /* what the learning rate is multiplied by at each return, in (0, 1];
-                                   0: 0.5                                                        */
+    uint32_t recover_epochs;    /* a good state is kept at the start of every so many epochs;
+                                   0: none                                                       */
+    float    recover_rate;      /* what the learning rate is multiplied by at each return, in
+                                   (0, 1]; 0: 0.5                                                */
 } mest_config;
 
 #ifdef __cplusplus
@@ -867,41 +869,41 @@ typedef struct mest_step_report {
  * the next epoch by itself when steps_per_epoch is known and over, unless the caller begins epochs
  * (mest_model_begin_epoch).
  * out_report: or NULL.
- * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED, CALLBACK,
- * STATE.  After an error weights, state, statistics and counts are as before (but for a return,
- * below).  After DIVERGED, and
- * CANCELLED in the middle, gradients are zero: an unfinished update is dropped and
- * MEST_GRADIENT_LAST sees none.  Connections that SNIP or GRASP have chosen before the error stay,
- * those that they have not are as before.  An epoch that this call began (not after ARGUMENT and
- * STATE) has begun; its events are in the report of the next step.
+ * Errors: ARGUMENT (batch, labels, ids, a value that is not finite), DIVERGED, CANCELLED,
+ * CALLBACK, STATE.  After an error weights, state, statistics and counts are as before (but for a
+ * return, below).  After DIVERGED, and CANCELLED in the middle, gradients are zero: an unfinished
+ * update is dropped and MEST_GRADIENT_LAST sees none.  Connections that SNIP or GRASP have chosen
+ * before the error stay, those that they have not are as before.  An epoch that this call began
+ * (not after ARGUMENT and STATE) has begun; its events are in the report of the next step.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step(mest_model *model, const mest_batch *batch,
                                                     mest_step_report *out_report);
 
 /*
- * Returning (config.recover_epochs).  A good state, all that a checkpoint has, is kept in the block
- * (mest_plan_report.recovery_bytes) at the start of every so many epochs, before anything of the
- * epoch happens.  A step that diverges, or the unfinished update that mest_model_begin_epoch()
- * applies, returns the model to it: DIVERGED all the same, the message says where to, and out_report
- * has MEST_EVENT_RETURNED and the epoch that is next.  The next step begins that epoch, whoever has
- * begun the others, unless mest_model_begin_epoch() does.  From then on the learning rate is
- * multiplied by recover_rate once a return, at most MEST_MOST_RETURNS times in a training;
- * checkpoints keep that, and a model that has loaded one keeps its next good state when it is due.  The first good state is the new model; more come where epochs
- * are known (steps_per_epoch or samples) or the caller begins them.
+ * Returning (config.recover_epochs).  A good state, all that a checkpoint has, is kept in the
+ * block (mest_plan_report.recovery_bytes) at the start of every so many epochs, before anything
+ * of the epoch happens.  A step that diverges, or the unfinished update that
+ * mest_model_begin_epoch() applies, returns the model to it: DIVERGED all the same, the message
+ * says where to, and out_report has MEST_EVENT_RETURNED and the epoch that is next.  The next
+ * step begins that epoch, whoever has begun the others, unless mest_model_begin_epoch() does.
+ * From then on the learning rate is multiplied by recover_rate once a return, at most
+ * MEST_MOST_RETURNS times in a training; checkpoints keep that, and a model that has loaded one
+ * keeps its next good state when it is due.  The first good state is the new model; more come
+ * where epochs are known (steps_per_epoch or samples) or the caller begins them.
  */
 #define MEST_MOST_RETURNS 16u
 
 /*
  * The same step in slices: for who has other work between two layers.  Each call does about
- * `quantum` multiply-adds, at least one layer forward or backward, and returns MEST_MORE; the last
- * returns what mest_model_step() would, and fills out_report.  The bits are those of
+ * `quantum` multiply-adds, at least one layer forward or backward, and returns MEST_MORE; the
+ * last returns what mest_model_step() would, and fills out_report.  The bits are those of
  * mest_model_step() whatever the quanta.  0: one layer.  mest_layer_plan.macs tells what a layer
- * has: times the samples forward, twice that backward.  What comes before the first layer, the start
- * of an epoch with its mutation, and after the last one, the update, are not divided.
+ * has: times the samples forward, twice that backward.  What comes before the first layer, the
+ * start of an epoch with its mutation, and after the last one, the update, are not divided.
  * Until the step is done give the same batch (its memory may move), and call nothing else on the
  * model (STATE) but mest_last_error(), mest_model_plan(), _cancel() and _destroy().  To drop the
- * step: mest_model_cancel(), then one call, which returns CANCELLED, whatever batch it is given; the
- * model is as before.
+ * step: mest_model_cancel(), then one call, which returns CANCELLED, whatever batch it is given;
+ * the model is as before.
  * Errors: those of mest_model_step(); ARGUMENT leaves a step that is in work as it is.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_step_slice(mest_model *model,
