@@ -47,7 +47,3 @@ extension Model {
             .as(.state)
     }
 }
-
-func null(_ name: StaticString, _ message: Message) -> Status {
-    message.start(name).text(" is NULL").as(.argument)
-}

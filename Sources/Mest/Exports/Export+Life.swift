@@ -109,7 +109,7 @@ private struct PlanCall {
     }
 
     private func check(_ message: Message) throws(Status) {
-        if layers == nil { throw null("layers", message) }
+        guard let layers else { throw null("layers", message) }
         let own = try read(config, "config", message)
         if own.abi_version != MEST_ABI_VERSION {
             throw message.start("config.abi_version is ").integer(own.abi_version).text(", this library's is ")
@@ -118,6 +118,7 @@ private struct PlanCall {
         if count < 2 || count > uint32(Plan.maxLayers) {
             throw message.start("count is ").integer(count).text("; use 2 to ").integer(Plan.maxLayers).text(" layers").as(.argument)
         }
+        try CallersArray(layers).check(int(count), "layers", message)
         if creates {
             if outModel == nil { throw null("out_model", message) }
             if inBlock && block == nil { throw null("block", message) }

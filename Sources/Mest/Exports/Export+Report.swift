@@ -99,8 +99,6 @@ extension Plan {
             || with > wanted && nodes[with].isVirtual && reads(with, wanted)
     }
 
-    func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
-
     func report(_ node: Node) -> mest_layer_plan {
         // As it was planned: with the most channels there will be.
         var n = node

@@ -8,13 +8,7 @@ import CMestKernels
 public func mest_model_step(
     _ model: OpaquePointer?, _ batch: UnsafePointer<mest_batch>?, _ out_report: UnsafeMutablePointer<mest_step_report>?
 ) -> Int32 {
-    call(model) { (model) throws(Status) in
-        let batch = try read(batch, "batch", model.message)
-        try checkSize(out_report, "out_report", model.message)
-        try model.requireTraining()
-        let report = try stepOrReturn(model, batch, .max, out_report)
-        if let report { write(report, to: out_report) }
-    }
+    call(model) { (model) throws(Status) in _ = try step(model, batch, .max, out_report) }
 }
 
 @c @implementation
@@ -22,29 +16,28 @@ public func mest_model_step_slice(
     _ model: OpaquePointer?, _ batch: UnsafePointer<mest_batch>?, _ quantum: UInt64,
     _ out_report: UnsafeMutablePointer<mest_step_report>?
 ) -> Int32 {
-    var more = false
+    var isDone = true
     let status = call(model, inStep: true) { (model) throws(Status) in
         try model.dropIfCancelled()
-        let batch = try read(batch, "batch", model.message)
-        try checkSize(out_report, "out_report", model.message)
-        try model.requireTraining()
-        let report = try stepOrReturn(model, batch, quantum, out_report)
-        if let report { write(report, to: out_report) }
-        more = report == nil
+        isDone = try step(model, batch, quantum, out_report)
     }
-    return status == statusOK && more ? int32(MEST_MORE) : status
+    return isDone ? status : int32(MEST_MORE)
 }
 
-private func stepOrReturn(
-    _ model: Model, _ batch: mest_batch, _ quantum: UInt64, _ out_report: UnsafeMutablePointer<mest_step_report>?
-) throws(Status) -> mest_step_report? {
-    let returns = model.state.pointee.returns
+/// Whether it is done.
+private func step(
+    _ model: Model, _ batch: UnsafePointer<mest_batch>?, _ quantum: UInt64,
+    _ out_report: UnsafeMutablePointer<mest_step_report>?
+) throws(Status) -> Bool {
+    let batch = try read(batch, "batch", model.message)
+    try checkSize(out_report, "out_report", model.message)
+    try model.requireTraining()
     do throws(Status) {
-        return try model.step(batch, quantum: quantum)
+        guard let report = try model.step(batch, quantum: quantum) else { return false }
+        write(report, to: out_report)
+        return true
     } catch {
-        let status = model.returning(error)
-        if model.state.pointee.returns != returns { write(model.returnStepReport(), to: out_report) }
-        throw status
+        throw model.returning(error) { write(model.returnStepReport(), to: out_report) }
     }
 }
 
@@ -55,17 +48,13 @@ public func mest_model_begin_epoch(
     call(model) { (model) throws(Status) in
         try checkSize(out_report, "out_report", model.message)
         try model.requireTraining()
-        let report: mest_epoch_report, returns = model.state.pointee.returns
         do throws(Status) {
-            report = try model.beginEpoch()
+            write(try model.beginEpoch(), to: out_report)
         } catch {
-            let status = model.returning(error)
-            if model.state.pointee.returns != returns { write(model.returnReport(), to: out_report) }
-            throw status
+            throw model.returning(error) { write(model.returnReport(), to: out_report) }
         }
         model.state.pointee.callerBegins = true
         model.state.pointee.events = 0
-        write(report, to: out_report)
     }
 }
 

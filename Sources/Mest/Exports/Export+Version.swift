@@ -57,12 +57,7 @@ public func mest_config_init(_ config: UnsafeMutablePointer<mest_config>?, _ siz
     do throws(Status) {
         message.clear()
         guard let config else { throw null("config", message) }
-        var own = mest_config()
-        own.struct_size = size
-        try withUnsafePointer(to: &own) { (own) throws(Status) in try checkSize(own, "config", message) }
-        own.abi_version = MEST_ABI_VERSION
-        UnsafeMutableRawPointer(config).storeBytes(of: size, as: UInt32.self)
-        write(own, to: config)
+        try initialise(config, size, message)
         return statusOK
     } catch {
         return error.rawValue

@@ -28,21 +28,30 @@ extension mest_csr: CallersStruct { static var oldest: Int { int(MEST_OLDEST_CSR
 extension mest_io: CallersStruct { static var oldest: Int { int(MEST_OLDEST_IO) } }
 extension mest_checkpoint_report: CallersStruct { static var oldest: Int { int(MEST_OLDEST_CHECKPOINT_REPORT) } }
 
-func checkSize<T: CallersStruct>(_ given: UnsafePointer<T>?, _ name: StaticString, _ message: Message) throws(Status) {
-    guard let size = given?.pointee.struct_size else { return }
-    if size >= uint32(T.oldest) && size <= uint32(MemoryLayout<T>.size) { return }
-    throw message.start(name).text(".struct_size is ").integer(size).text(", this library's has ")
-        .integer(MemoryLayout<T>.size).text("; set it to sizeof, and use a library at least as new as the header").as(.version)
+func null(_ name: StaticString, _ message: Message) -> Status {
+    message.start(name).text(" is NULL").as(.argument)
 }
 
+/// index: in an array.
+private func checkSize<T: CallersStruct>(
+    _ size: UInt32, of: T.Type, _ name: StaticString, index: Int? = nil, _ message: Message
+) throws(Status) {
+    if size >= uint32(T.oldest) && size <= uint32(MemoryLayout<T>.size) { return }
+    var text = message.start(name)
+    if let index { text = text.text("[").integer(index).text("]") }
+    throw text.text(".struct_size is ").integer(size).text(", this library's has ").integer(MemoryLayout<T>.size)
+        .text("; set it to sizeof, and use a library at least as new as the header").as(.version)
+}
+
+/// nil: he wants nothing.
 func checkSize<T: CallersStruct>(_ given: UnsafeMutablePointer<T>?, _ name: StaticString, _ message: Message) throws(Status) {
-    try checkSize(UnsafePointer(given), name, message)
+    if let given { try checkSize(given.pointee.struct_size, of: T.self, name, message) }
 }
 
 /// What the caller gave, and must.
 func read<T: CallersStruct>(_ from: UnsafePointer<T>?, _ name: StaticString, _ message: Message) throws(Status) -> T {
     guard let from else { throw null(name, message) }
-    try checkSize(from, name, message)
+    try checkSize(from.pointee.struct_size, of: T.self, name, message)
     return whole(from)
 }
 
@@ -51,6 +60,15 @@ private func whole<T: CallersStruct>(_ from: UnsafePointer<T>) -> T {
     let bytes = UnsafeRawBufferPointer(start: from, count: int(from.pointee.struct_size))
     withUnsafeMutableBytes(of: &own) { $0.copyMemory(from: bytes) }
     return own
+}
+
+/// What a new config of the caller's is: of the size that he says it has.
+func initialise(_ config: UnsafeMutablePointer<mest_config>, _ size: UInt32, _ message: Message) throws(Status) {
+    try checkSize(size, of: mest_config.self, "config", message)
+    config.pointee.struct_size = size
+    var own = mest_config()
+    own.abi_version = MEST_ABI_VERSION
+    write(own, to: config)
 }
 
 /// What the caller gets; its size was checked. nil: he wants nothing.
@@ -74,14 +92,14 @@ struct CallersArray<T: CallersStruct> {
         stride = int(first.pointee.struct_size)
     }
 
-    func pointer(_ i: Int) -> UnsafePointer<T> { (first + i &* stride).assumingMemoryBound(to: T.self) }
+    private func pointer(_ i: Int) -> UnsafePointer<T> { (first + i &* stride).assumingMemoryBound(to: T.self) }
 
-    /// nil: the i-th has another size than the first.
-    subscript(i: Int) -> T? { int(pointer(i).pointee.struct_size) == stride ? whole(pointer(i)) : nil }
+    subscript(i: Int) -> T { whole(pointer(i)) }
 
+    /// Before anything else is asked.
     func check(_ count: Int, _ name: StaticString, _ message: Message) throws(Status) {
         for i in 0..<count {
-            try checkSize(pointer(i), name, message)
+            try checkSize(pointer(i).pointee.struct_size, of: T.self, name, index: i, message)
             if int(pointer(i).pointee.struct_size) != stride {
                 throw message.start(name).text("[").integer(i).text("].struct_size is ")
                     .integer(pointer(i).pointee.struct_size).text(", the first one's ").integer(stride).as(.version)

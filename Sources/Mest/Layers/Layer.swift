@@ -37,6 +37,18 @@ extension Layer {
     static func backwardScratch(_ node: Node, _ plan: Plan) -> Int64 { 0 }
 }
 
+/// One pass through the network.
+struct Pass {
+    var training: Bool
+    var count: Int32      // samples in the batch
+    var number: UInt64    // of the training pass, keys what is random in it
+    var recomputing = false  // in backward, what was given up: no statistics, they exist
+    var adds = false         // to the gradients of passes before
+    var moves = false        // connections will, by this gradient
+    var inParts = false      // sparse layers compute as the dense ones of their first values
+    var temperature: Float = 1  // what cross-entropy divides the outputs by
+}
+
 // MARK: - The table
 
 protocol LayerVisitor {

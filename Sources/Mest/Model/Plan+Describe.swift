@@ -10,9 +10,7 @@ extension Plan {
 
     mutating func describe(_ layers: CallersArray<mest_layer>, _ message: Message) throws(Status) {
         for i in 0..<count {
-            (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))  // messages ask for its name
-            try checkSize(layers, i, message)
-            if let layer = layers[i] { try describe(layer, i, message) }
+            try describe(layers[i], i, message)
         }
         for i in 0..<(count &- 1) where nodes[i].consumers == 0 {
             throw layer(i, message).text(" leads nowhere: no later layer takes its output").as(.shape)
@@ -90,7 +88,7 @@ extension Plan {
         for i in 0..<count where nodes[i].hasMatrix {
             let n = nodes[i]
             sparse = sparse || n.sparse
-            if let given = layers[i], int(given.scheme) > MEST_SCHEME_UNSTRUCTURED && !n.sparse && !n.distributedFull {
+            if int(layers[i].scheme) > MEST_SCHEME_UNSTRUCTURED && !n.sparse && !n.distributedFull {
                 throw layer(i, message).text(": scheme is set, but the layer is dense: set density below 1").as(.argument)
             }
             let densest = withSparseScheme(n.scheme, Densest())
@@ -111,15 +109,8 @@ extension Plan {
         }
     }
 
-    private func checkSize(_ layers: CallersArray<mest_layer>, _ i: Int, _ message: Message) throws(Status) {
-        let size = layers.pointer(i).pointee.struct_size
-        let known = size >= uint32(mest_layer.oldest) && size <= uint32(MemoryLayout<mest_layer>.size)
-        if known && layers[i] != nil { return }
-        throw layer(i, message).text(": struct_size is ").integer(size).text(", this library's mest_layer has ")
-            .integer(MemoryLayout<mest_layer>.size).as(.version)
-    }
-
     private mutating func describe(_ layer: mest_layer, _ i: Int, _ message: Message) throws(Status) {
+        (nodes + i).initialize(to: Node(kind: .input, index: int32(i)))
         guard let kind = Kind(rawValue: layer.kind) else {
             throw self.layer(i, message).text(": kind is ").integer(layer.kind)
                 .text(", which this version does not know; use MEST_LAYER_*").as(.argument)

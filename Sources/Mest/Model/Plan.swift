@@ -66,6 +66,8 @@ struct Plan {
 
     var last: UnsafeMutablePointer<Node> { nodes + (count &- 1) }
     var training: Bool { config.inference_only == 0 }
+
+    func macs(_ n: Node, _ connections: Int64) -> Int64 { n.hasMatrix ? connections &* n.pixels : 0 }
 }
 
 /// Hands out places one after the other.

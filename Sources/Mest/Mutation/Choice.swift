@@ -10,35 +10,37 @@ extension Plan {
 }
 
 extension Model {
-    /// Before the first step trains: its passes that score.
-    func beginChoice() throws(Status) {
+    /// Before the first step trains: the first of its passes that score.
+    func beginChoice() throws(Status) -> Step.Stage {
         try poll(MEST_STAGE_MUTATE, done: 0, total: uint64(sparseLayers))
-        if state.pointee.plan.scoresAll {
-            state.pointee.step.pass.inParts = true
-            enter(.dense)
+        return state.pointee.plan.scoresAll ? .dense : .here
+    }
+
+    func prepareChoice(_ stage: Step.Stage, _ pass: inout Pass) {
+        if stage == .dense {
+            pass.inParts = true
         } else {
-            state.pointee.step.pass.temperature = temperature
-            enter(.here)
+            pass.temperature = temperature
+            pass.adds = stage == .behind
         }
     }
 
-    /// After the last one the step trains.
-    func finishChoicePass() throws(Status) {
+    /// The pass that comes next: after the last of these the step trains.
+    func finishChoicePass() throws(Status) -> Step.Stage {
         switch state.pointee.step.stage {
         case .here:
             try goAhead()
-            return enter(.ahead)
+            return .ahead
         case .ahead:
             goBehind()
-            state.pointee.step.pass.adds = true
-            return enter(.behind)
+            return .behind
         case .behind:
             comeBack()
             try scoreCandidates()
         default: break
         }
         choose()
-        beginTraining()
+        return .training
     }
 
     /// What the pass in work has changed for its time.
@@ -57,7 +59,6 @@ extension Model {
             if scoresAll { takeChosen(nodes + i, &cut) } else { keepChosen(nodes + i, &cut) }
             nodes[i].unexplored = 1 - Float(int(nodes[i].active)) / Float(int(nodes[i].positions))
         }
-        zeroGradients(stored: true)
         state.pointee.chosen = true
         finishMutation(epoch: state.pointee.epoch)
         tellMoves()

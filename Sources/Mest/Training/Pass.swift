@@ -5,26 +5,6 @@
 import CMest
 import CMestKernels
 
-/// One pass through the network.
-struct Pass {
-    var training: Bool
-    var count: Int32      // samples in the batch
-    var number: UInt64    // of the training pass, keys what is random in it
-    var recomputing = false  // in backward, what was given up: no statistics, they exist
-    var adds = false         // to the gradients of passes before
-    var moves = false        // connections will, by this gradient
-    var inParts = false      // sparse layers compute as the dense ones of their first values
-    var temperature: Float = 1  // what cross-entropy divides the outputs by
-}
-
-/// How far a training pass is.
-struct PassTime {
-    var next = 0            // the time to do next
-    var recomputed = 0      // layers, of those that this backward wants computed again
-    var loss: Float = 0
-    var correct: UInt32 = 0
-}
-
 extension Model {
     /// Does what is next: a layer forward, the loss, a layer computed again, or one backward. The work that it was, in
     /// multiply-adds; nil where nothing is left.

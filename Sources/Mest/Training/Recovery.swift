@@ -31,7 +31,7 @@ extension Model {
     }
 
     /// What a call throws that `status` has ended, and whose step was dropped: the same, said with where training is now.
-    func returning(_ status: Status) -> Status {
+    func returning(_ status: Status, _ report: () -> Void) -> Status {
         let before = state.pointee
         if status != .diverged || !before.keeps || before.returns == MEST_MOST_RETURNS { return status }
         do throws(Status) { try take(try check(goodState, strict: true)) } catch { return error }
@@ -43,16 +43,19 @@ extension Model {
         s.pointee.bytesWritten = before.bytesWritten
         s.pointee.savedAt = before.savedAt
         _ = message.text(". Returned to update ").natural(s.pointee.updates).text(", learning rate times ").real(s.pointee.rateScale)
+        report()
         return status
     }
 
-    /// Where training is after it: before that epoch.
+    /// After it: before this epoch.
+    private var nextEpoch: UInt32 { state.pointee.began ? state.pointee.epoch &+ 1 : 0 }
+
     func returnStepReport() -> mest_step_report {
         let s = state.pointee
         var report = mest_step_report()
         report.events = UInt32(MEST_EVENT_RETURNED)
         report.update = s.updates
-        report.epoch = s.began ? s.epoch &+ 1 : 0
+        report.epoch = nextEpoch
         report.loss = s.lastLoss
         report.learning_rate = learningRate
         report.frozen = s.frozen
@@ -63,7 +66,7 @@ extension Model {
         let s = state.pointee
         var report = mest_epoch_report()
         report.events = UInt32(MEST_EVENT_RETURNED)
-        report.epoch = s.began ? s.epoch &+ 1 : 0
+        report.epoch = nextEpoch
         report.samples = s.trainingSamples
         report.learning_rate = learningRate
         report.frozen = s.frozen

@@ -6,22 +6,6 @@
 import CMest
 import CMestKernels
 
-/// The step in work.
-struct Step {
-    /// The passes it may have, in their order.
-    enum Stage: UInt8 {
-        case none           // no step is in work
-        case dense          // SNIP: the network that is not sparse yet
-        case here           // GraSP: where the weights are,
-        case ahead, behind  // and on both sides along their gradient
-        case training
-    }
-
-    var stage = Stage.none
-    var pass = Pass(training: true, count: 0, number: 0)
-    var time = PassTime()
-}
-
 extension Model {
     /// Works on a step, taking up the one that is in work, until it is done or `quantum` multiply-adds are; nil: there is
     /// more to do. At least one layer gets on.
@@ -58,7 +42,7 @@ extension Model {
         if !s.pointee.began || s.pointee.epochIsNext || (!s.pointee.callerBegins && epochIsOver) { _ = try beginEpoch() }
         try poll(MEST_STAGE_STEP, done: uint64(s.pointee.stepsInEpoch), total: uint64(s.pointee.stepsPerEpoch))
         s.pointee.step.pass = Pass(training: true, count: int32(batch.count), number: s.pointee.passes)
-        if s.pointee.chosen { beginTraining() } else { try beginChoice() }
+        enter(s.pointee.chosen ? .training : try beginChoice())
     }
 
     private func takeUp(_ batch: mest_batch) throws(Status) {
@@ -70,22 +54,25 @@ extension Model {
         try check(batch, limit: config.batch, training: true)
     }
 
-    func beginTraining() {
+    private func enter(_ stage: Step.Stage) {
         let s = state
-        s.pointee.step.pass = Pass(training: true, count: s.pointee.step.pass.count, number: s.pointee.passes)
-        s.pointee.step.pass.adds = s.pointee.gathered > 0
-        s.pointee.step.pass.moves = completesUpdate && movesByGradient
-        enter(.training)
-    }
-
-    func enter(_ stage: Step.Stage) {
-        state.pointee.step.stage = stage
-        state.pointee.step.time = PassTime()
+        s.pointee.step.stage = stage
+        s.pointee.step.time = PassTime()
+        var pass = Pass(training: true, count: s.pointee.step.pass.count, number: s.pointee.passes)
+        if stage == .training {
+            pass.adds = s.pointee.gathered > 0
+            pass.moves = completesUpdate && movesByGradient
+        } else {
+            prepareChoice(stage, &pass)
+        }
+        s.pointee.step.pass = pass
     }
 
     private func finishPass(_ batch: mest_batch) throws(Status) -> mest_step_report? {
         if state.pointee.step.stage != .training {
-            try finishChoicePass()
+            let next = try finishChoicePass()
+            if next == .training { zeroGradients(stored: true) }  // scores lay there
+            enter(next)
             return nil
         }
         let update = completesUpdate ? try prepareUpdate(microBatches: state.pointee.gathered &+ 1) : nil
