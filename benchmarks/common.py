@@ -3,7 +3,7 @@
 
 Two libraries with threads of their own disturb each other in one process: OpenMP threads spin for a
 while after their last work, LLVM's 200 ms unless told otherwise, GNU's some 10 ms; ours look around for
-some 0.05 ms.  So the variants take turns, a pause before each lets the threads of the one before fall
+some 0.1 ms.  So the variants take turns, a pause before each lets the threads of the one before fall
 asleep (`quiet_threads` keeps LLVM's to 2 ms), and short steps are timed several in a row after one that
 wakes their own threads.
 No library is measured with sleeping threads, none against another's spinning ones.
