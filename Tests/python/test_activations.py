@@ -259,6 +259,7 @@ BLOCKS = {
         conv(8), AvgPool(3, stride=1, padding=1), conv(8), MaxPool(3, stride=1, padding=1), BatchNorm(),
         Add(with_=i), ReLU(),
     ]),
+    "a chain": lambda: mest.ds_cnn(4, width=8, blocks=3, input=(1, 24, 12)),
 }  # fmt: skip
 
 # Nothing to give up, or too little.
