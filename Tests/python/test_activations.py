@@ -287,7 +287,8 @@ def test_recompute(name, activations):
     kept, some, again = (plan.activation_bytes for plan in plans)
     assert again < 0.95 * kept if name in BLOCKS else again <= kept
     assert some <= kept
-    assert max(plan.total_bytes for plan in plans[1:]) <= plans[0].total_bytes
+    # Best fit is no optimum: a line or two may be lost.
+    assert max(plan.total_bytes for plan in plans[1:]) <= plans[0].total_bytes + 4096
 
     graph = Graph(None, 19, True, layers, [part.shape for part in plans[0].layers])
     graph.batch = 19
