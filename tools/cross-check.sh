@@ -15,7 +15,7 @@ check_target() { # TRIPLE "FLAGS OF CLANG"
     local triple=$1 flags=$2 out=$work/$1 swift_flags='' flag
     mkdir -p "$out"
     for flag in $flags; do swift_flags="$swift_flags -Xcc $flag"; done
-    if engine_object "$out/engine.o" -target "$triple" $swift_flags -Xcc -ffreestanding >"$out/log" 2>&1; then
+    if engine_object "$out/engine.o" -O -target "$triple" $swift_flags -Xcc -ffreestanding >"$out/log" 2>&1; then
         passed=$((passed + 1))
     else
         failed=$((failed + 1)); say "FAILED: engine for $triple"; grep -E 'error' "$out/log" | head -n 20

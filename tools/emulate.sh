@@ -67,7 +67,7 @@ kernels() {
 library() {
     local flag swift_flags=
     for flag in $flags; do swift_flags="$swift_flags -Xcc $flag"; done
-    engine_object "$work/engine.o" -target $metal $swift_flags -Xcc -ffreestanding || return 1
+    engine_object "$work/engine.o" -O -target $metal $swift_flags -Xcc -ffreestanding || return 1
     compile -O3 $kernel_flags -DMESTK_THREADS -fvisibility=hidden -Wall -Wextra -Werror -fPIC -shared "$work/engine.o" $(kernel_sources) \
         -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
         -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$work/libmest.so" || return 1
