@@ -3,6 +3,8 @@
 # libmest.a and mest.h for machines without an operating system, libmest.so for another machine's Linux.
 #
 #   tools/firmware.sh [TARGET ...]     into $BUILD/firmware/TARGET; without a name: all but armv7-linux
+#   LANES=1|16                         kernels for one sample a step, as is usual for microcontrollers, or for
+#                                      batches, as elsewhere; what is unusual goes to $BUILD/firmware/LANES-lanes
 #
 # Compiler, linker and archiver are the Swift toolchain's.  What an archive asks of the program that links it
 # is in Tests/c/freestanding.txt; docs/firmware.md tells how to link it.
@@ -38,9 +40,11 @@ describe() {
     esac
     # Where flash is dear, size counts; elsewhere speed.
     case $1 in
-        aarch64* | *-linux) swift_level=-O c_level=-O3 ;;
-        *) swift_level=-Osize c_level=-Os ;;
+        aarch64* | *-linux) swift_level=-O c_level=-O3 lanes=16 ;;
+        *) swift_level=-Osize c_level=-Os lanes=1 ;;
     esac
+    folder=$out/$1
+    [ "${LANES:-$lanes}" = $lanes ] || { lanes=$LANES folder=$out/$lanes-lanes/$1; }
 }
 
 # Is FILE there and younger than all that it is made of?
@@ -55,19 +59,18 @@ build_engine() {
     mv "$object.new" "$object"
 }
 
-# build_kernels FOLDER FLAGS...: file by file on all cores.
+# build_kernels FLAGS...: file by file on all cores.
 build_kernels() {
-    local to=$1
-    shift
+    local to=$folder/kernels
     rm -rf "$to" && mkdir -p "$to"
     kernel_sources | TO=$to xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c '"$@" -c {} -o "$TO/$(basename {} .c).o"' sh \
         "$bin/clang" $metal "$c_level" -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -Wall -Wextra -Werror \
-        -Wno-pass-failed -ISources/CMestKernels/include "$@"
+        -Wno-pass-failed "-DMESTK_MOST_LANES=$lanes" -ISources/CMestKernels/include "$@"
 }
 
-build_archive() { # TARGET
-    local to=$out/$1
-    build_kernels "$to/kernels" -ffreestanding -ffunction-sections -fdata-sections
+build_archive() {
+    local to=$folder
+    build_kernels -ffreestanding -ffunction-sections -fdata-sections
     # One object in which only the API is visible; its sections stay apart, so that a program's linker leaves out
     # what it does not call.
     "$bin/ld.lld" -r "$out/engine-$engine.o" "$to"/kernels/*.o -o "$to/all.o"
@@ -78,9 +81,9 @@ build_archive() { # TARGET
     cp include/mest.h "$to/mest.h"
 }
 
-build_shared() { # TARGET
-    local to=$out/$1
-    build_kernels "$to/kernels" -fPIC -DMESTK_THREADS
+build_shared() {
+    local to=$folder
+    build_kernels -fPIC -DMESTK_THREADS
     "$bin/clang" $metal -fuse-ld=lld -shared "$out/engine-$engine.o" "$to"/kernels/*.o \
         -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
         -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$to/libmest.so.new"
@@ -94,11 +97,11 @@ out=$(cd "${BUILD:-.build}/firmware" && pwd)
 
 for target in ${*:-$all}; do
     describe "$target"
-    mkdir -p "$out/$target"
-    if [ -n "$linux" ]; then product=$out/$target/libmest.so build=build_shared
-    else product=$out/$target/libmest.a build=build_archive; fi
+    mkdir -p "$folder"
+    if [ -n "$linux" ]; then product=$folder/libmest.so build=build_shared
+    else product=$folder/libmest.a build=build_archive; fi
     fresh "$product" && continue
     build_engine
-    $build "$target"
+    $build
     say "$product"
 done
