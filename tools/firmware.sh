@@ -48,7 +48,7 @@ describe() {
 }
 
 # Is FILE there and younger than all that it is made of?
-fresh() { [ -e "$1" ] && [ -z "$(find Sources include packaging tools -newer "$1" -print -quit)" ]; }
+fresh() { [ -e "$1" ] && [ -z "$(find Sources include packaging tools/common.sh tools/firmware.sh -newer "$1" -print -quit)" ]; }
 
 # The engine, once for all targets that share it.
 build_engine() {
@@ -59,31 +59,35 @@ build_engine() {
     mv "$object.new" "$object"
 }
 
-# build_kernels FLAGS...: file by file on all cores.
-build_kernels() {
-    local to=$folder/kernels
+# build_objects FLAGS...: the kernels file by file on all cores, the engine beside them.
+build_objects() {
+    local to=$folder/kernels engine_job
+    build_engine &
+    engine_job=$!
     rm -rf "$to" && mkdir -p "$to"
     kernel_sources | TO=$to xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c '"$@" -c {} -o "$TO/$(basename {} .c).o"' sh \
         "$bin/clang" $metal "$c_level" -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -Wall -Wextra -Werror \
         -Wno-pass-failed "-DMESTK_MOST_LANES=$lanes" -ISources/CMestKernels/include "$@"
+    wait $engine_job
 }
 
 build_archive() {
     local to=$folder
-    build_kernels -ffreestanding -ffunction-sections -fdata-sections
-    # One object in which only the API is visible; its sections stay apart, so that a program's linker leaves out
-    # what it does not call.
-    "$bin/ld.lld" -r "$out/engine-$engine.o" "$to"/kernels/*.o -o "$to/all.o"
+    build_objects -ffreestanding -ffunction-sections -fdata-sections
+    # One object of what the API reaches, in which only the API is visible.  Its sections stay apart, so that a
+    # program's linker leaves out what the program does not call.
+    "$bin/ld.lld" -r --gc-sections $(sed -n 's/^ *\(mest_[a-z_0-9]*\);/-u \1/p' packaging/mest.map) \
+        "$out/engine-$engine.o" "$to"/kernels/*.o -o "$to/all.o"
     "$bin/llvm-objcopy" --strip-debug --wildcard --keep-global-symbol='mest_*' --remove-section='.swift*autolink*' \
         "$to/all.o" "$to/mest.o"
-    rm -f "$to/libmest.a"
+    rm -f "$to/libmest.a" "$to/all.o"
     "$bin/llvm-ar" rcsD "$to/libmest.a" "$to/mest.o"
     cp include/mest.h "$to/mest.h"
 }
 
 build_shared() {
     local to=$folder
-    build_kernels -fPIC -DMESTK_THREADS
+    build_objects -fPIC -DMESTK_THREADS
     "$bin/clang" $metal -fuse-ld=lld -shared "$out/engine-$engine.o" "$to"/kernels/*.o \
         -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
         -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$to/libmest.so.new"
@@ -98,10 +102,13 @@ out=$(cd "${BUILD:-.build}/firmware" && pwd)
 for target in ${*:-$all}; do
     describe "$target"
     mkdir -p "$folder"
+    if [ -n "$linux" ] && [ ! -e "/usr/$linux/lib/libc.so" ]; then
+        say "skipped: $target, no /usr/$linux/lib/libc.so (Debian: libc6-dev-*-cross)"
+        continue
+    fi
     if [ -n "$linux" ]; then product=$folder/libmest.so build=build_shared
     else product=$folder/libmest.a build=build_archive; fi
     fresh "$product" && continue
-    build_engine
     $build
     say "$product"
 done
