@@ -6,7 +6,7 @@
 #   tools/check-firmware.sh --write    commits today's sizes
 #
 # Tests/firmware/sizes.txt has lines "target measure bytes": code, constants, data and bss of the whole archive and
-# of the smallest image that trains.  More than 2 % beyond one of them fails, and the functions that grew are told:
+# of the program of docs/firmware.md.  More than 2 % beyond one of them fails, and the functions that grew are told:
 # those of at least 512 bytes are in Tests/firmware/functions.txt.
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
@@ -22,15 +22,20 @@ trap 'rm -rf "$work"' EXIT
 pass() { passed=$((passed + 1)); }
 miss() { failed=$((failed + 1)); say "FAILED: $*"; }
 
-# of_compiler TARGET: gcc and the flags with which it makes a program that fits the archive; none: the toolchain's clang.
-of_compiler() {
+# The first block of LANGUAGE after LINE in docs/firmware.md.
+documented() { # LINE LANGUAGE
+    awk -v line="$1" -v fence="^\`\`\`$2\$" '$0 ~ line { after = 1 } /^```$/ && inside { exit } inside; after && $0 ~ fence { inside = 1 }' \
+        docs/firmware.md
+}
+
+# A compiler for TARGET and its flags, as docs/firmware.md has them.
+compiler_for() {
+    local flags
+    flags=$(sed -n "s/^| \`$1\` .*| \`\(.*\)\` |\$/\1/p" docs/firmware.md)
     case $1 in
-        cortex-m0plus) say arm-none-eabi-gcc -mcpu=cortex-m0plus -mthumb ;;
-        cortex-m4f) say arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 ;;
-        cortex-m7) say arm-none-eabi-gcc -mcpu=cortex-m7 -mthumb -mfloat-abi=hard -mfpu=fpv5-d16 ;;
-        cortex-m55) say arm-none-eabi-gcc -mcpu=cortex-m55 -mthumb -mfloat-abi=hard ;;
-        rv32imac) say riscv64-unknown-elf-gcc -march=rv32imac -mabi=ilp32 ;;
-        aarch64) say "$bin/clang" --target=aarch64-none-elf -fuse-ld=lld -static ;;
+        cortex-*) say "arm-none-eabi-gcc $flags" ;;
+        rv32imac) say "riscv64-unknown-elf-gcc $flags" ;;
+        aarch64) say "$bin/clang $flags -fuse-ld=lld -static" ;;
     esac
 }
 
@@ -61,17 +66,17 @@ check() { # TARGET
     "$bin/llvm-nm" --defined-only --extern-only "$archive" | awk 'NF == 3 { print $3 }' | LC_ALL=C sort >"$work/shown"
     if diff "$work/api" "$work/shown" >"$work/diff"; then pass; else miss "symbols of $target (< expected, > found)"; cat "$work/diff"; fi
 
-    compiler=$(of_compiler "$target")
+    compiler=$(compiler_for "$target")
     if ! have "${compiler%% *}"; then
         skipped=$((skipped + 1)); say "skipped: linking for $target, no ${compiler%% *}"
-    elif $compiler -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -I"$built/$target" Tests/firmware/smallest.c "$archive" \
-        $([ "$target" = aarch64 ] || say -lgcc) -Wl,--gc-sections -Wl,-e,main -o "$work/program" 2>"$work/log"; then pass
+    elif $compiler -std=c11 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -T Tests/firmware/board.ld -I"$built/$target" \
+        "$work/main.c" Tests/firmware/board.c "$archive" $([ "$target" = aarch64 ] || say -lgcc) -Wl,--gc-sections -o "$work/program" 2>"$work/log"; then pass
     else miss "$target does not link"; head -n 10 "$work/log"; fi
 
     # The toolchain's linker, and no library but this one: sizes depend on nothing else.
     "$bin/clang" $("$root/tools/firmware.sh" --flags "$target") -std=c11 -Os -ffreestanding -ffunction-sections -fdata-sections \
-        -I"$built/$target" -c Tests/firmware/smallest.c -o "$work/smallest.o" \
-        && "$bin/ld.lld" --gc-sections --entry=main --unresolved-symbols=ignore-all "$work/smallest.o" "$archive" -o "$work/image" || return 1
+        -I"$built/$target" -c "$work/main.c" -o "$work/main.o" \
+        && "$bin/ld.lld" --gc-sections --entry=main --unresolved-symbols=ignore-all "$work/main.o" "$archive" -o "$work/image" || return 1
     sizes "$target" archive "$built/$target/mest.o" >>"$work/sizes"
     sizes "$target" image "$work/image" >>"$work/sizes"
     functions "$built/$target/mest.o" | sed "s/^/$target /" >>"$work/functions"
@@ -93,10 +98,26 @@ table() {
         }' "$work/functions" | LC_ALL=C sort -k$(($(wc -w <<<"$targets") + 1))
 }
 
+documented '^## A program' c >"$work/main.c"
 tools/firmware.sh $targets || miss 'tools/firmware.sh'
 grep -v '^#' Tests/c/freestanding.txt >"$work/allowed"
 grep -v '^#' Tests/c/symbols.txt >"$work/api"
-for target in $targets; do check "$target" || miss "the smallest image for $target"; done
+for target in $targets; do check "$target" || miss "the program for $target"; done
+
+# The project files of docs/firmware.md, as they stand there.
+project() {
+    local to=$work/project
+    mkdir -p "$to"
+    cp -r "$built/cortex-m4f" "$to/libmest" && cp Tests/firmware/board.* "$work/main.c" "$to" || return 1
+    documented '^## Plain Makefile' make >"$to/Makefile"
+    documented '^## CMake' cmake >"$to/CMakeLists.txt"
+    documented '^with a toolchain file' cmake >"$to/cortex-m4f.cmake"
+    make -C "$to" && cmake -S "$to" -B "$to/build" -DCMAKE_TOOLCHAIN_FILE="$to/cortex-m4f.cmake" && cmake --build "$to/build" \
+        && [ -s "$to/firmware.elf" ] && [ -s "$to/build/firmware.elf" ]
+}
+if ! have arm-none-eabi-gcc || ! have cmake; then skipped=$((skipped + 1)); say 'skipped: project files, no arm-none-eabi-gcc or cmake'
+elif project >"$work/log" 2>&1; then pass
+else miss 'the project files of docs/firmware.md'; tail -n 20 "$work/log"; fi
 
 compiler="# $("$bin/clang" --version | head -n 1)"
 kept=Tests/firmware/sizes.txt
