@@ -22,7 +22,7 @@ checks=address,undefined
 # The fuzzer sees the branches of engine and kernels.  The reference level alone: the checks make the vector kernels take
 # minutes to compile, and `make test` runs them under the same checks.
 build() {
-    engine_object "$work/engine.o" -sanitize=address,fuzzer || return 1
+    engine_object "$work/engine.o" -O -sanitize=address,fuzzer || return 1
     export work
     kernel_sources | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c '"$@" -c {} -o "$work/$(basename {} .c).o"' sh \
         "$bin/clang" -std=c11 -D_GNU_SOURCE -DMESTK_NO_SIMD -O1 -g -ffp-contract=off -fno-math-errno -Wno-pass-failed \
