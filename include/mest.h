@@ -504,7 +504,7 @@ typedef struct mest_config {
     uint64_t seed;              /* of everything random: initial connections, growth, dropout    */
 
     /* Work and memory */
-    uint32_t batch;             /* most samples in one step; required, 1 .. 65536                */
+    uint32_t batch;             /* most samples in one step; required, 1 .. 65536; firmware: 1   */
     uint32_t micro_batches;     /* steps whose gradients are averaged for one update; 0: 1; the
                                    last update of an epoch may have fewer                        */
     uint32_t threads;           /* 0: one a core, at most 4; results do not depend on it         */

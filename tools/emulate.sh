@@ -6,16 +6,15 @@
 #   tools/emulate.sh aarch64    64-bit ARM: the level NEON
 #   tools/emulate.sh armv7      32-bit ARM without NEON: the level FPU of microcontrollers, 32-bit sizes
 #
-# Compiler and linker are the Swift toolchain's; the C library, libgcc and qemu are Debian's, which
-# tools/setup.sh test installs.  Embedded Swift has no module for these Linuxes: the engine is compiled for
-# bare metal, whose calling convention is the same, and linked with kernels compiled for Linux.
+# The library is that of tools/firmware.sh; the C library, libgcc and qemu are Debian's, which tools/setup.sh test
+# installs.
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
 
 target=${1:-aarch64}
 case $target in
-    aarch64) linux=aarch64-linux-gnu metal=aarch64-none-none-elf package=arm64 emulator=qemu-aarch64 flags= ;;
-    armv7) linux=arm-linux-gnueabihf metal=armv7-none-none-eabi package=armhf emulator=qemu-arm
+    aarch64) linux=aarch64-linux-gnu package=arm64 emulator=qemu-aarch64 flags= ;;
+    armv7) linux=arm-linux-gnueabihf package=armhf emulator=qemu-arm
            flags='-march=armv7-a -mfpu=vfpv4-d16 -mfloat-abi=hard' ;;
     *) fail "unknown target $target; use aarch64 or armv7" ;;
 esac
@@ -34,6 +33,7 @@ bin=$(toolchain_bin)
 cd "$root" || exit 1
 mkdir -p "${BUILD:-.build}/$target"
 work=$(cd "${BUILD:-.build}/$target" && pwd)
+built=$(dirname "$work")/firmware/$target-linux
 
 # one WHAT COMMAND...: a command that is one check.
 one() {
@@ -64,21 +64,13 @@ kernels() {
 
 # ---------------------------------------------------------------------------------- the library --- */
 
-library() {
-    local flag swift_flags=
-    for flag in $flags; do swift_flags="$swift_flags -Xcc $flag"; done
-    engine_object "$work/engine.o" -O -target $metal $swift_flags -Xcc -ffreestanding || return 1
-    compile -O3 $kernel_flags -DMESTK_THREADS -fvisibility=hidden -Wall -Wextra -Werror -fPIC -shared "$work/engine.o" $(kernel_sources) \
-        -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
-        -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$work/libmest.so" || return 1
-    ln -sf libmest.so "$work/libmest.so.$version_major"
-}
+library() { tools/firmware.sh "$target-linux"; }
 
 # The compiler could have taken the vectors apart: where 16 samples lie side by side, every multiply-add
 # is one of four floats.
 neon() {
     local family vectors scalars status=0
-    "$bin/llvm-objdump" --disassemble --no-show-raw-insn "$work/libmest.so" >"$work/instructions"
+    "$bin/llvm-objdump" --disassemble --no-show-raw-insn "$built/libmest.so" >"$work/instructions"
     for family in conv linear; do
         read -r vectors scalars < <(awk -v name="^<mestk_native_${family}_.*_16>" '
             /^[0-9a-f]+ </ { inside = $2 ~ name }
@@ -95,7 +87,7 @@ programs() {
     local name
     for name in determinism bad_input checkpoint damage; do
         compile -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -g -Wall -Wextra -Wpedantic -Werror -Iinclude "Tests/c/$name.c" \
-            -o "$work/$name" -L"$work" -lmest -lpthread -Wl,-rpath,"$work" || return 1
+            -o "$work/$name" -L"$built" -lmest -lpthread -Wl,-rpath,"$built" || return 1
     done
 }
 hashes() { diff Tests/c/hashes.txt <(emulate "$work/determinism" --print); }

@@ -3,6 +3,8 @@
 # libmest.a and mest.h for machines without an operating system, libmest.so for another machine's Linux.
 #
 #   tools/firmware.sh [TARGET ...]     into $BUILD/firmware/TARGET; without a name: all but armv7-linux
+#   LANES=1|16                         kernels for one sample a step, as is usual for microcontrollers, or for
+#                                      batches, as elsewhere; what is unusual goes to $BUILD/firmware/LANES-lanes
 #
 # Compiler, linker and archiver are the Swift toolchain's.  What an archive asks of the program that links it
 # is in Tests/c/freestanding.txt; docs/firmware.md tells how to link it.
@@ -38,13 +40,15 @@ describe() {
     esac
     # Where flash is dear, size counts; elsewhere speed.
     case $1 in
-        aarch64* | *-linux) swift_level=-O c_level=-O3 ;;
-        *) swift_level=-Osize c_level=-Os ;;
+        aarch64* | *-linux) swift_level=-O c_level=-O3 lanes=16 ;;
+        *) swift_level=-Osize c_level=-Os lanes=1 ;;
     esac
+    folder=$out/$1
+    [ "${LANES:-$lanes}" = $lanes ] || { lanes=$LANES folder=$out/$lanes-lanes/$1; }
 }
 
 # Is FILE there and younger than all that it is made of?
-fresh() { [ -e "$1" ] && [ -z "$(find Sources include packaging tools -newer "$1" -print -quit)" ]; }
+fresh() { [ -e "$1" ] && [ -z "$(find Sources include packaging tools/common.sh tools/firmware.sh -newer "$1" -print -quit)" ]; }
 
 # The engine, once for all targets that share it.
 build_engine() {
@@ -57,32 +61,35 @@ build_engine() {
     mv "$object.new" "$object"
 }
 
-# build_kernels FOLDER FLAGS...: file by file on all cores.
-build_kernels() {
-    local to=$1
-    shift
+# build_objects FLAGS...: the kernels file by file on all cores, the engine beside them.
+build_objects() {
+    local to=$folder/kernels engine_job
+    build_engine &
+    engine_job=$!
     rm -rf "$to" && mkdir -p "$to"
     kernel_sources | TO=$to xargs -P "$(getconf _NPROCESSORS_ONLN)" -I{} sh -c '"$@" -c {} -o "$TO/$(basename {} .c).o"' sh \
         "$bin/clang" $metal "$c_level" -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -Wall -Wextra -Werror \
-        -Wno-pass-failed -ISources/CMestKernels/include "$@"
+        -Wno-pass-failed "-DMESTK_MOST_LANES=$lanes" -ISources/CMestKernels/include "$@"
+    wait $engine_job
 }
 
-build_archive() { # TARGET
-    local to=$out/$1
-    build_kernels "$to/kernels" -ffreestanding -ffunction-sections -fdata-sections
-    # One object in which only the API is visible; its sections stay apart, so that a program's linker leaves out
-    # what it does not call.
-    "$bin/ld.lld" -r "$out/engine-$engine.o" "$to"/kernels/*.o -o "$to/all.o"
+build_archive() {
+    local to=$folder
+    build_objects -ffreestanding -ffunction-sections -fdata-sections
+    # One object of what the API reaches, in which only the API is visible.  Its sections stay apart, so that a
+    # program's linker leaves out what the program does not call.
+    "$bin/ld.lld" -r --gc-sections $(sed -n 's/^ *\(mest_[a-z_0-9]*\);/-u \1/p' packaging/mest.map) \
+        "$out/engine-$engine.o" "$to"/kernels/*.o -o "$to/all.o"
     "$bin/llvm-objcopy" --strip-debug --wildcard --keep-global-symbol='mest_*' --remove-section='.swift*autolink*' \
         "$to/all.o" "$to/mest.o"
-    rm -f "$to/libmest.a"
+    rm -f "$to/libmest.a" "$to/all.o"
     "$bin/llvm-ar" rcsD "$to/libmest.a" "$to/mest.o"
     cp include/mest.h "$to/mest.h"
 }
 
-build_shared() { # TARGET
-    local to=$out/$1
-    build_kernels "$to/kernels" -fPIC -DMESTK_THREADS
+build_shared() {
+    local to=$folder
+    build_objects -fPIC -DMESTK_THREADS
     "$bin/clang" $metal -fuse-ld=lld -shared "$out/engine-$engine.o" "$to"/kernels/*.o \
         -Wl,-soname,libmest.so."$version_major" -Wl,--version-script=packaging/mest.map -Wl,--no-undefined-version \
         -Wl,--gc-sections -Wl,-z,nodelete -Wl,-z,defs -o "$to/libmest.so.new"
@@ -96,11 +103,14 @@ out=$(cd "${BUILD:-.build}/firmware" && pwd)
 
 for target in ${*:-$all}; do
     describe "$target"
-    mkdir -p "$out/$target"
-    if [ -n "$linux" ]; then product=$out/$target/libmest.so build=build_shared
-    else product=$out/$target/libmest.a build=build_archive; fi
+    mkdir -p "$folder"
+    if [ -n "$linux" ] && [ ! -e "/usr/$linux/lib/libc.so" ]; then
+        say "skipped: $target, no /usr/$linux/lib/libc.so (Debian: libc6-dev-*-cross)"
+        continue
+    fi
+    if [ -n "$linux" ]; then product=$folder/libmest.so build=build_shared
+    else product=$folder/libmest.a build=build_archive; fi
     fresh "$product" && continue
-    build_engine
-    $build "$target"
+    $build
     say "$product"
 done

@@ -17,6 +17,8 @@ int32_t mestk_has_level(int32_t level)
     return level == MESTK_REFERENCE;
 }
 
+int32_t mestk_most_lanes(void) { return MESTK_MOST_LANES; }
+
 int32_t mestk_best_level(void)
 {
 #if MESTK_HAS_NATIVE

@@ -75,7 +75,7 @@ typedef struct V(few_column) {
 /* Rows r0 .. r1 - 1 of the slab, which are those from `first` on of the tiles. */
 VEC_INLINE void V(few_column_rows)(V(few_column) *k, const conv_slab *s, int32_t first, int32_t r0, int32_t r1)
 {
-    int32_t lanes = s->picture.lanes, tw = mestk_tile_w(s->picture);
+    int32_t lanes = mestk_lanes(s->picture), tw = mestk_tile_w(s->picture);
     int64_t pitch = (int64_t)s->phases * s->columns * lanes;
     for (int32_t r = r0; r < r1; r++) {
         if (s->row_stride > 1 && r % s->row_stride >= s->row_phases) continue;
@@ -92,11 +92,11 @@ VEC_INLINE void V(few_column_pixels)(V(few_column) *k, const conv_slab *s, int32
     int32_t column = u / s->stride, phase = u - column * s->stride;
     for (int32_t c = 0; c < 4; c++) {
         int32_t there = c < columns && phase < s->phases && column >= 0 && column < s->columns;
-        k->pixel[c] = there ? (phase * s->columns + column) * p.lanes : -1;
+        k->pixel[c] = there ? (phase * s->columns + column) * mestk_lanes(p) : -1;
         if (++phase == s->stride) phase = 0, column++;
     }
     if (t > 0 && columns == 4) return; /* as of the tile before */
-    for (int32_t i = 0; i < 16; i++) k->inside[i] = (p.lanes == 4 ? i / 4 : i % 4) < columns ? -1 : 0;
+    for (int32_t i = 0; i < 16; i++) k->inside[i] = (mestk_lanes(p) == 4 ? i / 4 : i % 4) < columns ? -1 : 0;
 }
 
 /* Channels c0 .. c1 - 1, the first of which begins at `at`: a row of a tile is one run in the slab, from `to` on. */
@@ -164,12 +164,12 @@ VEC_INLINE void V(few_pack_tiles)(const conv_slab *s, const mestk_operand *from,
 {
     mestk_shape p = s->picture;
     int32_t tiles = mestk_tiles_x(p), runs = s->stride == 1 && shift >= 0 && mestk_in_lines(p);
-    V(few_column) k = {.n = mestk_tile_h(p) * mestk_tile_w(p) * p.lanes, .channel = s->channel};
+    V(few_column) k = {.n = mestk_tile_h(p) * mestk_tile_w(p) * mestk_lanes(p), .channel = s->channel};
     V(few_column_rows)(&k, s, first, r0, r1);
     for (int32_t t = 0; t < tiles; t++) {
         V(few_column_pixels)(&k, s, t, shift);
-        if (!runs) V(few_pack_pixels)(k, *from, c0, c1, at, slab, mestk_tile_w(p), p.lanes);
-        else if (p.lanes == 4) V(few_pack_runs)(k, *from, c0, c1, at, slab + (t * 4 + shift) * 4, 4, kind);
+        if (!runs) V(few_pack_pixels)(k, *from, c0, c1, at, slab, mestk_tile_w(p), mestk_lanes(p));
+        else if (mestk_lanes(p) == 4) V(few_pack_runs)(k, *from, c0, c1, at, slab + (t * 4 + shift) * 4, 4, kind);
         else V(few_pack_runs)(k, *from, c0, c1, at, slab + t * 4 + shift, 1, kind);
         at += (int64_t)p.channels * k.n;
     }
@@ -179,7 +179,7 @@ VEC_INLINE void V(few_pack_tiles)(const conv_slab *s, const mestk_operand *from,
 static void V(few_pack_flat)(const conv_slab *s, int32_t strip, mestk_operand from, float *slab)
 {
     mestk_shape p = s->picture;
-    int32_t tx = mestk_tiles_x(p), n = mestk_tile_h(p) * 4 * p.lanes, kind = V(operand_term)(&from, 0).kind;
+    int32_t tx = mestk_tiles_x(p), n = mestk_tile_h(p) * 4 * mestk_lanes(p), kind = V(operand_term)(&from, 0).kind;
     int64_t at = (int64_t)strip * tx * p.channels * n;
     V(valid) valid[2];
     V(find_valid_of_strip)(p, strip, INT32_MAX, valid);

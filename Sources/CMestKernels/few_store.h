@@ -13,7 +13,7 @@ typedef struct V(few_rows) {
 /* Values of tile t, in the order in which a tile has them, from one channel's rows. */
 VEC_INLINE void V(few_tile)(const V(few_rows) *k, const float *rows, int32_t t, float *value)
 {
-    int32_t th = mestk_tile_h(k->s), tw = mestk_tile_w(k->s), lanes = k->s.lanes;
+    int32_t th = mestk_tile_h(k->s), tw = mestk_tile_w(k->s), lanes = mestk_lanes(k->s);
     for (int32_t c = 0; c < tw; c++) {
         int32_t u = t * tw + c + k->shift, n = u / k->stride;
         const float *from = rows + ((int64_t)(u - n * k->stride) * k->columns + n) * lanes;
@@ -21,7 +21,7 @@ VEC_INLINE void V(few_tile)(const V(few_rows) *k, const float *rows, int32_t t, 
     }
 }
 
-VEC_INLINE int32_t V(few_values)(const V(few_rows) *k) { return mestk_tile_h(k->s) * mestk_tile_w(k->s) * k->s.lanes; }
+VEC_INLINE int32_t V(few_values)(const V(few_rows) *k) { return mestk_tile_h(k->s) * mestk_tile_w(k->s) * mestk_lanes(k->s); }
 
 /* The value in memory with which tile t of channel c begins. */
 VEC_INLINE int64_t V(few_at)(const V(few_rows) *k, int32_t t, int32_t c)
@@ -80,7 +80,7 @@ static void V(few_store_small_y)(const V(few_rows) *k, const float *chains, void
 static void V(few_store_y)(const V(few_rows) *k, const float *chains, void *y, int32_t count, double *sums)
 {
     if (!mestk_in_lines(k->s)) V(few_store_small_y)(k, chains, y, count, sums);
-    else if (k->s.lanes == 4) V(few_store_lines_y)(*k, chains, y, count, sums, 4);
+    else if (mestk_lanes(k->s) == 4) V(few_store_lines_y)(*k, chains, y, count, sums, 4);
     else if (sums) V(few_store_lines_y)(*k, chains, y, count, sums, 1);
     else V(few_store_lines_y)(*k, chains, y, count, NULL, 1);
 }
@@ -162,7 +162,7 @@ static void V(few_store_small_dx)(const V(few_rows) *k, const float *chains, con
 static void V(few_store_dx)(const V(few_rows) *k, const float *chains, const float *x, const mestk_gradient *to)
 {
     if (!mestk_in_lines(k->s)) V(few_store_small_dx)(k, chains, x, to);
-    else if (k->s.lanes == 4) V(few_store_lines_dx)(*k, chains, x, *to, 4, k->stride == 1);
+    else if (mestk_lanes(k->s) == 4) V(few_store_lines_dx)(*k, chains, x, *to, 4, k->stride == 1);
     else if (k->stride == 1) V(few_store_lines_dx)(*k, chains, x, *to, 1, 1);
     else V(few_store_lines_dx)(*k, chains, x, *to, 1, 0);
 }

@@ -40,6 +40,12 @@ void *memset(void *to, int value, size_t size);
 #define MESTK_HAS_NEON 0
 #endif
 
+/* The most lanes a batch may have: 16, or 1 for microcontrollers, which train sample by sample and have little flash:
+ * the same bits of less code. */
+#ifndef MESTK_MOST_LANES
+#define MESTK_MOST_LANES 16
+#endif
+
 #define MESTK_INLINE static inline __attribute__((always_inline, unused))
 
 /* Before a loop whose bounds are constants once inlined: arrays that it indexes become registers. */
@@ -56,6 +62,9 @@ MESTK_INLINE int64_t mestk_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 MESTK_INLINE int32_t mestk_ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
 /* Parts of scratch begin on cache lines. */
 MESTK_INLINE int64_t mestk_round16(int64_t floats) { return (floats + 15) & ~(int64_t)15; }
+
+/* Where there can be one only, the compiler knows. */
+MESTK_INLINE int32_t mestk_lanes(mestk_shape s) { return MESTK_MOST_LANES == 1 ? 1 : s.lanes; }
 
 /* 1, 4, 8, 16 lanes -> 0, 1, 2, 3. */
 MESTK_INLINE int32_t mestk_lane_index(int32_t lanes) { return lanes == 16 ? 3 : lanes == 8 ? 2 : lanes == 4 ? 1 : 0; }

@@ -13,6 +13,13 @@
 #ifndef LEVEL_SCALAR
 #define LEVEL_SCALAR 0
 #endif
+/* What only batches need; without them it is left out of tables, and so of the object. */
+#if MESTK_MOST_LANES == 1
+#define LEVEL_MORE(kernel) NULL
+#pragma clang diagnostic ignored "-Wunused-function"
+#else
+#define LEVEL_MORE(kernel) kernel
+#endif
 #include "flat.h"
 
 static void LEVEL(strip_sums_16)(mestk_shape s, int32_t strip, int32_t c, int32_t count, const float *v, const float *other,
@@ -99,16 +106,23 @@ static void LEVEL(depthwise_rows_backward)(const mestk_depthwise_job *job, int32
 }
 #endif
 
-#define LEVEL_LANES(name) {LEVEL(name##_1), LEVEL(name##_4), LEVEL(name##_8), LEVEL(name##_16)}
-#define LEVEL_FORMATS(name) \
-    {LEVEL_LANES(name), {LEVEL(name##_1_bf16), LEVEL(name##_4_bf16), LEVEL(name##_8_bf16), LEVEL(name##_16_bf16)}}
+/* By format and lanes.  A tile of few lanes may be a line of 16 values (mestk_tile_index). */
+#define LEVEL_FORMATS(name)                                                                                   \
+    {{LEVEL(name##_1), LEVEL_MORE(LEVEL(name##_4)), LEVEL_MORE(LEVEL(name##_8)), LEVEL(name##_16)},            \
+     {LEVEL(name##_1_bf16), LEVEL_MORE(LEVEL(name##_4_bf16)), LEVEL_MORE(LEVEL(name##_8_bf16)),                \
+      LEVEL(name##_16_bf16)}}
+#define LEVEL_WINDOWS(name)                                                                                   \
+    {{LEVEL(name##_1), LEVEL_MORE(LEVEL(name##_4)), LEVEL_MORE(LEVEL(name##_8)), LEVEL_MORE(LEVEL(name##_16))}, \
+     {LEVEL(name##_1_bf16), LEVEL_MORE(LEVEL(name##_4_bf16)), LEVEL_MORE(LEVEL(name##_8_bf16)),                \
+      LEVEL_MORE(LEVEL(name##_16_bf16))}}
 #define LEVEL_REFERENCES(name) mestk_##name##_reference, mestk_##name##_reference, mestk_##name##_reference
 #if LEVEL_VECTOR_LANES == 16
 #define LEVEL_LINEAR(name) \
-    {LEVEL(one_##name), LEVEL(linear_##name##_4), LEVEL(linear_##name##_8), LEVEL(linear_##name##_16)}
+    {LEVEL(one_##name), LEVEL_MORE(LEVEL(linear_##name##_4)), LEVEL_MORE(LEVEL(linear_##name##_8)),           \
+     LEVEL_MORE(LEVEL(linear_##name##_16))}
 #define LEVEL_BOTH                                                                                            \
-    {LEVEL(one_backward_both), LEVEL(linear_backward_both_4), LEVEL(linear_backward_both_8),                       \
-     LEVEL(linear_backward_both_16)}
+    {LEVEL(one_backward_both), LEVEL_MORE(LEVEL(linear_backward_both_4)),                                     \
+     LEVEL_MORE(LEVEL(linear_backward_both_8)), LEVEL_MORE(LEVEL(linear_backward_both_16))}
 #else
 #define LEVEL_LINEAR(name) {LEVEL(one_##name), LEVEL_REFERENCES(linear_##name)}
 #define LEVEL_BOTH {LEVEL(one_backward_both)}
@@ -117,7 +131,7 @@ static void LEVEL(depthwise_rows_backward)(const mestk_depthwise_job *job, int32
 #define LEVEL_REST                                                                                            \
     .evaluate = LEVEL_FORMATS(evaluate), .finish_gradient = LEVEL_FORMATS(finish_gradient),                   \
     .norm_moments = LEVEL_FORMATS(norm_moments), .norm_backward = LEVEL_FORMATS(norm_backward),               \
-    .pool_forward = LEVEL_FORMATS(pool_forward), .pool_backward = LEVEL_FORMATS(pool_backward),               \
+    .pool_forward = LEVEL_WINDOWS(pool_forward), .pool_backward = LEVEL_WINDOWS(pool_backward),               \
     .global_pool_forward = LEVEL_FORMATS(global_pool_forward),                                                \
     .global_pool_backward = LEVEL_FORMATS(global_pool_backward),                                              \
     .relu_backward = LEVEL_FORMATS(relu_backward),                                                            \
@@ -129,8 +143,8 @@ static void LEVEL(depthwise_rows_backward)(const mestk_depthwise_job *job, int32
 #define LEVEL_FEW_BF16(name) LEVEL(name##_16_bf16), LEVEL(name##_16_bf16)
 #if LEVEL_VECTOR_LANES == 16
 #define LEVEL_CONVS(few, name)                           \
-    {{LEVEL_FEW(few), LEVEL(name##_8), LEVEL(name##_16)}, \
-     {LEVEL_FEW_BF16(few), LEVEL(name##_8_bf16), LEVEL(name##_16_bf16)}}
+    {{LEVEL_FEW(few), LEVEL_MORE(LEVEL(name##_8)), LEVEL_MORE(LEVEL(name##_16))}, \
+     {LEVEL_FEW_BF16(few), LEVEL_MORE(LEVEL(name##_8_bf16)), LEVEL_MORE(LEVEL(name##_16_bf16))}}
 #else
 #define LEVEL_CONVS(few, name)                                            \
     {{LEVEL_FEW(few), mestk_##name##_reference, mestk_##name##_reference}, \

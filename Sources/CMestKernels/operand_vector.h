@@ -45,7 +45,10 @@ VEC_INLINE void V(put_line)(stored *to, const float *from)
     UNROLL for (int h = 0; h < LANES; h += WIDTH) put_stored(to + h, vec_load(from + h));
 }
 
-/* Calls run(kind) with a constant for the kinds that networks are made of. */
+/* Calls run(kind), with a constant for the kinds that networks are made of. */
+#if MESTK_MOST_LANES == 1
+#define OPERAND_SWITCH(kind, run) run(kind);
+#else
 #define OPERAND_SWITCH(kind, run)                                                                              \
     switch (kind) {                                                                                            \
     case 0: run(0); break;                                                                                     \
@@ -56,6 +59,7 @@ VEC_INLINE void V(put_line)(stored *to, const float *from)
     case V(SCALED) | V(SECOND) | V(SECOND_SCALED): run(V(SCALED) | V(SECOND) | V(SECOND_SCALED)); break;       \
     default: run(kind); break;                                                                                 \
     }
+#endif
 
 /* Without constants of a channel a strip is one run of values, whatever its tiles.  Values at .. end-1 of
  * evaluate and relu_backward, as many as fill vectors; returns where the rest begins. */

@@ -52,4 +52,7 @@ const char *mestk_level_name(int32_t level);
 
 /* 1 when the machine and the build can run this level. */
 int32_t mestk_has_level(int32_t level);
+
+/* The most lanes of a batch that the build has kernels for, 16 or 1. */
+int32_t mestk_most_lanes(void);
 #endif

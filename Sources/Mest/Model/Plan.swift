@@ -97,7 +97,7 @@ extension Plan {
         let tensors = UnsafeMutableRawPointer(nodes + count).assumingMemoryBound(to: Tensor.self)
         var plan = Plan(nodes: nodes, count: count, config: try resolve(config, message))
         plan.derivesSteps = config.steps_per_epoch == 0
-        plan.chooseLanes()
+        try plan.chooseLanes(message)
         plan.chooseThreads()
         try plan.chooseLevel(message)
         try plan.describe(layers, message)
@@ -127,9 +127,14 @@ extension Plan {
 
     /// L = 16 for batches above 8; below, the smallest of 1, 4, 8 that holds the batch. By the
     /// shape alone, never by the CPU: the lanes are part of the bits.
-    private mutating func chooseLanes() {
+    private mutating func chooseLanes(_ message: Message) throws(Status) {
         let batch = int32(config.batch)
         lanes = batch > 8 ? 16 : batch > 4 ? 8 : batch > 1 ? 4 : 1
+        if lanes > mestk_most_lanes() {
+            throw message.start("config.batch is ").integer(batch)
+                .text(", and this build for microcontrollers takes one sample a step; use batch = 1, ")
+                .text("and micro_batches to average the gradients of several").as(.unsupported)
+        }
         blocks = (batch &+ lanes &- 1) / lanes
     }
 
