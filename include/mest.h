@@ -321,7 +321,9 @@ enum { /* mest_config.recompute: activations that backward computes again instea
     MEST_RECOMPUTE_NONE  = 0,
     MEST_RECOMPUTE_BLOCK = 1, /* those inside a residual block, or between two pools.  Blocks that
                                  hold less than a third of what the largest does keep theirs, and so
-                                 does the last; networks without blocks and pools keep all       */
+                                 does the last.  Of a chain of m (m + 1) / 2 convolutions, from 6
+                                 on, m outputs are held at most; shorter ones, without blocks and
+                                 pools, keep all                                                 */
     MEST_RECOMPUTE_ELEMENTWISE = 2 /* those of ReLU and ADD that are stored, unless one that is
                                  given up is needed to compute them, or backward begins there: of
                                  residual blocks every other one.  Little time, less gain        */
@@ -729,7 +731,7 @@ typedef struct mest_layer_plan {
 
 /*
  * Plans a model: checks config and layers and counts every byte.  Pure arithmetic: allocates
- * nothing; needs stack, about 1 KB a layer, as create does.
+ * nothing; needs stack, about 1 KB a layer, as create does (create_in does not).
  * out_plan: filled on MEST_OK and on MEST_ERR_BUDGET.
  * out_layers: `count` entries, or NULL; each struct_size set by the caller.
  * Errors: ARGUMENT, SHAPE, UNSUPPORTED, VERSION, BUDGET (the message proposes what would fit).
@@ -792,7 +794,8 @@ MEST_API MEST_NODISCARD mest_status mest_model_create(const mest_config *config,
 
 /*
  * The same inside the caller's block, with no allocation at all.  block: at least total_bytes,
- * aligned to mest_plan_report.alignment; the caller's again after mest_model_destroy().
+ * aligned to mest_plan_report.alignment; the caller's again after mest_model_destroy().  It is
+ * planned there too, so that little stack is needed, and holds anything after an error.
  * Errors: those of mest_plan, ARGUMENT (alignment), MEMORY (block too small).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_create_in(const mest_config *config,

@@ -8,8 +8,8 @@
  * of units as they lie, which load less per connection. */
 enum { L1_BYTES = 24 << 10, FORWARD_PASS = 16, UNIT_PASS = 64, BACKWARD_PASS = 36 };
 
-/* Few lanes: of a row, what one pass goes through; of a pointwise convolution. */
-enum { FEW_FLOATS = 32, FLAT_FLOATS = 128 };
+/* Few lanes: of a row, what one pass goes through. */
+enum { FEW_FLOATS = 32 };
 
 static int64_t words16(int64_t words) { return mestk_round16(words); }
 
@@ -36,7 +36,8 @@ static int32_t flat_strips(const mestk_conv *g)
 {
     int32_t pointwise = g->kernel_h == 1 && g->kernel_w == 1 && g->stride_h == 1 && g->stride_w == 1;
     if (!pointwise || g->pad_h || g->pad_w || !mestk_in_lines(g->in)) return 0;
-    return mestk_max(1, FLAT_FLOATS / (mestk_tiles_x(g->in) * tile_values(g->in)));
+    int32_t most = FEW_FLOATS / (mestk_tiles_x(g->in) * tile_values(g->in));
+    return mestk_max(1, mestk_min(most, mestk_strips(g->in)));
 }
 
 static int32_t forward_rows(const mestk_conv *g) { return flat_strips(g) ? 1 : mestk_computed_rows(mestk_tile_h(g->out)); }
@@ -58,7 +59,7 @@ static conv_slab forward_slab(const mestk_conv *g)
 static int32_t forward_l1_block(const mestk_conv *g)
 {
     conv_slab s = forward_slab(g);
-    int32_t pass = mestk_min(forward_row_floats(g), flat_strips(g) ? FLAT_FLOATS : FEW_FLOATS);
+    int32_t pass = mestk_min(forward_row_floats(g), FEW_FLOATS);
     int32_t columns = (mestk_few_lanes(g->out) ? pass : 64) / g->out.lanes;
     return channels_in_l1((int64_t)s.rows * s.phases * (columns + (g->kernel_w - 1) / g->stride_w), g->in);
 }

@@ -151,6 +151,7 @@ struct Simulation {
             alive(.sums, of: i, at: time)
         }
         if it.normedBy >= 0 && sums { alive(.sums, of: Int(it.normedBy), at: time) }
+        if it.normedBy >= 0 { alive(.start, of: i, at: time) }
         if it.isVirtual { return }
         if i > 0 { read(Int(it.from), at: time, for: i) }
         if it.kind == .add { read(Int(it.with), at: time, for: i) }
@@ -221,7 +222,10 @@ struct Simulation {
         case .conv2D:
             let reads = it.gradientVirtual ? Int(it.normedBy) : i
             isComplete(reads, at: time, for: i)
-            if it.gradientVirtual { read(i, at: time, for: i) }
+            if it.gradientVirtual {
+                read(i, at: time, for: i)
+                alive(.gradientConstants, of: reads, at: time)
+            }
             read(from, at: time, for: i)
             alive(.backwardScratch, of: i, at: time)
             if !node(from).trains { break }
@@ -246,6 +250,7 @@ struct Simulation {
             if Int(it.summedBy) == i { takeSums(by: i, in: i, at: time) }
             check(summed.contains(i), "nobody took the sums of \(i)", time)
             alive(.backwardSums, of: i, at: time)
+            alive(.gradientConstants, of: i, at: time)
             if node(from).gradientVirtual { break }
             if !node(from).trains { break }
             isComplete(i, at: time, for: i)

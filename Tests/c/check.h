@@ -46,6 +46,7 @@ static void skip(const char *what, const char *why)
 }
 
 /* The exit status of the program. */
+__attribute__((unused))
 static int finish(const char *name)
 {
     printf("%s: %d passed, %d failed, %d skipped\n", name, checks.passed, checks.failed, checks.skipped);

@@ -3,8 +3,7 @@
  *
  *   determinism          compares them with one another
  *   determinism --print  prints one hash a network, to be compared with another build's */
-#include "check.h"
-#include "every_network.h"
+#include "training.h"
 #include <pthread.h>
 
 /* --------------------------------------------------------------- ways to run the chunks --- */
@@ -44,43 +43,6 @@ static void own_threads(uint32_t count, chunk_body *body, void *argument, void *
     }
     for (uint32_t w = 0; w < 3; w++)
         if (started[w]) pthread_join(threads[w], NULL);
-}
-
-/* --------------------------------------------------------------------------------- training --- */
-
-/* Trains for some epochs; the hash of the model and of everything that was reported. */
-static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs, mest_status *out_status)
-{
-    mest_model *model = NULL;
-    mest_status status = mest_model_create(&n->config, n->layers, n->count, env, &model);
-    if (out_status) *out_status = status;
-    if (status != MEST_OK) return 0;
-    uint32_t micro = n->config.micro_batches ? n->config.micro_batches : 1;
-    uint64_t hash = HASH_START;
-    for (uint32_t i = 0; status == MEST_OK && i < epochs * 3 * micro; i++) {
-        mest_batch batch = nth_batch(d, &n->config, i);
-        mest_step_report report = { .struct_size = sizeof report };
-        status = mest_model_step(model, &batch, &report);
-        hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
-    }
-    int32_t method = n->config.method;
-    int moves_between = method != MEST_METHOD_STATIC && !by_gradient(method) && method != MEST_METHOD_LOTTERY
-        && method != MEST_METHOD_SNIP && method != MEST_METHOD_GRASP;
-    if (status == MEST_OK && moves_between) status = mest_model_mutate(model, NULL);
-    float *out = malloc(sizeof(float) * d->samples * d->outputs);
-    if (status == MEST_OK)
-        status = mest_model_predict(model, d->x, d->samples, n->config.loss == MEST_LOSS_MSE ? 0 : MEST_PREDICT_PROBABILITIES,
-                                    out, (uint64_t)d->samples * d->outputs);
-    if (status == MEST_OK) hash = hash_bytes(hash, out, sizeof(float) * d->samples * d->outputs);
-    free(out);
-    mest_batch all = batch_at(d, &n->config, 0, d->samples);
-    mest_evaluation evaluation = { .struct_size = sizeof evaluation };
-    if (status == MEST_OK) status = mest_model_evaluate(model, &all, &evaluation);
-    hash = hash_bytes(hash, &evaluation, sizeof evaluation);
-    uint64_t state = hash_model(model);
-    check(status == MEST_OK && state, "%s: training: %s: %s", n->name, mest_status_string(status), mest_last_error(model));
-    mest_model_destroy(model);
-    return hash_bytes(hash, &state, sizeof state);
 }
 
 static void compare(network n, const dataset *d, uint32_t epochs)
@@ -127,16 +89,13 @@ int main(int argc, char **argv)
     static network networks[MOST_NETWORKS];
     size_t count = every_network(networks);
     for (size_t i = 0; i < count; i++) {
-        network *n = &networks[i];
-        mest_plan_report plan = { .struct_size = sizeof plan };
-        if (!check(mest_plan(&n->config, n->layers, n->count, &plan, NULL) == MEST_OK, "%s: plan: %s", n->name,
-                   mest_last_error(NULL)))
-            continue;
-        dataset d = make_data(samples_for(n), plan.inputs, plan.outputs);
-        uint32_t epochs = epochs_for(n);
-        if (print) printf("%s %016llx\n", n->name, (unsigned long long)train(n, &d, NULL, epochs, NULL));
-        else compare(*n, &d, epochs);
-        free_data(&d);
+        dataset d;
+        if (print) {
+            print_hash(&networks[i], NULL);
+        } else if (data_for(&networks[i], &d)) {
+            compare(networks[i], &d, epochs_for(&networks[i]));
+            free_data(&d);
+        }
     }
     return print ? checks.failed != 0 : finish("determinism");
 }

@@ -300,6 +300,51 @@ static void from_dirt(network n, const dataset *d, float *out)
     check(hashes[0] && hashes[0] == hashes[1], "%s: what the block held before changes the result", n.name);
 }
 
+/* Planning in the block: a thread with less stack than that would need creates a model of 800 layers. */
+typedef struct small_stack {
+    const mest_config *config;
+    const mest_layer *layers;
+    uint32_t count;
+    void *block;
+    size_t bytes;
+    mest_status status;
+} small_stack;
+
+static void *create_in_small_stack(void *pointer)
+{
+    small_stack *s = pointer;
+    mest_model *model = NULL;
+    s->status = mest_model_create_in(s->config, s->layers, s->count, NULL, s->block, s->bytes, &model);
+    mest_model_destroy(model);
+    return NULL;
+}
+
+static void little_stack(void)
+{
+    enum { LAYERS = 800, STACK = 256 << 10 };
+    static mest_layer layers[LAYERS];
+    for (int i = 0; i < LAYERS; i++) layers[i] = (mest_layer){ MEST_LAYER_HEAD(MEST_LAYER_RELU) };
+    layers[0] = (mest_layer){ MEST_LAYER_HEAD(MEST_LAYER_INPUT), .channels = 4 };
+    layers[LAYERS - 1] = (mest_layer){ MEST_LAYER_HEAD(MEST_LAYER_LINEAR), .channels = 4 };
+    mest_config config = MEST_CONFIG_INIT;
+    config.batch = 4;
+    config.learning_rate = 0.1f;
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    if (!check(mest_plan(&config, layers, LAYERS, &plan, NULL) == MEST_OK, "deep: %s", mest_last_error(NULL))) return;
+    /* What planning needs, and the table. */
+    size_t bytes = plan.total_bytes + 2048 * LAYERS;
+    small_stack s = { .config = &config, .layers = layers, .count = LAYERS, .bytes = bytes, .status = 1 };
+    if (posix_memalign(&s.block, plan.alignment, bytes)) return;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK);
+    if (pthread_create(&thread, &attributes, create_in_small_stack, &s) == 0) pthread_join(thread, NULL);
+    pthread_attr_destroy(&attributes);
+    check(s.status == MEST_OK, "deep: create_in with %d KB of stack: %s", STACK >> 10, mest_status_string(s.status));
+    free(s.block);
+}
+
 /* A large sparse layer must not need the memory of a dense one, and is planned without any. */
 static void nothing_dense(void)
 {
@@ -436,6 +481,7 @@ int main(void)
         free_data(&d);
     }
     nothing_dense();
+    little_stack();
     if (!WATCHING) skip("allocations during use", "the sanitizer wants malloc for itself");
     return finish("memory");
 }

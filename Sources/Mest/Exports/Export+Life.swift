@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// mest_plan, mest_model_create*, _plan, _cancel, _destroy. Planning works on the stack; create then
-// builds where it is told.
+// mest_plan, mest_model_create*, _plan, _cancel, _destroy. Planning works on the stack, or in the block that the
+// caller gave; create then builds where it is told.
 
 import CMest
 import CMestKernels
@@ -70,7 +70,7 @@ public func mest_model_plan(
     }
 }
 
-/// The arguments of a call that plans, carried over the stack that planning needs.
+/// The arguments of a call that plans, carried over the memory that planning needs.
 private struct PlanCall {
     var config: UnsafePointer<mest_config>?
     var layers: UnsafePointer<mest_layer>?
@@ -96,16 +96,29 @@ private struct PlanCall {
         var call = self
         let mode = mestk_plain_mode()
         defer { mestk_set_mode(mode) }
+        if let room = roomInBlock { return make(room) }
         return mestk_with_stack(Plan.scratchBytes(int(count)), { scratch, context in
             guard let scratch, let context else { return Status.internal.rawValue }
-            let call = context.assumingMemoryBound(to: PlanCall.self).pointee
-            do throws(Status) {
-                try call.make(scratch, threadMessage)
-                return statusOK
-            } catch {
-                return error.rawValue
-            }
+            return context.assumingMemoryBound(to: PlanCall.self).pointee.make(scratch)
         }, &call)
+    }
+
+    /// In the caller's block, behind where the table will be, which is copied from here: a microcontroller's stack
+    /// has no room for planning.
+    private var roomInBlock: UnsafeMutableRawPointer? {
+        guard inBlock, let block else { return nil }
+        let table = int(Model.tableBytes(int(count)))
+        let fits = UInt(bitPattern: blockBytes) >= UInt(bitPattern: table &+ Plan.scratchBytes(int(count)))
+        return fits ? block + table : nil
+    }
+
+    private func make(_ scratch: UnsafeMutableRawPointer) -> Int32 {
+        do throws(Status) {
+            try make(scratch, threadMessage)
+            return statusOK
+        } catch {
+            return error.rawValue
+        }
     }
 
     private func check(_ message: Message) throws(Status) {

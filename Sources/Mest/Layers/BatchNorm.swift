@@ -74,7 +74,7 @@ enum BatchNorm: Layer {
         mestk_norm_gradient(
             model.shape(node), pass.count, model.at(n.backwardSums, Double.self), model.floats(n.batchMean),
             model.floats(n.batchVariance), n.epsilon, model.optional(n.weight.value), centre(model, n),
-            model.constant(i, .gradientA), model.constant(i, .gradientB), model.constant(i, .gradientC),
+            model.gradientConstant(i, .a), model.gradientConstant(i, .b), model.gradientConstant(i, .c),
             model.optional(n.weight.gradient), model.optional(n.bias.gradient))
         if model.nodes[int(n.from)].gradientVirtual { return }
         guard let dx = model.inputGradient(node) else { return }

@@ -48,9 +48,8 @@ enum Conv2D: Layer {
         let bias = model.optional(n.bias.value)
         if n.normedBy < 0 { return (bias, nil) }
         // Stored relative to the running mean: CMestKernels/include/norm.h.
-        let i = int(n.normedBy)
-        let norm = model.nodes[i]
-        let centred = model.constant(i, .start), centre = model.floats(norm.runningMean)
+        let norm = model.nodes[int(n.normedBy)]
+        let centred = model.floats(n.start), centre = model.floats(norm.runningMean)
         for c in 0..<int(norm.channels) { centred[c] = (bias.map { $0[c] } ?? 0) - centre[c] }
         return (centred, pass.training && !pass.recomputing && !norm.frozen ? model.at(norm.sums, Double.self) : nil)
     }

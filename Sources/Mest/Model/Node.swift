@@ -114,6 +114,7 @@ struct Node {
     var batchMean = Place.none
     var batchVariance = Place.none
     var constants = Place.none    // BATCH_NORM, ADD: see Model/Operands.swift
+    var gradientConstants = Place.none  // BATCH_NORM: from its backward to that of the convolution before it
     var sums = Place.none         // BATCH_NORM: per strip, forward and backward
     var backwardSums = Place.none
 
@@ -123,6 +124,7 @@ struct Node {
     // Fusion (Model/Plan+Fusion.swift).
     var isVirtual = false         // its output is not stored: who reads it computes it
     var normedBy: Int32 = -1      // CONV2D: the batch norm that alone reads it
+    var start = Place.none        // then: what its outputs begin with, forward
     var gradientVirtual = false   // CONV2D: gradient of the output is computed by who reads it
     var finishedBy: Int32 = -1    // RELU: the convolution that passes the gradient through it
     var summedBy: Int32 = -1      // BATCH_NORM: who takes the sums of its output's gradient

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operands: what the kernels read for a node's output or its gradient, stored or virtual.
 //
-// Node.constants, floats per channel:
-//   BATCH_NORM  start (bias - centre, of the convolution before it), a, b forward, a, b, c backward
-//   ADD         b of both batch norms added, when it adds two
+// Floats per channel that they need:
+//   Node.constants          BATCH_NORM: a, b; ADD: b of both batch norms added, when it adds two
+//   Node.gradientConstants  BATCH_NORM: a, b, c of its gradient, in the workspace
 
 import CMest
 import CMestKernels
@@ -12,7 +12,7 @@ extension Plan {
     /// Arrays of `channels` floats that node i keeps.
     func constants(_ n: Node) -> Int64 {
         switch n.kind {
-        case .batchNorm: return training ? 6 : 3
+        case .batchNorm: return 2
         case .add: return nodes[int(n.from)].isVirtual && nodes[int(n.with)].isVirtual ? 1 : 0
         default: return 0
         }
@@ -25,10 +25,14 @@ extension Plan {
 }
 
 extension Model {
-    enum Constant: Int { case start, a, b, gradientA, gradientB, gradientC }
+    enum Constant: Int { case a, b, c }
 
     func constant(_ i: Int, _ which: Constant) -> UnsafeMutablePointer<Float> {
         floats(nodes[i].constants) + which.rawValue &* int(nodes[i].channels)
+    }
+
+    func gradientConstant(_ i: Int, _ which: Constant) -> UnsafeMutablePointer<Float> {
+        floats(nodes[i].gradientConstants) + which.rawValue &* int(nodes[i].channels)
     }
 
     func raw(_ place: Place) -> UnsafeMutableRawPointer { base + int(place.offset) }
@@ -79,10 +83,10 @@ extension Model {
     func normGradient(_ i: Int) -> mestk_operand {
         var v = mestk_operand()
         v.x = UnsafeRawPointer(raw(nodes[i].gradient))
-        v.a = UnsafePointer(constant(i, .gradientA))
-        v.b = UnsafePointer(constant(i, .gradientB))
+        v.a = UnsafePointer(gradientConstant(i, .a))
+        v.b = UnsafePointer(gradientConstant(i, .b))
         v.r = UnsafeRawPointer(raw(nodes[int(nodes[i].from)].output))
-        v.c = UnsafePointer(constant(i, .gradientC))
+        v.c = UnsafePointer(gradientConstant(i, .c))
         return v
     }
 

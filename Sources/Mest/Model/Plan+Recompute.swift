@@ -6,9 +6,9 @@
 // them: of a chain of residual blocks every other one.
 //
 // BLOCK: all inside a block, which lies between two stored outputs through which alone everything passes: the
-// output of a residual block, of a pool. The last block that holds anything is kept, since backward begins
-// there, and so are those that hold less than a third of the largest: late blocks take as long to compute again
-// and save little.
+// output of a residual block, of a pool; of a long chain of convolutions, of some of them. The last block that holds
+// anything is kept, since backward begins there, and so are those that hold less than a third of the largest: late
+// blocks take as long to compute again and save little.
 
 import CMest
 import CMestKernels
@@ -82,6 +82,8 @@ extension Plan {
 
     // MARK: blocks
 
+    private static let longChain = 6  // convolutions
+
     private func chooseBlocks() {
         var largest: Int64 = 0
         var last = 0
@@ -91,8 +93,9 @@ extension Plan {
             if bytes > 0 { last = end }
         }
         forEachBlock { start, end in
-            if end < last && innerBytes(after: start, before: end) &* 3 > largest {
-                markBlock(after: start, before: end)
+            if innerBytes(after: start, before: end) &* 3 <= largest { return }
+            forEachPiece(after: start, before: end) { start, end in
+                if end < last { markBlock(after: start, before: end) }
             }
         }
     }
@@ -104,6 +107,29 @@ extension Plan {
             body(start, i)
             start = i
         }
+    }
+
+    /// A long chain of convolutions in pieces, of which each ends with an output that is kept; else the whole block.
+    /// Backward goes through pieces from the last to the first and holds, in piece j, the inner outputs of that one and
+    /// the ends of j: so the later a piece, the shorter. Lengths m, m - 1, ... hold m outputs at most, and a chain of
+    /// m (m + 1) / 2 fits.
+    private func forEachPiece(after start: Int, before end: Int, _ body: (Int, Int) -> Void) {
+        var links = 0
+        for i in (start &+ 1)...end where i < end && isLink(i) { links &+= 1 }
+        if links < Plan.longChain { return body(start, end) }
+        var length = 1
+        while length &* (length &+ 1) / 2 < links { length &+= 1 }
+        var (from, passed) = (start, 0)
+        for i in (start &+ 1)...end where i < end && isLink(i) {
+            passed &+= 1
+            links &-= 1
+            if passed == length && links > 0 {
+                body(from, i)
+                (from, passed) = (i, 0)
+                length &-= 1
+            }
+        }
+        body(from, end)
     }
 
     /// What a block gives up: outputs that backward reads.
@@ -154,12 +180,18 @@ extension Plan {
         return lastReads(i).backward > 0
     }
 
-    /// A stored output that is all that later layers know of earlier ones. A convolution's is not: it is
-    /// what a block can give up.
+    /// Ends a block. A convolution's output does not: it is what a block can give up.
     private func isAnchor(_ i: Int) -> Bool {
-        if nodes[i].isVirtual || nodes[i].kind == .conv2D { return false }
-        // Nor is ReLU's or dropout's in its place; but a sum ends a residual block wherever it lies.
-        if nodes[i].inPlace && nodes[i].kind != .add { return false }
+        // Nor does ReLU's or dropout's in its place; but a sum ends a residual block wherever it lies.
+        nodes[i].kind != .conv2D && (!nodes[i].inPlace || nodes[i].kind == .add) && isPassage(i)
+    }
+
+    /// A link of a chain of convolutions.
+    private func isLink(_ i: Int) -> Bool { nodes[i].kind == .conv2D && isPassage(i) }
+
+    /// A stored output that is all that later layers know of earlier ones.
+    private func isPassage(_ i: Int) -> Bool {
+        if nodes[i].isVirtual { return false }
         for j in (i &+ 1)..<count where (int(nodes[j].from) < i) || (nodes[j].with >= 0 && int(nodes[j].with) < i) {
             return false
         }

@@ -7,7 +7,7 @@
 import CMest
 import CMestKernels
 
-enum Use: Int32 { case output, gradient, scratch, backwardScratch, sums, backwardSums }
+enum Use: Int32 { case output, gradient, scratch, backwardScratch, sums, backwardSums, start, gradientConstants }
 
 struct Tensor {
     var bytes: Int64
@@ -141,11 +141,14 @@ extension Plan {
                 add(sumBytes(nodes[i]), min(i, int(nodes[i].from)), i, i, .sums)
                 if nodes[i].trains {
                     add(sumBytes(nodes[i]), 2 &* loss &- int(nodes[i].summedBy), 2 &* loss &- i, i, .backwardSums)
+                    let reader = nodes[int(nodes[i].from)].gradientVirtual ? int(nodes[i].from) : i
+                    add(int64(nodes[i].channels) &* 12, 2 &* loss &- i, 2 &* loss &- reader, i, .gradientConstants)
                 }
             }
-            let again = int32(2 &* loss) &- nodes[i].recomputedAt
-            add(max(layerScratch(nodes[i], self), forwardPartScratch(nodes[i])), i, i, i, .scratch,
-                again: nodes[i].recomputedAt >= 0 ? Life(again, again) : nil)
+            let time = int32(2 &* loss) &- nodes[i].recomputedAt
+            let again = nodes[i].recomputedAt >= 0 ? Life(time, time) : nil
+            if nodes[i].normedBy >= 0 { add(int64(nodes[i].channels) &* 4, i, i, i, .start, again: again) }
+            add(max(layerScratch(nodes[i], self), forwardPartScratch(nodes[i])), i, i, i, .scratch, again: again)
             if !training || !nodes[i].trains { continue }
             let most = max(layerBackwardScratch(nodes[i], self), max(gradientScratch(nodes[i]), backwardPartScratch(nodes[i])))
             add(most, 2 &* loss &- i, 2 &* loss &- i, i, .backwardScratch)
@@ -249,6 +252,8 @@ extension Plan {
             case .backwardScratch: node.pointee.backwardScratch = place
             case .sums: node.pointee.sums = place
             case .backwardSums: node.pointee.backwardSums = place
+            case .start: node.pointee.start = place
+            case .gradientConstants: node.pointee.gradientConstants = place
             }
         }
         // Fullest moment of activations and gradients alone.
