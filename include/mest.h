@@ -378,8 +378,10 @@ enum { /* mest_config.method: how connections come and go; drop, growth and sche
                                 and as many come at 0, shared out by what each layer has kept, so
                                 that connections move between layers.  The threshold doubles
                                 (halves) when fewer (more) than mutation_rate of all, by a tenth
-                                of that, have left.  Before mutation_epochs[1].  A layer may have
-                                twice its target, and memory for it.  Scheme UNSTRUCTURED        */
+                                of that, have left.  Between epochs, before mutation_epochs[1]
+                                (its authors: every 100 to 800 updates, so that the threshold is
+                                found sooner).  A layer may have twice its target, and memory for
+                                it.  Scheme UNSTRUCTURED                                         */
     MEST_METHOD_LOTTERY = 8, /* lottery ticket (Frankle, Carbin 2019): begins dense; every
                                 mutation_every epochs, a round, mutation_rate (from 0.001 on) of
                                 the connections leave, the least important of all layers, and all
@@ -400,12 +402,13 @@ enum { /* mest_config.method: how connections come and go; drop, growth and sche
                                 the rest as RIGL says, and 8 bytes a row and a column of scratch.
                                 Scheme UNSTRUCTURED                                              */
     MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with
-                                random growth: between epochs drops the least important of the
-                                whole layer, the share falling as RIGL's, so that an output loses
-                                as many as it has that matter little; then every output is filled
-                                to its constant number at random, at 0.  An output keeps its most
-                                important connection, and so many fewer leave.  SRigL's ablation
-                                of outputs is not in this version: FILTER drops outputs whole.
+                                random growth: between epochs (SRigL: every 100 updates) drops the
+                                least important of the whole layer, the share falling as RIGL's,
+                                so that an output loses as many as it has that matter little;
+                                then every output is filled to its constant number at random, at
+                                0.  An output keeps its most important connection, and so many
+                                fewer leave.  SRigL's ablation of outputs is not in this version:
+                                FILTER drops outputs whole.
                                 Scheme FAN_IN                                                    */
 };
 /* SNIP and GRASP choose once and train what they have chosen; scheme UNSTRUCTURED.
