@@ -16,7 +16,7 @@ import runs  # noqa: E402
 from runs import ALL_METHODS, SCHEMES, SPARSITIES  # noqa: E402
 from training_logs import KIB, PAPER, Log, Logs, step_times  # noqa: E402
 
-LABELLED = {"unstructured": (5, 4), "channel": (6, -4)}  # schemes whose points tell their sparsity, and where
+MARKS = {90: "o", 95: "s"}
 Draw = Callable[[Any, Logs], Optional[Any]]  # pyplot, logs -> figure
 
 
@@ -124,9 +124,11 @@ def schemes(plt: Any, logs: Logs) -> Optional[Any]:
             found = [(s, value(scheme, s, log), log.accuracy) for s in SPARSITIES[:2] if (log := logs.scheme(scheme, s))]
             points = [point for point in found if point[1] is not None]
             if points:
-                axes.plot([x for _, x, _ in points], [y for _, _, y in points], "o-", label=title)
-            for s, x, y in points if scheme in LABELLED else ():
-                axes.annotate(f"{s} %", (x, y), xytext=LABELLED[scheme], textcoords="offset points", fontsize=8)
+                (line,) = axes.plot([x for _, x, _ in points], [y for _, _, y in points], label=title)
+            for s, x, y in points:
+                axes.plot(x, y, MARKS[s], color=line.get_color(), markerfacecolor="w" if s == 95 else None)
+        for s in SPARSITIES[:2]:
+            axes.plot([], [], MARKS[s], color="k", markerfacecolor="w" if s == 95 else None, label=f"{s} %")
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
     panels[0][0].set(ylabel="test accuracy, %")
@@ -178,10 +180,10 @@ def long(plt: Any, logs: Logs) -> Optional[Any]:
         return None
     figure, axes = plt.subplots(figsize=(6, 3.5), constrained_layout=True)
     accuracies = [100 * value for value in log.column("validation_accuracy")]
-    axes.plot(log.column("epoch"), accuracies, label=log.run["name"])
+    axes.plot(log.column("epoch"), accuracies, label="EM&S, 90 %")
     if logs.scale.name == "cifar10":
         axes.axhline(PAPER, color="k", ls=":", label=f"the paper: {PAPER} %")
-    axes.set(xlabel="epoch", ylabel="test accuracy, %")
+    axes.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(min(accuracies[10:]) - 1, None))  # where it is decided
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

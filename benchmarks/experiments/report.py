@@ -91,9 +91,10 @@ def plainly(logs: Logs) -> str:
             where: Dict[Tuple[int, ...], List[str]] = {}
             for other in CHOOSERS:
                 both = [s for s in SPARSITIES if logs.method(ours, s) and logs.method(other, s)]
-                if found := tuple(s for s in both if sign * (mean(ours, s) - mean(other, s)) > 0):
-                    where.setdefault(found, []).append(ALL_METHODS[other])
-            said += [f"{METHODS[ours]} is {word} {listed(names)} at {listed(map(str, s))} %" for s, names in where.items()]
+                if chosen := tuple(s for s in both if sign * (mean(ours, s) - mean(other, s)) > 0):
+                    where.setdefault(chosen, []).append(ALL_METHODS[other])
+            found = [f"{listed(names)} at {listed(map(str, sparsities))} %" for sparsities, names in where.items()]
+            said += [f"{METHODS[ours]} is {word} {', '.join(found)}"] if found else []
     return f"In plain words, by the means, after {logs.scale.epochs} epochs: {'; '.join(said)}." if said else ""
 
 
