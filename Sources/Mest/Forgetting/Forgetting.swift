@@ -155,11 +155,11 @@ struct Forgetting {
         return false
     }
 
-    /// Counting begins anew in the training set. Of who has left it stays what the order goes by.
+    /// Counting begins anew. Of who has left for good it stays what the order goes by.
     func clear() {
         for i in 0..<samples {
             previous[i] = false
-            if !inTraining(i) { continue }
+            if queue == nil && !inTraining(i) { continue }
             learned[i] = false
             seen[i] = false
             count[i] = 0
