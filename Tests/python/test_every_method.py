@@ -233,7 +233,7 @@ def test_the_planned_bytes_are_enough_and_used(method, scheme, exclude):
 def worst(method, epoch, handle, lib):
     """Values by layer, with which a mutation needs the most: where learned ones never ask for it."""
     if method == "srigl" and epoch == 0:  # the largest weight of a row is among the largest of all
-        return {layer: np.tile(np.arange(n, dtype=np.float32) / 100, rows) for layer, n, rows in ((1, 27, 70), (2, 21, 60))}
+        return {i: np.tile(np.arange(n, dtype=np.float32) / 100, rows) for i, n, rows in ((1, 27, 70), (2, 21, 60))}
     if method != "dsr" or epoch not in (1, 2):
         return {}
     # First one layer of three gets all that the others lose, which is twice its target; then it loses nearly all

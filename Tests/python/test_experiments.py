@@ -104,7 +104,8 @@ def test_memory_of_methods_is_what_they_had(scale):
         rows = {title: row for title, *row in lines}
         for method, title in runs.ALL_METHODS.items():
             log = logs.method(method, 0 if method == "dense" else sparsity)[0]
-            assert rows[title][:2] == [f"{log.run['plan']['active_peak']:,}", f"{log.model_bytes / 1024:,.0f}"], (title, sparsity)
+            had = [f"{log.run['plan']['active_peak']:,}", f"{log.model_bytes / 1024:,.0f}"]
+            assert rows[title][:2] == had, (title, sparsity)
         assert [title for title, row in rows.items() if row[4] == "no"] == [
             "GraSP", "gradual magnitude pruning, not trained", "lottery tickets, not trained",
         ]  # fmt: skip
@@ -130,9 +131,8 @@ def made_up(method, seed, accuracy, dropped=()):
 
 def test_what_is_better_in_plain_words():
     logs = report.Logs(runs.SCALES["cifar10"])
-    logs.found = dict(
-        made_up(*log) for log in (("em", 1, 80), ("em", 2, 82), ("em&s", 1, 85), ("snip", 1, 80), ("rigl", 1, 82), ("grasp", 1, 84))
-    )
+    accuracies = ("em", 1, 80), ("em", 2, 82), ("em&s", 1, 85), ("snip", 1, 80), ("rigl", 1, 82), ("grasp", 1, 84)
+    logs.found = dict(made_up(*log) for log in accuracies)
     assert report.plainly(logs).endswith(
         "after 20 epochs: MEST EM&S is above SNIP, RigL and GraSP at 90 %; MEST EM is above SNIP at 90 %; "
         "MEST EM is below RigL and GraSP at 90 %."

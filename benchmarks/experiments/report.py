@@ -350,8 +350,9 @@ def methods_section(logs: Logs, album: pictures.Album) -> List[str]:
         "MEST EM 20 % leave, the share falls to 0, and new ones begin at 0.", "",
         method_table(logs, "accuracy", 2, "accuracy"), "",
         *album.picture("methods", pictures.methods, "accuracy against sparsity"),
-        "What the paper claims, and MEST against what chooses by gradients, here: the difference of the means and its standard error; confirmed or contradicted "
-        "where Welch's t-test says so at 95 %, each cell by itself: of twenty cells without any difference one would.", "",
+        "What the paper claims, and MEST against what chooses by gradients, here: the difference of the means and its "
+        "standard error; confirmed or contradicted where Welch's t-test says so at 95 %, each cell by itself: of twenty "
+        "cells without any difference one would.", "",
         claims_table(logs, ACCURACY_CLAIMS, "accuracy", "points of accuracy"), "",
         plainly(logs), "",
         "## Memory", "",
