@@ -380,8 +380,10 @@ enum { /* mest_config.method: how connections come and go; drop, growth and sche
                                 and as many come at 0, shared out by what each layer has kept, so
                                 that connections move between layers.  The threshold doubles
                                 (halves) when fewer (more) than mutation_rate of all, by a tenth
-                                of that, have left.  Before mutation_epochs[1].  A layer may have
-                                twice its target, and memory for it.  Scheme UNSTRUCTURED        */
+                                of that, have left.  Between epochs, before mutation_epochs[1]
+                                (its authors: every 100 to 800 updates, so that the threshold is
+                                found sooner).  A layer may have twice its target, and memory for
+                                it.  Scheme UNSTRUCTURED                                         */
     MEST_METHOD_LOTTERY = 8, /* lottery ticket (Frankle, Carbin 2019): begins dense; every
                                 mutation_every epochs, a round, mutation_rate (from 0.001 on) of
                                 the connections leave, the least important of all layers, and all
@@ -402,12 +404,13 @@ enum { /* mest_config.method: how connections come and go; drop, growth and sche
                                 the rest as RIGL says, and 8 bytes a row and a column of scratch.
                                 Scheme UNSTRUCTURED                                              */
     MEST_METHOD_SRIGL   = 12 /* constant fan-in as SRigL drops for it (Lasby et al. 2024), with
-                                random growth: between epochs drops the least important of the
-                                whole layer, the share falling as RIGL's, so that an output loses
-                                as many as it has that matter little; then every output is filled
-                                to its constant number at random, at 0.  An output keeps its most
-                                important connection, and so many fewer leave.  SRigL's ablation
-                                of outputs is not in this version: FILTER drops outputs whole.
+                                random growth: between epochs (SRigL: every 100 updates) drops the
+                                least important of the whole layer, the share falling as RIGL's,
+                                so that an output loses as many as it has that matter little;
+                                then every output is filled to its constant number at random, at
+                                0.  An output keeps its most important connection, and so many
+                                fewer leave.  SRigL's ablation of outputs is not in this version:
+                                FILTER drops outputs whole.
                                 Scheme FAN_IN                                                    */
 };
 /* SNIP and GRASP choose once and train what they have chosen; scheme UNSTRUCTURED.
@@ -999,7 +1002,8 @@ MEST_API MEST_NODISCARD mest_status mest_model_mutation(const mest_model *model,
 typedef struct mest_forgetting_report {
     uint32_t struct_size;
     uint32_t samples;        /* config.samples                                                   */
-    uint32_t seen;           /* presented at least once                                          */
+    uint32_t seen;           /* presented at least once; this and the next three, and histogram,
+                                of the training set                                              */
     uint32_t learned;        /* correct at least once                                            */
     uint32_t never_learned;  /* seen - learned                                                   */
     uint32_t unforgettable;  /* learned and never forgotten                                      */
@@ -1031,7 +1035,8 @@ typedef struct mest_forgetting_report {
  */
 
 /* out_report: or NULL.  out_counts: `capacity` >= samples bytes, or NULL: forgettings of each
- * sample (at most 254), MEST_NEVER_LEARNED for those seen and never correct; 0 for those not seen.
+ * sample (at most 254), MEST_NEVER_LEARNED for those seen and never correct; 0 for those not seen
+ * and those out of the training set.
  * Errors: STATE (config.samples is 0), ARGUMENT. */
 MEST_API MEST_NODISCARD mest_status mest_model_forgetting(const mest_model *model,
                                                           mest_forgetting_report *out_report,
@@ -1060,10 +1065,11 @@ MEST_API MEST_NODISCARD mest_status mest_model_select(const mest_model *model,
                                                       uint64_t *out_count);
 
 /*
- * The ids of the training set in the order in which rules take them: who would leave first comes
- * first.  What to keep of a run for the next one.  O(samples log samples), no memory but the
- * caller's.
- * out_ids: `capacity` ids, or NULL to get only the number.
+ * All ids in the order in which rules take them, what to keep of a run for the next one, taken at
+ * any time: who would leave first comes first.  So those that have left the training set come
+ * before those in it, as they would leave again: by the counts with which they left; of those that
+ * are out by sieving who comes back first.  O(samples log samples), no memory but the caller's.
+ * out_ids: `capacity` >= samples ids, or NULL to get only the number.
  * Errors: STATE (config.samples is 0), ARGUMENT.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_order(const mest_model *model, uint32_t *out_ids,
@@ -1072,9 +1078,9 @@ MEST_API MEST_NODISCARD mest_status mest_model_order(const mest_model *model, ui
 /*
  * An order to go by instead of this run's counts, as mest_model_order() of an earlier run gave it,
  * or of the caller's own making: `count` different ids below config.samples, the first to leave
- * first.  Samples that are not named leave last.  count 0: this run's counts again.  Counting goes
- * on; rule COUNT, which asks for counts, is an error as long as there is an order, and so it is for
- * config.remove_rule.
+ * first; keep_lowest keeps the first of them.  Samples that are not named leave last.  count 0:
+ * this run's counts again.  Counting goes on; rule COUNT, which asks for counts, is an error as long
+ * as there is an order, and so it is for config.remove_rule.
  * Errors: STATE (no MEST_FORGETTING_ORDER), ARGUMENT (an id twice or too large; the order is as
  * before).
  */

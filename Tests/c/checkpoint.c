@@ -246,6 +246,6 @@ int main(int argc, char **argv)
     load_back(by_method("loading back to before SNIP", residual(), MEST_METHOD_SNIP), 0, 8);
     slots_in_turn();
     gathered_for_others();
-    load_format("Tests/c/checkpoints/format1.mest", 0x15fffc25dc77b4d3);
+    load_format("Tests/c/checkpoints/format1.mest", 0x79913cda85d73ee5);
     return finish("checkpoint");
 }

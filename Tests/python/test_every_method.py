@@ -194,8 +194,11 @@ def test_a_layer_of_one_unit_keeps_it(method):
 @pytest.mark.parametrize("exclude", [False, True])
 def test_the_planned_bytes_are_enough_and_used(method, scheme, exclude):
     """In a block of just the planned size, with guard zones around it, and nothing asked for later.  Large
-    matrices at batch 1: the scratch of the mutation, which lies at the end, is the larger part."""
+    matrices at batch 1: the scratch of the mutation, which lies at the end, is the larger part, and it is used to
+    its last lines."""
     layers = [Input(90), Linear(70), Linear(60), Linear(3, density=1.0)]
+    if method == "dsr":
+        layers = [Input(60), Linear(60), Linear(60), Linear(60), Linear(3, density=1.0)]
     if scheme == "pattern":
         layers = [Input(12, 3, 3), Conv2d(70, 3, padding=1), Conv2d(20, 3), Flatten(), Linear(3, density=1.0)]
     make = dict(scheme=scheme, batch=1, exclude_dropped=exclude, learning_rate=0.05, mutation_rate=0.9, threads=2)
@@ -214,9 +217,31 @@ def test_the_planned_bytes_are_enough_and_used(method, scheme, exclude):
     x, label = np.zeros(plan.inputs, np.float32), np.zeros(1, np.int32)
     batch = _abi.mest_batch(count=1, x=x.ctypes.data, labels=label.ctypes.data)
     for epoch in range(8):
+        for layer, values in worst(method, epoch, handle, lib).items():
+            assert lib.mest_model_tensor_set(handle, layer, _abi.MEST_TENSOR_WEIGHT, values.ctypes.data, len(values)) == 0
         assert lib.mest_model_begin_epoch(handle, None) == 0
+        if method == "srigl" and epoch == 0:  # the largest share, of which no epoch asks for a mutation
+            assert lib.mest_model_mutate(handle, None) == 0
         for _ in range(2):
             x[:] = rng.normal(size=plan.inputs)
             assert lib.mest_model_step(handle, ctypes.byref(batch), None) == 0
     lib.mest_model_destroy(handle)
     assert (block[:offset] == 0xA5).all() and (block[offset + total :] == 0xA5).all()
+    assert (block[offset + total - 128 : offset + total] != 0xA5).any()
+
+
+def worst(method, epoch, handle, lib):
+    """Values by layer, with which a mutation needs the most: where learned ones never ask for it."""
+    if method == "srigl" and epoch == 0:  # the largest weight of a row is among the largest of all
+        return {i: np.tile(np.arange(n, dtype=np.float32) / 100, rows) for i, n, rows in ((1, 27, 70), (2, 21, 60))}
+    if method != "dsr" or epoch not in (1, 2):
+        return {}
+    # First one layer of three gets all that the others lose, which is twice its target; then it loses nearly all
+    # of that, and gets it back, since the others have kept still less.
+    values = {}
+    for layer in (1, 2, 3):
+        count = ctypes.c_uint64()
+        assert lib.mest_model_tensor_size(handle, layer, _abi.MEST_TENSOR_WEIGHT, ctypes.byref(count)) == 0
+        values[layer] = np.full(count.value, 1e-7, np.float32)
+    values[1][: None if epoch == 1 else 5] = 1
+    return values

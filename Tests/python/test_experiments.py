@@ -86,6 +86,68 @@ def test_experiments_from_training_to_document(tmp_path, monkeypatch):
     check_links(text, tmp_path, 3)
 
 
+@pytest.mark.parametrize("scale", runs.SCALES)
+def test_documents_are_what_the_logs_say(scale):
+    """Character by character; the pictures are there.  If not: report.py --save."""
+    logs, (target, folder) = report.Logs(runs.SCALES[scale]), report.place(runs.SCALES[scale])
+    text = report.document(logs, pictures.Album(logs, folder, target, draws=False))
+    assert target.read_text() == text
+    check_links(text, target.parent, 7)
+
+
+@pytest.mark.parametrize("scale", runs.SCALES)
+def test_memory_of_methods_is_what_they_had(scale):
+    """The library's plans of today are those of the trainings; what was not trained is planned."""
+    logs = report.Logs(runs.SCALES[scale])
+    for sparsity in runs.SPARSITIES:
+        lines = [line.strip("| ").split(" | ") for line in report.memory_table(logs, sparsity).splitlines()[2:]]
+        rows = {title: row for title, *row in lines}
+        for method, title in runs.ALL_METHODS.items():
+            log = logs.method(method, 0 if method == "dense" else sparsity)[0]
+            had = [f"{log.run['plan']['active_peak']:,}", f"{log.model_bytes / 1024:,.0f}"]
+            assert rows[title][:2] == had, (title, sparsity)
+        assert [title for title, row in rows.items() if row[4] == "no"] == [
+            "GraSP", "gradual magnitude pruning, not trained", "lottery tickets, not trained",
+        ]  # fmt: skip
+
+
+def test_seconds_saved_are_those_of_the_history():
+    logs = report.Logs(runs.SCALES["digits"])
+    for run in (*runs.phases("digits"), *runs.spared("digits")):
+        log = logs.get(run.name)
+        records = [{key: value for key, value in epoch.items() if key != "kind"} for epoch in log.epochs]
+        history = mest.History(mest.EpochRecord(**record) for record in records)
+        assert log.seconds_saved == pytest.approx(history.savings().seconds)
+        assert (log.seconds_saved > 0) == (run.name != "freezing-seed1")
+        assert f" {log.seconds_saved:,.1f} |" in report.phase_table(logs) + report.spared_table(logs)
+
+
+def made_up(method, seed, accuracy, dropped=()):
+    """A log of one training, of which nothing is known but this."""
+    run = runs.of_method("cifar10", method, 90, seed)
+    epochs = [dict(validation_accuracy=accuracy / 100, dropped=n) for n in dropped or (0,)]
+    return run.name, training_logs.Log(dict(config=run.config(50000)), epochs, {})
+
+
+def test_what_is_better_in_plain_words():
+    logs = report.Logs(runs.SCALES["cifar10"])
+    accuracies = ("em", 1, 80), ("em", 2, 82), ("em&s", 1, 85), ("snip", 1, 80), ("rigl", 1, 82), ("grasp", 1, 84)
+    logs.found = dict(made_up(*log) for log in accuracies)
+    assert report.plainly(logs).endswith(
+        "after 20 epochs: MEST EM&S is above SNIP, RigL and GraSP at 90 %; MEST EM is above SNIP at 90 %; "
+        "MEST EM is below RigL and GraSP at 90 %."
+    )
+    rows = report.claims_table(logs, report.ACCURACY_CLAIMS, "accuracy", "points")
+    assert "| MEST EM above GraSP | −3.00: one seed | - | - |" in rows
+
+
+def test_how_long_dsr_warms_up():
+    logs = report.Logs(runs.SCALES["cifar10"])
+    logs.found = dict([made_up("dsr", 1, 80, (0, 1, 2, 4, 8, 16, 9, 11, 0))])
+    assert report.updates(logs) == 782
+    assert report.warm_up(logs).endswith("rises from 0.001 in the first of its moves, 4 of 7 at 90 %")
+
+
 def check_links(text, folder, least):
     linked = re.findall(r"\]\(([^)]*)\)", text)
     assert len(linked) >= least and all((folder / name).stat().st_size > 100 for name in linked)
@@ -94,15 +156,15 @@ def check_links(text, folder, least):
 def test_what_a_long_training_says(tmp_path, monkeypatch):
     for module in (experiment, training_logs):
         monkeypatch.setattr(module, "HERE", tmp_path)
-    run = runs.named(runs.LONG, "cifar10")
+    run = runs.long("cifar10")
     epochs = [
         dict(
-            epoch=e, forgotten=100 if e % 5 == 0 else 90, mutated=e % 5 == 0, validation_accuracy=e / 200, samples=9,
-            frozen=0, absent=0,
+            epoch=e, forgotten=1000 - 10 * e + (100 + e) * (e % 5 == 0), mutated=e % 5 == 0, validation_accuracy=e / 200,
+            samples=9, frozen=0, absent=0,
         )
         for e in range(160)
     ]  # fmt: skip
-    begin = dict(config=run.config(50000), date="today", CPU="this", build="mest")
+    begin = dict(name=run.name, config=run.config(50000), date="today", CPU="this", build="mest")
     end = dict(seconds=7.0, forgetting=dict(unforgettable=1, samples=4))
     logs = report.Logs(runs.SCALES["cifar10"])
     logs.found[run.name] = training_logs.Log(begin, epochs, end)
@@ -110,7 +172,7 @@ def test_what_a_long_training_says(tmp_path, monkeypatch):
     path.parent.mkdir(parents=True)
     path.write_text("x" * 200)
     text = report.document(logs, pictures.Album(logs, tmp_path / "pictures", tmp_path / "results.md"))
-    assert "100 samples an epoch that begins with a mutation, 90 in one that does not" in text
+    assert "5 pairs: +155.0, +160.0, +165.0, +170.0, +175.0 samples; mean +165.0 ± 3.5, +47.1 %: contradicted" in text
     assert "160 epochs, EM&S 90 %: 79.50 % after the last, 79.50 % the best" in text
     assert f"{len(runs.all_runs('cifar10')) - 1} trainings are still to come" in text
     check_links(text, tmp_path, 5)

@@ -411,15 +411,24 @@ def test_layers_name_their_own():
     assert [layer.scheme for layer in plan.layers] == [None, "fan_in", "block8", None]
 
 
-@pytest.mark.parametrize("scheme", ["unstructured", "block4", "block16", "row4", "row16"])
+@pytest.mark.parametrize("scheme", ["unstructured", "nm24", "fan_in", "block4", "block16", "row4", "row16"])
 def test_memory(scheme):
-    """Bytes a unit: 12 a weight, 8 of index."""
+    """Bytes a unit: 12 a weight, 8 of index, also of 2:4 and of constant fan-in."""
     part = model_of(scheme, 64, 64, density=0.5).plan().layers[1]
     units = 64 * 64 // 2 // part.unit
     assert part.weight_bytes - 256 == part.gradient_bytes - 256 == part.state_bytes - 256 == 8192
     # Starts of rows or blocks of them, of inputs or runs of them, to whole lines.
     starts = sum(-(-(64 // side + 1) * 4 // 64) * 64 for side in units_of(scheme))
     assert part.index_bytes == 8 * units + starts
+
+
+def test_memory_of_patterns():
+    """One more byte a kernel: its pattern."""
+    layers = [Input(64, 4, 4), Conv2d(64, 3), Flatten(), Linear(4, density=1.0)]
+    part = mest.plan(layers, scheme="pattern", density=0.2).layers[1]
+    units = part.active // 4
+    assert part.weight_bytes - 256 == part.gradient_bytes - 256 == part.state_bytes - 256 == 4 * part.active
+    assert part.index_bytes == 9 * units + 2 * 320  # 65 starts each of rows and of inputs, to whole lines
 
 
 @pytest.mark.parametrize("kind", [of_scheme, conv_of_scheme])

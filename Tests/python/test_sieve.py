@@ -123,7 +123,7 @@ def run(seed, **more):
                 right = x[j, labels[j]]
                 others = np.delete(x[j], labels[j]).max()
                 known.answer(j, int(x[j].argmax() == labels[j]), right - others)
-        assert model.order().tolist() == sorted(inside, key=known.key), where
+        assert model.order().tolist() == known.out + sorted(inside, key=known.key), where
         counted = model.forgetting().counts
         for i in range(samples):
             assert counted[i] == (255 if known.seen[i] and not known.learned[i] else known.count[i]), where
@@ -152,6 +152,26 @@ def test_everybody_takes_a_turn():
         model.step(x, model.predict(x).argmax(1), inside)
     assert all(len(o) == 10 for o in out) and seen_out == set(range(40))
     assert model.forgetting().presentations_saved == 400
+
+
+def test_an_order_taken_while_samples_are_out():
+    """It names all; who is out leaves first in the next run, and the order is the queue's: who comes back first."""
+    settings = dict(batch=8, samples=40, sieve_absent=0.5, sieve_every=1, sieve_share=0.2, learning_rate=0.0)
+    first = mest.Model([Input(2), Linear(2)], **settings)
+    for _ in range(5):
+        first.begin_epoch()
+        ids = first.select()
+        for i in range(0, len(ids), 8):
+            x = np.ones((len(ids[i : i + 8]), 2), F32)
+            first.step(x, first.predict(x).argmax(1), ids[i : i + 8])
+    order, inside = first.order(), set(first.select().tolist())
+    assert sorted(order) == list(range(40)) and not inside & set(order[:20].tolist())
+    first.begin_epoch()  # a fifth of those inside
+    assert set(first.select()) - inside == set(order[:4].tolist())
+    second = mest.Model([Input(2), Linear(2)], given_order=True, **settings)
+    second.set_order(order)
+    second.begin_epoch()
+    assert set(second.select()) == inside
 
 
 def test_the_first_part_is_random():

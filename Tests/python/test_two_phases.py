@@ -261,6 +261,58 @@ def test_two_phases_by_a_given_order():
         counted.set_order(order)
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("given", [False, True])
+def test_an_order_taken_after_samples_have_left(tmp_path, seed, given):
+    """Who has left comes first and leaves again, also when fewer do; the counts of the others go on."""
+    rng = np.random.default_rng(seed)
+    number, x = int(rng.integers(1, 60)), rng.normal(size=(6, 60, 3)).astype(np.float32)
+    y = rng.integers(0, 3, 60)
+    settings = dict(
+        batch=60, samples=60, epochs=6, phase1_epochs=3, learning_rate=0.0, weight_decay=0.0, seed=seed,
+        remove_rule="number", margins=bool(seed % 2),
+    )  # fmt: skip
+    layers = [Input(3), Linear(3, bias=False)]
+    model = mest.Model(layers, remove_number=number, given_order=given, **settings)
+    model.set_tensor(1, "weight", np.eye(3, dtype=np.float32))
+    if given:
+        model.set_order(rng.permutation(60))
+    for epoch in range(6):
+        before = model.order()  # of phase 1, in epoch 3
+        model.begin_epoch()
+        ids = model.select()
+        if epoch == 3:
+            gone = before[:number].tolist()
+        assert sorted(model.order()) == list(range(60)), f"seed {seed} epoch {epoch}"
+        model.step(x[epoch, ids], y[ids], ids)
+    np.save(tmp_path / "order.npy", model.order())
+    order = np.load(tmp_path / "order.npy")
+    assert order[:number].tolist() == gone, f"seed {seed}"
+    assert order[number:].tolist() == [i for i in model.order() if i in set(model.select())]
+    if not given:
+        counts = model.forgetting().counts[order[number:]]
+        assert not np.any(np.diff(counts.astype(int)) < 0) and not model.forgetting().counts[gone].any()
+    for fewer in {number, max(1, number // 2)}:
+        later = mest.Model(layers, remove_number=fewer, given_order=True, **settings)
+        later.set_order(order)
+        for _ in range(4):
+            later.begin_epoch()
+        assert later.select().tolist() == sorted(order[fewer:]), f"seed {seed}"
+
+
+def test_an_order_by_file_after_fit(tmp_path):
+    """Of a whole two-phase training: those that left leave in the next one, and nobody else."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)
+    first = two_phase(remove_rule="number", remove_number=15)
+    first.fit(x, y, progress=False)
+    np.save(tmp_path / "order.npy", first.order())
+    second = two_phase(remove_rule="number", remove_number=15, given_order=True, seed=7)
+    second.set_order(np.load(tmp_path / "order.npy"))
+    second.fit(x, y, progress=False)
+    assert second.select().tolist() == first.select().tolist()
+
+
 def test_savings():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 4)).astype(np.float32), rng.integers(0, 3, 40)

@@ -14,28 +14,29 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import common  # noqa: E402
 import runs  # noqa: E402
 from runs import ALL_METHODS, SCHEMES, SPARSITIES  # noqa: E402
-from training_logs import KIB, Log, Logs, step_times  # noqa: E402
+from training_logs import KIB, PAPER, Log, Logs, step_times  # noqa: E402
 
+MARKS = {90: "o", 95: "s"}
 Draw = Callable[[Any, Logs], Optional[Any]]  # pyplot, logs -> figure
 
 
 class Album:
-    """Draws pictures into a folder and links them; a document without pictures has no folder."""
+    """Links the pictures of a folder, and draws them before if it is to."""
 
-    def __init__(self, logs: Logs, folder: Optional[Path], document: Path) -> None:
+    def __init__(self, logs: Logs, folder: Path, document: Path, draws: bool = True) -> None:
         self.logs, self.folder, self.document = logs, folder, document
-        self.plt = pyplot() if folder else None
+        self.plt = pyplot() if draws else None
 
     def picture(self, name: str, draw: Draw, says: str) -> List[str]:
         """Lines of Markdown."""
-        figure = draw(self.plt, self.logs) if self.plt else None
-        if self.folder is None or figure is None:
-            return []
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.logs.scale.name}-{name}.png"
-        figure.savefig(path, dpi=100)
-        self.plt.close(figure)
-        return [f"![{says}]({path.relative_to(self.document.parent).as_posix()})", ""]
+        figure = draw(self.plt, self.logs) if self.plt else None
+        if figure:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=100)
+            self.plt.close(figure)
+        there = figure or (not self.plt and path.exists())
+        return [f"![{says}]({path.relative_to(self.document.parent).as_posix()})", ""] if there else []
 
 
 def pyplot() -> Any:
@@ -87,6 +88,9 @@ def against_sparsity(plt: Any, logs: Logs, value: str, label: str) -> Optional[A
 def memory(plt: Any, logs: Logs) -> Optional[Any]:
     """Accuracy against the bytes of the model while it trains, a point a sparsity."""
     figure, axes = plt.subplots(figsize=(7.5, 4.5), constrained_layout=True)
+    if dense := logs.method("dense", 0):
+        accuracy = statistics.mean(log.accuracy for log in dense)
+        axes.plot(dense[0].model_bytes / KIB, accuracy, "k*", markersize=9, label="dense")
     colours = plt.get_cmap("tab20").colors
     for colour, method in zip(colours, [method for method in ALL_METHODS if method != "dense"]):
         found = [seeds for s in SPARSITIES if (seeds := logs.method(method, s))]
@@ -117,10 +121,14 @@ def schemes(plt: Any, logs: Logs) -> Optional[Any]:
     )
     for axes, (label, value) in zip(panels[0], against.items()):
         for scheme, title in SCHEMES.items():
-            found = [(value(scheme, s, log), log.accuracy) for s in SPARSITIES[:2] if (log := logs.scheme(scheme, s))]
-            points = [(x, y) for x, y in found if x is not None]
+            found = [(s, value(scheme, s, log), log.accuracy) for s in SPARSITIES[:2] if (log := logs.scheme(scheme, s))]
+            points = [point for point in found if point[1] is not None]
             if points:
-                axes.plot([x for x, _ in points], [y for _, y in points], "o-", label=title)
+                (line,) = axes.plot([x for _, x, _ in points], [y for _, _, y in points], label=title)
+            for s, x, y in points:
+                axes.plot(x, y, MARKS[s], color=line.get_color(), markerfacecolor="w" if s == 95 else None)
+        for s in SPARSITIES[:2]:
+            axes.plot([], [], MARKS[s], color="k", markerfacecolor="w" if s == 95 else None, label=f"{s} %")
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
     panels[0][0].set(ylabel="test accuracy, %")
@@ -151,7 +159,7 @@ def phases(plt: Any, logs: Logs) -> Optional[Any]:
 
 def forgotten(plt: Any, logs: Logs) -> Optional[Any]:
     """Figure 5(c): samples forgotten an epoch, mutations marked."""
-    log = logs.get(runs.LONG)
+    log = logs.get(runs.long(logs.scale.name).name)
     if log is None:
         return None
     chosen = [epoch for epoch in log.epochs if epoch["epoch"] in runs.FIGURE_5C]
@@ -166,14 +174,16 @@ def forgotten(plt: Any, logs: Logs) -> Optional[Any]:
 
 
 def long(plt: Any, logs: Logs) -> Optional[Any]:
-    """Accuracy by epoch of the long trainings."""
-    found = [(run.name, log) for run in runs.long(logs.scale.name) if (log := logs.get(run.name))]
-    if not found:
+    """Accuracy by epoch of the long training."""
+    log = logs.get(runs.long(logs.scale.name).name)
+    if log is None:
         return None
     figure, axes = plt.subplots(figsize=(6, 3.5), constrained_layout=True)
-    for name, log in found:
-        axes.plot(log.column("epoch"), [100 * value for value in log.column("validation_accuracy")], label=name)
-    axes.set(xlabel="epoch", ylabel="test accuracy, %")
+    accuracies = [100 * value for value in log.column("validation_accuracy")]
+    axes.plot(log.column("epoch"), accuracies, label="EM&S, 90 %")
+    if logs.scale.name == "cifar10":
+        axes.axhline(PAPER, color="k", ls=":", label=f"the paper: {PAPER} %")
+    axes.set(xlabel="epoch", ylabel="test accuracy, %", ylim=(min(accuracies[10:]) - 1, None))  # where it is decided
     axes.grid(alpha=0.3)
     axes.legend()
     return figure

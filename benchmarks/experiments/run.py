@@ -84,7 +84,7 @@ def train(run: runs.Run) -> None:
 def memory(plan: Any) -> Dict[str, int]:
     names = (
         "total_bytes table_bytes weight_bytes index_bytes gradient_bytes state_bytes forgetting_bytes batch_bytes "
-        "workspace_bytes mutation_bytes dense_bytes parameters active active_peak macs dense_macs"
+        "workspace_bytes mutation_bytes dense_bytes parameters active active_peak macs dense_macs memory_economic"
     )
     return {name: getattr(plan, name) for name in names.split()}
 

@@ -13,10 +13,7 @@ public func mest_model_forgetting(
         let forgetting = try counting(model)
         try checkSize(out_report, "out_report", model.message)
         if let out_counts {
-            if capacity < uint64(forgetting.samples) {
-                throw model.message.start("capacity is ").natural(capacity).text(", there are ")
-                    .integer(forgetting.samples).text(" samples").as(.argument)
-            }
+            try checkCapacity(capacity, model, forgetting)
             for i in 0..<forgetting.samples { out_counts[i] = forgetting.reported(i) }
         }
         write(model.forgettingReport(forgetting), to: out_report)
@@ -69,21 +66,11 @@ public func mest_model_order(
     call(model) { (model) throws(Status) in
         let forgetting = try counting(model)
         guard let out_count else { throw null("out_count", model.message) }
-        let training = forgetting.training
         if let out_ids {
-            if capacity < uint64(training) {
-                throw model.message.start("capacity is ").natural(capacity).text(", the training set has ")
-                    .integer(training).text(" samples").as(.argument)
-            }
-            var n = 0
-            for i in 0..<forgetting.samples where forgetting.inTraining(i) {
-                out_ids[n] = uint32(i)
-                n &+= 1
-            }
-            let order = SampleOrder(model, forgetting)
-            sort(out_ids, n) { order[int($0)] }
+            try checkCapacity(capacity, model, forgetting)
+            SampleOrder(model, forgetting).list(out_ids)
         }
-        out_count.pointee = uint64(training)
+        out_count.pointee = uint64(forgetting.samples)
     }
 }
 
@@ -97,6 +84,13 @@ public func mest_model_order_set(_ model: OpaquePointer?, _ ids: UnsafePointer<U
                 .text(" samples").as(.argument)
         }
         try model.give(order: ids, int(int64(count)), to: forgetting)
+    }
+}
+
+private func checkCapacity(_ capacity: UInt64, _ model: Model, _ forgetting: Forgetting) throws(Status) {
+    if capacity < uint64(forgetting.samples) {
+        throw model.message.start("capacity is ").natural(capacity).text(", there are ").integer(forgetting.samples)
+            .text(" samples").as(.argument)
     }
 }
 

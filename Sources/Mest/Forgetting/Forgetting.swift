@@ -133,9 +133,10 @@ struct Forgetting {
         return forgotten
     }
 
-    /// What the API tells of a sample: 255 when seen and never correct.
+    /// What the API tells of a sample: 255 when seen and never correct, nothing of who has left.
     func reported(_ i: Int) -> UInt8 {
-        seen[i] && !learned[i] ? Forgetting.never : count[i]
+        if !inTraining(i) { return 0 }
+        return seen[i] && !learned[i] ? Forgetting.never : count[i]
     }
 
     func inTraining(_ i: Int) -> Bool { !(removed?[i] ?? false) }
@@ -150,21 +151,20 @@ struct Forgetting {
     /// Whether there is anything to go by: an answer that was correct, or an order.
     func knows(_ orderGiven: Bool) -> Bool {
         if orderGiven { return true }
-        for i in 0..<samples where learned[i] { return true }
+        for i in 0..<samples where learned[i] && inTraining(i) { return true }
         return false
     }
 
-    /// Forgets all answers, keeps who has left and what class a sample has.
+    /// Counting begins anew. Of who has left for good it stays what the order goes by.
     func clear() {
         for i in 0..<samples {
+            previous[i] = false
+            if queue == nil && !inTraining(i) { continue }
+            learned[i] = false
+            seen[i] = false
             count[i] = 0
             margins?.sum[i] = 0
             margins?.count[i] = 0
-        }
-        for i in 0..<((samples &+ 7) / 8) {
-            previous.bytes[i] = 0
-            learned.bytes[i] = 0
-            seen.bytes[i] = 0
         }
     }
 }
@@ -176,11 +176,11 @@ extension Model {
         report.samples = config.samples
         withUnsafeMutablePointer(to: &report.histogram) { tuple in
             let histogram = UnsafeMutableRawPointer(tuple).assumingMemoryBound(to: UInt32.self)
-            for i in 0..<forgetting.samples where forgetting.learned[i] {
+            for i in 0..<forgetting.samples where forgetting.learned[i] && forgetting.inTraining(i) {
                 histogram[min(int(forgetting.count[i]), lastBin)] &+= 1
             }
         }
-        for i in 0..<forgetting.samples {
+        for i in 0..<forgetting.samples where forgetting.inTraining(i) {
             if forgetting.seen[i] { report.seen &+= 1 }
             if !forgetting.learned[i] { continue }
             report.learned &+= 1

@@ -31,6 +31,23 @@ struct SampleOrder {
         return uint64(int(count)) &<< 56 | uint64(margin(i)) &<< 32 | tie
     }
 
+    /// All ids, who leaves first first: before those in the training set who has left it, as it would again; of
+    /// those that come back (Sieve) who does first.
+    func list(_ ids: UnsafeMutablePointer<UInt32>) {
+        var n = 0
+        for i in 0..<forgetting.samples where !forgetting.inTraining(i) {
+            ids[n] = forgetting.queue?[n] ?? uint32(i)
+            n &+= 1
+        }
+        if forgetting.queue == nil { sort(ids, n) { self[int($0)] } }
+        let (inside, first) = (ids + n, n)
+        for i in 0..<forgetting.samples where forgetting.inTraining(i) {
+            ids[n] = uint32(i)
+            n &+= 1
+        }
+        sort(inside, n &- first) { self[int($0)] }
+    }
+
     /// 24 bits, smaller for a larger mean margin: the upper bits of a float, mapped to rise as it falls.
     private func margin(_ i: Int) -> UInt32 {
         guard let margins = forgetting.margins else { return 0 }

@@ -228,9 +228,10 @@ extension Plan {
         return max(max(grown(initialUnits(node)), grown(most)), 1) &* ranked
     }
 
-    /// Whether growth must know what has left. GMP grows nothing, and any number may leave.
+    /// Whether growth must know what has left. GMP and LOTTERY grow nothing, and any number may leave.
     var excludesDropped: Bool {
         config.mutation_flags & UInt32(MEST_MUTATION_EXCLUDE_DROPPED) != 0 && config.method != MEST_METHOD_GMP
+            && config.method != MEST_METHOD_LOTTERY
     }
 
     /// Workspace that the largest mutation of the largest layer needs: the table that the growth of the

@@ -282,9 +282,10 @@ class Model(Tensors):
         return ids[: count.value].copy()
 
     def order(self) -> NDArray[np.uint32]:
-        """Ids of the training set in the order in which samples leave: the least forgotten first.
+        """All ids in the order in which samples leave: before the training set, the least forgotten
+        first, come those that have left it, as they would again (by sieving: who comes back first).
 
-        `np.save("order.npy", model.order())` keeps it for a later run: see `set_order`.
+        `np.save("order.npy", model.order())`, at any time, keeps it for a later run: see `set_order`.
         """
         ids = np.zeros(self.config.samples or 0, np.uint32)
         count = ctypes.c_uint64()
@@ -295,8 +296,8 @@ class Model(Tensors):
         """Samples leave in this order from now on, not by this run's counts; None: by the counts.
 
         ids: as `order` of an earlier run gave it, or an order of your own: different numbers below
-        Config.samples, the first to leave first; samples not named leave last.  Needs
-        Config.given_order; not with remove_rule "count".
+        Config.samples, the first to leave first (keep_lowest keeps the first of them); samples not
+        named leave last.  Needs Config.given_order; not with remove_rule "count".
         """
         order = np.zeros(0, np.uint32)
         if ids is not None:

@@ -109,7 +109,8 @@ class MutationReport:
 class ForgettingReport:
     """Which samples were answered correctly and then wrongly at their next presentation.
 
-    counts: (samples,) uint8, forgettings of each sample, 255 for seen and never correct.
+    counts: (samples,) uint8, forgettings of each sample, 255 for seen and never correct, 0
+    for those out of the training set.
     histogram: (64,) uint32, learned samples by count; the last bin is that or more.
     """
 
