@@ -6,6 +6,7 @@
 #include "networks.h"
 #include "process.h"
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -192,6 +193,42 @@ static void test_signals(void)
     signal(SIGUSR1, SIG_DFL);
 }
 
+/* Where the library's threads may run; what a child finds that may run on one processor alone. */
+static int on_one_processor(void *unused)
+{
+    (void)unused;
+    cpu_set_t own, other, one;
+    if (sched_getaffinity(0, sizeof own, &own)) return 3;
+    if (CPU_COUNT(&own) < 2) return 4;
+    CPU_ZERO(&one);
+    for (int i = 0; CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &own)) CPU_SET(i, &one);
+    if (sched_setaffinity(0, sizeof one, &one)) return 5;
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    network n = net;
+    n.config.threads = 0;
+    if (mest_plan(&n.config, n.layers, n.count, &plan, NULL) != MEST_OK || plan.threads != 1) return 6;
+    mest_model *model = make(THREADS);
+    if (!train(model, 0, 1)) return 7;
+    DIR *tasks = opendir("/proc/self/task");
+    int others = 0;
+    for (struct dirent *entry; tasks && (entry = readdir(tasks));) {
+        pid_t task = (pid_t)atoi(entry->d_name);
+        if (task == 0 || task == getpid()) continue;
+        if (sched_getaffinity(task, sizeof other, &other) || !CPU_EQUAL(&other, &one)) return 8;
+        others++;
+    }
+    if (tasks) closedir(tasks);
+    return strstr(mest_build_info(), "threads") && tasks && others != THREADS - 1 ? 9 : 0;
+}
+
+static void test_affinity(void)
+{
+    int status = in_a_child(on_one_processor, NULL);
+    if (status >= 3 && status <= 5) skip("one processor", "there is but one, or it cannot be chosen here");
+    else check(status == 0, "on one processor: %d", status);
+}
+
 /* In a child that may have no more threads. */
 static int without_threads(void *unused)
 {
@@ -261,6 +298,7 @@ int main(void)
     test_signals();
     test_pthread_cancel();
     test_floating_point_mode();
+    test_affinity();
     int status = in_a_child(without_threads, NULL);
     if (status >= 3 && status <= 5) skip("without threads", "the limit cannot be set here");
     else check(status == 0, "where the system gives no thread: %d", status);
