@@ -93,9 +93,9 @@ neon() {
 
 programs() {
     local name
-    for name in determinism bad_input checkpoint damage; do
+    for name in determinism bad_input checkpoint damage faults processes; do
         compile -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -g -Wall -Wextra -Wpedantic -Werror -Iinclude "Tests/c/$name.c" \
-            -o "$work/$name" -L"$work" -lmest -lpthread -Wl,-rpath,"$work" || return 1
+            -o "$work/$name" -L"$work" -lmest -lpthread -ldl -rdynamic -Wl,-rpath,"$work" || return 1
     done
 }
 hashes() { diff Tests/c/hashes.txt <(emulate "$work/determinism" --print); }
@@ -104,7 +104,7 @@ one 'kernels, and the bits of this machine' kernels
 if one 'library and test programs' eval 'library && programs'; then
     [ $target != aarch64 ] || one 'NEON instructions' neon
     one 'committed hashes' hashes
-    checked="bad_input checkpoint damage"
+    checked="bad_input checkpoint damage faults processes"
     [ $target != aarch64 ] || checked="determinism $checked" # the hashes say as much of one level's bits
     for program in $checked; do
         emulate "$work/$program" >"$work/$program.txt"

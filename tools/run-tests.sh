@@ -189,7 +189,7 @@ thread() {
     runtime=$bin/../lib/swift/linux
     c_programs "$build/c-tsan" "$build/tsan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=thread \
         -L"$runtime" -ldispatch -lBlocksRuntime -Wl,-rpath,"$runtime" || return 1
-    run_c "$build/c-tsan" determinism cancel threads slices
+    run_c "$build/c-tsan" determinism cancel threads slices processes
 }
 
 # The example, wrong arguments and failing requests under valgrind, which knows neither DWARF 5 nor AVX-512.

@@ -67,6 +67,21 @@ static int in_a_child(int (*body)(void *), void *argument)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 256 + WTERMSIG(status);
 }
 
+static void *nothing(void *unused) { return unused; }
+
+static void *wait_until(void *over)
+{
+    while (!__atomic_load_n((int *)over, __ATOMIC_ACQUIRE)) nap(1);
+    return NULL;
+}
+
+/* Where the child of a process with threads can have none (qemu-user, the thread sanitizer), there are no forks to test. */
+static int starts_a_thread(void *unused)
+{
+    pthread_t thread;
+    return !(pthread_create(&thread, NULL, nothing, unused) == 0 && pthread_join(thread, NULL) == 0);
+}
+
 static int trains_anew(void *unused)
 {
     (void)unused;
@@ -137,20 +152,20 @@ static void test_number_of_threads(int before)
 {
     enum { MODELS = 6 };
     pthread_t threads[MODELS];
-    int bad = 0, most = 0;
+    int bad = 0;
     for (int round = 0; round < 10; round++) {
         for (int i = 0; i < MODELS; i++) check(pthread_create(&threads[i], NULL, one_training, &bad) == 0, "pthread_create");
-        for (int i = 0; i < MODELS; i++) {
-            pthread_join(threads[i], NULL);
-            int now = threads_here() - (MODELS - 1 - i);
-            if (now > most) most = now;
-        }
+        for (int i = 0; i < MODELS; i++) pthread_join(threads[i], NULL);
     }
     check(bad == 0, "%d of 60 trainings beside others have other bits", bad);
     int threaded = strstr(mest_build_info(), "serial") == NULL, own = strstr(mest_build_info(), "threads") != NULL;
+    int expected_threads = own ? THREADS - 1 : 0, more = threads_here() - before; /* the library's stay */
+    for (int i = 0; i < 100 && more > expected_threads; i++) { /* one that was joined is on its way out for a moment */
+        nap(10);
+        more = threads_here() - before;
+    }
     if (before < 0) skip("number of threads", "no /proc");
-    else if (own || !threaded)
-        check(most - before == (own ? THREADS - 1 : 0), "%d threads of the library, %d expected", most - before, THREADS - 1);
+    else if (own || !threaded) check(more == expected_threads, "%d threads of the library, %d expected", more, expected_threads);
 }
 
 static void test_idle(void)
@@ -290,16 +305,23 @@ int main(void)
     expected = hash_model(model);
     mest_model_destroy(model);
 
+    pthread_t thread;
+    int over = 0;
+    check(pthread_create(&thread, NULL, wait_until, &over) == 0, "pthread_create");
+    int children = in_a_child(starts_a_thread, NULL) == 0;
+    __atomic_store_n(&over, 1, __ATOMIC_RELEASE);
+    pthread_join(thread, NULL);
     int before = threads_here();
-    test_fork();
+    if (children) test_fork();
+    else skip("children", "they can have no threads here");
     test_number_of_threads(before);
-    test_fork_beside();
+    if (children) test_fork_beside();
     test_idle();
     test_signals();
     test_pthread_cancel();
     test_floating_point_mode();
-    test_affinity();
-    int status = in_a_child(without_threads, NULL);
+    if (children) test_affinity();
+    int status = children ? in_a_child(without_threads, NULL) : 3;
     if (status >= 3 && status <= 5) skip("without threads", "the limit cannot be set here");
     else check(status == 0, "where the system gives no thread: %d", status);
     free_data(&data);
