@@ -52,10 +52,12 @@
  *           mest_model_destroy() must not meet.
  *           The library's own threads belong to the process: the first model that wants some
  *           starts them, models that run at the same time share them, they sleep when nothing
- *           runs and take no signals but those of their own faults.  Where the system gives none,
- *           the caller's thread does their work.  They live until the process exits: one whose
- *           main thread calls pthread_exit() goes on living, and what is linked with libmest.a
- *           must not be unloaded (-z nodelete, which libmest.so has).  A call is no point where
+ *           runs and take no signals but those of their own faults.  They may run on the processors
+ *           that the thread may whose call starts them, and are scheduled as it is: let one make
+ *           the first model that has what all models need.  Where the system gives none, the
+ *           caller's thread does their work.  They live until the process exits: one whose main
+ *           thread calls pthread_exit() goes on living, and what is linked with libmest.a must not
+ *           be unloaded (-z nodelete, which libmest.so has).  A call is no point where
  *           pthread_cancel() strikes.
  * Fork      The child may use the models of its parent, which are its own copies, and new ones; but
  *           one that another thread's call was using stays busy there: STATE.
@@ -512,7 +514,8 @@ typedef struct mest_config {
     uint32_t batch;             /* most samples in one step; required, 1 .. 65536; firmware: 1   */
     uint32_t micro_batches;     /* steps whose gradients are averaged for one update; 0: 1; the
                                    last update of an epoch may have fewer                        */
-    uint32_t threads;           /* 0: one a core, at most 4; results do not depend on it         */
+    uint32_t threads;           /* 0: one for each processor that the calling thread may use, at
+                                   most 4; results do not depend on it                           */
     int32_t  simd;              /* MEST_SIMD_*; results do not depend on it                      */
     uint64_t budget_bytes;      /* refuse a plan above it; 0: no limit                           */
     uint32_t gradient_chunks;   /* partial sums of a convolution's weight gradient: more for more

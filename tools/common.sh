@@ -22,14 +22,15 @@ toolchain_bin() {
 
 # Every engine source, in a fixed order.
 engine_sources() { find "$root/Sources/Mest" -name '*.swift' | LC_ALL=C sort; }
-# Compiles it as Package.swift does: embedded, no heap.  engine_object OUT -O|-Osize FLAGS...
-engine_object() {
+# Compiles it as Package.swift does: embedded, no heap.  engine OUT -O|-Osize|-Onone FLAGS...
+engine() {
     local out=$1
     shift
     "${SWIFTC:-swiftc}" -swift-version 6 -wmo -parse-as-library -enable-experimental-feature Embedded \
         -Xfrontend -no-allocations -Xfrontend -function-sections -Xfrontend -disable-stack-protector \
-        -I "$root/Sources/CMest" -I "$root/Sources/CMestKernels/include" -module-name Mest "$@" -c $(engine_sources) -o "$out"
+        -I "$root/Sources/CMest" -I "$root/Sources/CMestKernels/include" -module-name Mest "$@" $(engine_sources) -o "$out"
 }
+engine_object() { engine "$@" -c; }
 kernel_sources() { find "$root/Sources/CMestKernels" -name '*.c' | LC_ALL=C sort; }
 
 # The line that a part of the tests ends with.

@@ -85,9 +85,9 @@ neon() {
 
 programs() {
     local name
-    for name in determinism bad_input too_large checkpoint damage; do
+    for name in determinism bad_input too_large checkpoint damage faults processes; do
         compile -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -g -Wall -Wextra -Wpedantic -Werror -Iinclude "Tests/c/$name.c" \
-            -o "$work/$name" -L"$built" -lmest -lpthread -Wl,-rpath,"$built" || return 1
+            -o "$work/$name" -L"$built" -lmest -lpthread -ldl -rdynamic -Wl,-rpath,"$built" || return 1
     done
 }
 hashes() { diff Tests/c/hashes.txt <(emulate "$work/determinism" --print); }
@@ -103,7 +103,7 @@ if one 'library and test programs' eval 'library && programs'; then
     [ $target != aarch64 ] || one 'NEON instructions' neon
     one 'committed hashes' hashes
     [ $target != armv7 ] || one 'hashes of the build for one sample a step' one_lane
-    checked="bad_input too_large checkpoint damage"
+    checked="bad_input too_large checkpoint damage faults processes"
     [ $target != aarch64 ] || checked="determinism $checked" # the hashes say as much of one level's bits
     for program in $checked; do
         emulate "$work/$program" >"$work/$program.txt"

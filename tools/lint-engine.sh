@@ -31,6 +31,19 @@ forbid 'allocates' '\.allocate\(|\bmalloc\(|\bposix_memalign\(|withUnsafeTempora
 forbid 'rounds by libm' '\.rounded\((\)|\.)'
 forbid 'undefined behaviour instead of a trap' '\bunsafeBitCast\b'
 forbid 'imports what Embedded Swift has not' '^ *import (Foundation|Glibc|Darwin|Dispatch)\b'
+forbid 'conversion that traps: see Foundation/Integers.swift' '\bU?Int(8|16|32|64)?\(([^tbe0-9MI-]|t[^r]|b[^i]|e[^x]|M[^E]|I[^n])'
+# Integer arithmetic that traps on overflow looks like that of floats, which does not: the compiler's first output tells.
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if engine "$work/engine.sil" -O -emit-silgen 2>"$work/log" && grep -q 'static Int\.&+ infix\|static Int\.== infix' "$work/engine.sil"; then
+    found=$(awk '/^\/\/ / && !/^\/\/ Isolation/ { name = substr($0, 4) } /^sil / { inside = name }
+        match($0, /function_ref static (U?Int(8|16|32|64)?|SignedNumeric|SignedInteger)(<>)?\.([-+*]=? infix|- prefix)|function_ref abs</) {
+            print inside ": " substr($0, RSTART + 13, RLENGTH - 13) }' "$work/engine.sil" | LC_ALL=C sort -u)
+    if [ -z "$found" ]; then passed=$((passed + 1))
+    else failed=$((failed + 1)); say 'FAILED: integer arithmetic that traps: &+ &- &*, or multipliedReportingOverflow'; say "$found"; fi
+else
+    failed=$((failed + 1)); say 'FAILED: the engine does not compile'; tail -n 20 "$work/log"
+fi
 # Floors: an exported function stands in Exports only.
 found=$(grep -rlE '^ *@c\b' "$root/Sources/Mest" | grep -v '/Exports/')
 if [ -z "$found" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); say "FAILED: @c outside Exports: $found"; fi

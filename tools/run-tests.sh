@@ -162,8 +162,8 @@ address() {
     c_programs "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || return 1
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
-    run_c "$build/c-asan" bad_input too_large memory determinism checkpoint damage faults killed two_savers cancel slices threads \
-        processes "soak 60000" "random_input 500 50000"
+    run_c "$build/c-asan" bad_input too_large memory determinism checkpoint damage faults "killed 100" two_savers cancel slices \
+        threads processes "soak 60000" "random_input 500 50000"
     local status=$?
     replay "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || status=1
@@ -189,10 +189,10 @@ thread() {
     runtime=$bin/../lib/swift/linux
     c_programs "$build/c-tsan" "$build/tsan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=thread \
         -L"$runtime" -ldispatch -lBlocksRuntime -Wl,-rpath,"$runtime" || return 1
-    run_c "$build/c-tsan" determinism cancel threads
+    run_c "$build/c-tsan" determinism cancel threads slices processes
 }
 
-# The example under valgrind, which knows neither DWARF 5 nor AVX-512.
+# The example, wrong arguments and failing requests under valgrind, which knows neither DWARF 5 nor AVX-512.
 valgrind_example() {
     swift build --quiet -c release --scratch-path "$build/valgrind" --product mest --disable-default-traits \
         -Xswiftc -dwarf-version=4 -Xcc -gdwarf-4 || return 1
@@ -204,6 +204,7 @@ valgrind_example() {
     local status=0 check="valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=all"
     one 'valgrind: example' valgrind_status "$check" "$build/c-valgrind/train_digits" "$logs/digits.csv" || status=1
     one 'valgrind: bad_input' valgrind_status "$check" "$build/c-valgrind/bad_input" || status=1
+    one 'valgrind: faults' valgrind_status "$check" "$build/c-valgrind/faults" || status=1
     return $status
 }
 # 99 is valgrind's; the program's own status does not count here.

@@ -132,7 +132,7 @@ static void start_workers(uint32_t wanted)
         __atomic_store_n(&watches_forks, 1, __ATOMIC_RELEASE);
     }
     pthread_mutex_lock(&starting);
-    while (started < wanted && !refused) {
+    while (started < wanted && !__atomic_load_n(&refused, __ATOMIC_RELAXED)) {
         if (start(&workers[started])) __atomic_store_n(&started, started + 1, __ATOMIC_RELEASE);
         else __atomic_store_n(&refused, 1u, __ATOMIC_RELAXED);
     }

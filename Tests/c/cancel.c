@@ -58,12 +58,18 @@ static void by_callback(mest_model *model, surroundings *s, const dataset *d, co
         check(s->seen[stage] > 0, "%s: no progress was reported", stages[stage]);
         check(s->disorder == 0, "%s: %d wrong reports of progress", stages[stage], s->disorder);
 
+        /* The n-th time, for every n. */
+        int times = s->seen[stage];
         uint64_t before = hash_model(model);
-        watch(s, 0, stage, 0);
-        mest_status status = call(model, stage, d, c, out);
-        check(status == MEST_ERR_CALLBACK, "%s stopped by the callback: %s", stages[stage], mest_status_string(status));
-        check(*mest_last_error(model), "%s stopped by the callback: no message", stages[stage]);
-        check(hash_model(model) == before, "%s stopped by the callback: the model has changed", stages[stage]);
+        mest_status status;
+        for (int n = 0; n < times; n++) {
+            watch(s, 0, stage, n);
+            status = call(model, stage, d, c, out);
+            check(status == MEST_ERR_CALLBACK && s->seen[stage] == n + 1, "%s stopped by the callback, time %d of %d: %s",
+                  stages[stage], s->seen[stage], n + 1, mest_status_string(status));
+            check(*mest_last_error(model), "%s stopped by the callback: no message", stages[stage]);
+            check(hash_model(model) == before, "%s stopped by the callback: the model has changed", stages[stage]);
+        }
 
         watch(s, stage, 0, 0);
         status = call(model, stage, d, c, out);
@@ -112,9 +118,9 @@ typedef struct canceller {
 static void *cancel_often(void *pointer)
 {
     canceller *c = pointer;
-    while (!atomic_load(&c->over)) {
+    for (int i = 0; !atomic_load(&c->over); i++) {
         mest_model_cancel(c->model);
-        nanosleep(&(struct timespec){ .tv_nsec = 300000 }, NULL);
+        nanosleep(&(struct timespec){ .tv_nsec = 100000 << i % 8 }, NULL); /* shorter and longer than a step takes */
     }
     return NULL;
 }
@@ -203,6 +209,73 @@ static void while_choosing(network n, int32_t method, const dataset *d)
     }
     check(undone > 2 && chosen > 2, "method %d: cancelled %d times before and %d after the choice", method, undone, chosen);
     mest_model_destroy(alone);
+}
+
+/* ------------------------------------------------------------------------- within one layer --- */
+
+enum { MOST_SLICES = 256 };
+
+static mest_model *in_loops(const network *n, loops *l)
+{
+    mest_env env = { .struct_size = sizeof env, .parallel_for = cancel_in_a_loop, .user = l };
+    l->model = NULL;
+    l->left = -1;
+    check(mest_model_create(&n->config, n->layers, n->count, &env, &l->model) == MEST_OK, "create: %s", mest_last_error(NULL));
+    return l->model;
+}
+
+/* A call that is asked in any of its loops to stop begins no layer more.  Slices of one layer each tell which loops
+ * are whose. */
+static void within_a_layer(network n, float *out)
+{
+    n.config.threads = 2;
+    n.config.batch = 64;
+    n.config.steps_per_epoch = 1 << 20; /* so that none begins where the model is compared */
+    loops l;
+    mest_model *model = in_loops(&n, &l);
+    dataset d = make_data(64, n.layers[0].channels * n.layers[0].height * n.layers[0].width, 10);
+    mest_batch batch = batch_at(&d, &n.config, 0, 64);
+    check(mest_model_step(model, &batch, NULL) == MEST_OK, "step: %s", mest_last_error(model)); /* begins the epoch */
+    int ends[MOST_SLICES], slices = 0, most = 0;
+    l.left = -1;
+    for (mest_status status = MEST_MORE; status == MEST_MORE && slices < MOST_SLICES; slices++) {
+        status = mest_model_step_slice(model, &batch, 0, NULL);
+        ends[slices] = -1 - l.left;
+        int own = ends[slices] - (slices ? ends[slices - 1] : 0);
+        if (own > most) most = own;
+        check(status == MEST_OK || status == MEST_MORE, "%s: slice: %s", n.name, mest_last_error(model));
+    }
+    int total = ends[slices - 1], update = ends[slices - 2], late = 0, changed = 0, finished = 0;
+    check(most < total / 4, "%s: %d of a step's %d loops are one layer's", n.name, most, total);
+    for (int at = 0, slice = 0; at < total; at++) {
+        while (ends[slice] <= at) slice++;
+        uint64_t before = hash_model(model);
+        l.left = at;
+        mest_status status = mest_model_step(model, &batch, NULL);
+        int done = at - l.left;
+        if (at >= update) { /* nothing of it is done by halves: the next call is stopped */
+            finished += status == MEST_OK && mest_model_step(model, &batch, NULL) == MEST_ERR_CANCELLED;
+            continue;
+        }
+        late += status != MEST_ERR_CANCELLED || done > ends[slice];
+        changed += hash_model(model) != before;
+    }
+    check(late == 0 && finished == total - update, "%s: %d of %d requests were heeded late, %d of %d in the update", n.name,
+          late, total, finished, total - update);
+    check(changed == 0, "%s: %d cancelled steps have changed the model", n.name, changed);
+    for (int stage = MEST_STAGE_PREDICT; stage <= MEST_STAGE_EVALUATE; stage++) {
+        int longest = 0;
+        mest_status status = MEST_ERR_CANCELLED;
+        for (int at = 0; status == MEST_ERR_CANCELLED && at < 10000; at++) {
+            l.left = at;
+            status = call(model, stage, &d, &n.config, out);
+            if (status == MEST_ERR_CANCELLED && -l.left > longest) longest = -l.left;
+        }
+        if (status == MEST_OK && l.left < 0) status = call(model, stage, &d, &n.config, out); /* asked in the last loop */
+        check(longest > 0 && longest <= most, "%s, %s: %d loops after the request", n.name, stages[stage], longest);
+    }
+    mest_model_destroy(model);
+    free_data(&d);
 }
 
 /* ---------------------------------------------------------------- two calls from two threads --- */
@@ -350,6 +423,8 @@ int main(void)
     }
     mest_model_destroy(s.model);
     from_a_thread(&n, &d);
+    within_a_layer(n, out);
+    within_a_layer(separable(), out);
     while_choosing(n, MEST_METHOD_SNIP, &d);
     while_choosing(n, MEST_METHOD_GRASP, &d);
     overlapping(&n, &d, out);

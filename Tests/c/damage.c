@@ -2,51 +2,57 @@
  * Whatever happens to a checkpoint, load returns a whole state and says which, or says why not, and nothing has
  * changed then: power that goes at any byte of a save, flipped bits, cut files, files made to do harm, devices
  * that fail. */
+#include "allocations.h"
 #include "checkpoints.h"
 #include "sign.h"
 #include <unistd.h>
 
 /* --------------------------------------------------------------------------- power and decay --- */
 
-/* The power goes at every byte of a save: the state before it, or, at the last, after it. */
-static void torn(void)
+/* The power goes at every byte of a save, the first or a later one: the state before it, or, at the last, after it.
+ * erases, garbles: the device's ways. */
+static void torn(int saves, int erases, int garbles)
 {
     network n = small();
     dataset d = small_data(&n);
     device clean = make_device(slot_bytes(&n)), slots = make_device(clean.bytes);
+    slots.erases = erases, slots.garbles = garbles;
     mest_io io = device_io(&clean);
-    size_t bytes;
-    save_after(&n, &d, &io, 3, NULL);
-    uint64_t before = save_after(&n, &d, &io, 7, NULL); /* in slot 1 */
     mest_model *model = create(&n);
+    uint64_t before = whole_hash(model);
+    for (int i = 0; i < saves; i++) before = save_after(&n, &d, &io, 3 + 4 * (uint32_t)i, NULL);
     for (uint32_t i = 0; i < 9; i++) step(model, &n, &d, i);
     uint64_t after = whole_hash(model);
     io.user = &slots;
     mest_checkpoint_report report = { .struct_size = sizeof report };
     for (int s = 0; s < 2; s++) memcpy(slots.slot[s], clean.slot[s], clean.bytes);
-    check(mest_model_save(model, &io, &report) == MEST_OK && report.slot == 0, "torn: save: %s", mest_last_error(model));
-    bytes = (size_t)report.bytes;
-    const size_t chunk = MEST_CHECKPOINT_CHUNK;
+    check(mest_model_save(model, &io, &report) == MEST_OK && report.slot == saves % 2, "torn: save: %s", mest_last_error(model));
+    const size_t bytes = (size_t)report.bytes, chunk = MEST_CHECKPOINT_CHUNK;
     check(slots.syncs == 2 && slots.writes == (bytes + chunk - 1) / chunk && bytes > 2 * chunk,
           "torn: %zu syncs, %zu writes for %zu bytes", slots.syncs, slots.writes, bytes);
-    int older = 0, wrong = 0, damaged = 0;
+    int wrong = 0, damaged = 0;
     for (size_t power = 0; power <= bytes; power++) {
         for (int s = 0; s < 2; s++) memcpy(slots.slot[s], clean.slot[s], clean.bytes);
         slots.power = power;
-        mest_status saved = mest_model_save(model, &io, &report), loaded;
+        mest_status saved = mest_model_save(model, &io, NULL), loaded;
         slots.power = SIZE_MAX;
         uint64_t state = load_new(&n, &io, &loaded, &report);
-        older += loaded == MEST_OK && state == before && report.sequence == 2 && report.slot == 1;
         damaged += report.damaged == 1;
-        if (power < bytes) wrong += saved != MEST_ERR_IO || loaded != MEST_OK || state != before;
-        else check(loaded == MEST_OK && state == after && report.sequence == 3, "torn: all written, state before");
+        if (power == bytes) {
+            check(saved == MEST_ERR_IO && loaded == MEST_OK && state == after && report.sequence == (uint64_t)saves + 1
+                  && report.slot == saves % 2, "torn: all written, state before");
+            continue;
+        }
+        wrong += saved != MEST_ERR_IO || state != before;
+        if (saves) wrong += loaded != MEST_OK || report.sequence != (uint64_t)saves || report.slot != 1 - saves % 2;
+        else wrong += loaded != MEST_ERR_CORRUPT;
     }
-    check(wrong == 0 && older == (int)bytes, "torn: %d of %zu times the state before, %d wrong", older, bytes, wrong);
-    /* From the first byte in which the two saves differ: only a sequence number tells that one was begun. */
-    check(damaged > (int)bytes - 64 && damaged < (int)bytes, "torn: %d times reported", damaged);
+    check(wrong == 0, "torn after %d saves: %d times of %zu wrong", saves, wrong, bytes);
+    /* From the first byte in which it differs from what was there: only a sequence number tells that a save was begun. */
+    if (saves == 2) check(damaged > (int)bytes - 64 && damaged < (int)bytes, "torn: %d times reported", damaged);
 
     /* A device that lies about syncing keeps old chunks among new ones: never a mixture. */
-    for (size_t lost = 0; lost * chunk < bytes; lost++) {
+    for (size_t lost = 0; saves == 2 && lost * chunk < bytes; lost++) {
         for (int s = 0; s < 2; s++) memcpy(slots.slot[s], clean.slot[s], clean.bytes);
         check(mest_model_save(model, &io, NULL) == MEST_OK, "lying: save");
         size_t at = lost * chunk, count = slots.bytes - at < chunk ? slots.bytes - at : chunk;
@@ -207,6 +213,7 @@ static void hostile(network n)
     check(!memcmp(copy, "mestsava\1\0\0\0", 12), "%s: the header is not as documented", n.name);
     static const uint32_t values[] = { 0, 1, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x7f800000 };
     int accepted = 0, refused = 0;
+    unsigned long allocations = 0;
     for (size_t at = 8; at + 4 <= bytes; at++) {
         size_t v = at % (sizeof values / sizeof *values);
         memcpy(slots.slot[0], copy, bytes);
@@ -215,7 +222,9 @@ static void hostile(network n)
         sign(slots.slot[0], bytes);
         mest_model *model = create(&n);
         uint64_t fresh = whole_hash(model);
+        watch();
         mest_status status = mest_model_load(model, &io, 0, NULL);
+        allocations += unwatch();
         if (status == MEST_OK) {
             accepted++;
             use_loaded(model, &n, &d, &io, at, values[v]);
@@ -230,6 +239,7 @@ static void hostile(network n)
     }
     check(accepted > 100 && refused > 100, "%s: %d accepted, %d refused", n.name, accepted, refused);
     check(slots.wrong == 0, "%s: %d calls outside a slot", n.name, slots.wrong);
+    check(allocations == 0, "%s: loads have asked for memory %lu times", n.name, allocations);
     memset(slots.slot[1], 0, slots.bytes);
     other_versions(&n, &slots, copy, bytes);
     free(copy);
@@ -315,7 +325,9 @@ static void swapped(void)
 
 int main(void)
 {
-    torn();
+    torn(0, 0, 1);
+    torn(2, 0, 0);
+    torn(2, 1, 1);
     flipped();
     swapped();
     network networks[] = { small(), small_schemes(), small_channels(), small_sieve() };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The same bits for every number of threads, instruction set and way to run the chunks.
+ * The same bits for every number of threads, instruction set and way to run the chunks, and resumed at every step.
  *
  *   determinism          compares them with one another
  *   determinism --print  prints one hash a network, to be compared with another build's */
+#include "devices.h"
 #include "training.h"
 #include <pthread.h>
 
@@ -45,6 +46,23 @@ static void own_threads(uint32_t count, chunk_body *body, void *argument, void *
         if (started[w]) pthread_join(threads[w], NULL);
 }
 
+/* --------------------------------------------------------------------------------- stopping --- */
+
+/* Before a step: saved, destroyed, and loaded into a new model with another instruction set and number of threads. */
+static mest_status resume(mest_model **model, network n, uint32_t i, void *slots)
+{
+    mest_io io = device_io(slots);
+    mest_status status = mest_model_save(*model, &io, NULL);
+    mest_model_destroy(*model);
+    n.config.threads = 1 + i % 3;
+    n.config.simd = MEST_SIMD_REFERENCE + (int32_t)(i % 4);
+    if (mest_model_create(&n.config, n.layers, n.count, NULL, model) == MEST_ERR_UNSUPPORTED) {
+        n.config.simd = MEST_SIMD_AUTO; /* not of this machine */
+        if (mest_model_create(&n.config, n.layers, n.count, NULL, model) != MEST_OK) return MEST_ERR_INTERNAL;
+    }
+    return status == MEST_OK ? mest_model_load(*model, &io, 0, NULL) : status;
+}
+
 static void compare(network n, const dataset *d, uint32_t epochs)
 {
     n.config.threads = 1;
@@ -54,6 +72,7 @@ static void compare(network n, const dataset *d, uint32_t epochs)
 
     n.config.simd = MEST_SIMD_AUTO;
     for (uint32_t threads = 0; threads <= 4; threads++) {
+        if (threads == 2) continue; /* with every level, the best one too, below */
         n.config.threads = threads;
         other = train(&n, d, NULL, epochs, NULL);
         check(other == expected, "%s: %u threads: %016llx instead of %016llx", n.name, threads,
@@ -78,6 +97,13 @@ static void compare(network n, const dataset *d, uint32_t epochs)
     check(train(&n, d, &env, epochs, NULL) == expected, "%s: chunks run backwards", n.name);
     env.parallel_for = own_threads;
     check(train(&n, d, &env, epochs, NULL) == expected, "%s: chunks run in the caller's threads", n.name);
+
+    mest_plan_report plan = { .struct_size = sizeof plan };
+    (void)!mest_plan(&n.config, n.layers, n.count, &plan, NULL);
+    device slots = make_device(plan.checkpoint_bytes);
+    check(train_with(resume, &slots, &n, d, NULL, epochs, NULL) == expected, "%s: resumed at every step", n.name);
+    check(slots.wrong == 0, "%s: calls that no device can serve", n.name);
+    free_device(&slots);
 
     n.config.seed++;
     check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);

@@ -11,6 +11,8 @@ typedef struct device {
     unsigned char *slot[2];
     size_t bytes;            /* of a slot */
     size_t power;            /* bytes that can still be written */
+    int erases;              /* the slot, when a save begins, as flash must be */
+    int garbles;             /* what the last write before the power went did not reach */
     size_t fail_read;        /* reads until one fails; 0: none does */
     size_t flip_read;        /* bytes read until one has another bit; 0: none has */
     size_t swap_read;        /* reads until the slots change places; 0: they do not */
@@ -51,6 +53,8 @@ static int32_t device_write(uint32_t slot, uint64_t offset, const void *bytes, s
     }
     d->expected = offset + count;
     size_t lasts = count < d->power ? count : d->power;
+    if (offset == 0 && d->erases) memset(d->slot[slot], 0xff, d->bytes);
+    if (lasts < count && d->garbles && d->power > 0) memset(d->slot[slot] + offset, 0xa5, count);
     memcpy(d->slot[slot] + offset, bytes, lasts);
     d->power -= lasts;
     return lasts < count ? 5 : 0;

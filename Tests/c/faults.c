@@ -20,12 +20,17 @@ static struct {
     enum fault kind;
     long left;         /* requests until one fails */
     const char *hit;   /* the function that did */
+    char asked[256];   /* for what, in order; a request again and again once */
 } faults;
 
 /* Whether this request is the one. */
 UNUSED static int fails(const char *function)
 {
-    if (!faults.on || faults.left < 0 || faults.left-- > 0) return 0;
+    if (!faults.on) return 0;
+    const char *last = strrchr(faults.asked, ' ');
+    size_t length = strlen(faults.asked);
+    if (!last || strcmp(last + 1, function)) snprintf(faults.asked + length, sizeof faults.asked - length, " %s", function);
+    if (faults.left < 0 || faults.left-- > 0) return 0;
     faults.hit = function;
     return 1;
 }
@@ -49,10 +54,20 @@ extern ssize_t pread64(int, void *, size_t, off64_t), pwrite64(int, const void *
     }
 FAILING(int, flock, (int handle, int how), (handle, how), 0)
 FAILING(int, ftruncate64, (int handle, off64_t size), (handle, size), 0)
-FAILING(int, fsync, (int handle), (handle), 0)
 FAILING(int, rename, (const char *from, const char *to), (from, to), 0)
 FAILING(int, fstat64, (int handle, struct stat64 *about), (handle, about), 0)
 FAILING(int, stat64, (const char *path, struct stat64 *about), (path, about), 0)
+
+int fsync(int handle)
+{
+    struct stat64 about;
+    int is_folder = REAL(fstat64)(handle, &about) == 0 && S_ISDIR(about.st_mode);
+    if (faults.kind == FAILS && fails(is_folder ? "fsync-folder" : "fsync")) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return REAL(fsync)(handle);
+}
 
 int open64(const char *path, int flags, ...)
 {
@@ -108,7 +123,7 @@ static uint64_t states[3];
 
 static void begin_faults(enum fault kind, long n)
 {
-    faults.kind = kind, faults.left = n, faults.hit = NULL, faults.on = 1;
+    faults.kind = kind, faults.left = n, faults.hit = NULL, faults.asked[0] = 0, faults.on = 1;
 }
 
 /* Hashes of models ask for memory, too. */
@@ -185,10 +200,25 @@ static int in_files(network n, const dataset *d, const char *path, enum fault ki
     if (status == MEST_OK) check(saved >= 0 && after == states[saved], "%s", describe("what was loaded", number));
     else if (strstr(said.text, "begins anew")) check(after == states[0], "%s", describe("a new model", number));
     else check((status == MEST_ERR_IO || saved < 0) && faults.hit && after == before, "%s", describe("load", number));
+    step(model, &n, d, 5); /* it goes on */
     mest_model_destroy(model);
     check(open_files() == files, "%s", describe("files are open", number));
     check(access(temporary, F_OK) != 0, "%s", describe("PATH.tmp is left", number));
     return faults.hit != NULL;
+}
+
+/* What makes a save survive a loss of power is the order of its requests: the file is safe before it has the name, the
+ * name before the call returns. */
+static void in_order(const network *n, const dataset *d, const char *path)
+{
+    mest_model *model = create(n);
+    train(model, n, d, 0, 3);
+    begin_faults(FAILS, -1);
+    mest_status status = mest_model_save_file(model, path, NULL);
+    faults.on = 0;
+    check(status == MEST_OK && !strcmp(faults.asked, " open flock fstat64 stat64 ftruncate64 pwrite64 fsync pwrite64 fsync rename open"
+                                                     " fsync-folder"), "a save asks for%s", faults.asked);
+    mest_model_destroy(model);
 }
 
 /* ----------------------------------------------------------------------------------- requests to the caller --- */
@@ -259,6 +289,7 @@ static int in_slots(network n, const dataset *d, long number)
     if (status == MEST_OK) check(known, "I/O call %ld: what was loaded", number);
     else if (strstr(said.text, "begins anew")) check(after == states[0], "I/O call %ld: a new model", number);
     else check(after == before && caller.hit && *said.text, "I/O call %ld: load: %s", number, said.text);
+    step(model, &n, d, 5);
     check(caller.slots.wrong == 0, "I/O call %ld: %d calls outside a slot", number, caller.slots.wrong);
     mest_model_destroy(model);
     free_device(&caller.slots);
@@ -282,6 +313,7 @@ int main(void)
     if (WATCHING) {
         char path[64];
         snprintf(path, sizeof path, "faults-%d.mest", (int)getpid());
+        in_order(&n, &d, path);
         static const char *kinds[] = { "failing", "short", "interrupted" };
         for (int kind = FAILS; kind <= INTERRUPTED; kind++) {
             long requests = 0;

@@ -2,7 +2,7 @@
  * A process that trains and saves is killed at random moments, again and again: what it leaves behind always
  * loads, and the training ends on the bits of one that nobody killed.
  *
- *   killed [KILLS]    100 */
+ *   killed [KILLS]    300 */
 #define _GNU_SOURCE /* kill, usleep */
 #include "checkpoints.h"
 #include <signal.h>
@@ -29,7 +29,7 @@ static int train(const network *n, const dataset *d, const char *path)
 
 int main(int argc, char **argv)
 {
-    int wanted = argc > 1 ? atoi(argv[1]) : 100, kills = 0, inside = 0, rounds = 0;
+    int wanted = argc > 1 ? atoi(argv[1]) : 300, kills = 0, inside = 0, rounds = 0;
     network n = residual();
     n.config.threads = 1;
     n.config.phase1_epochs = 2;

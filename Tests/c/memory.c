@@ -2,51 +2,13 @@
  * Memory is a number known before: one block of exactly the planned size, nothing asked for after
  * it, nothing written outside it, nothing of the dense size. */
 #define _GNU_SOURCE /* RTLD_NEXT */
+#include "allocations.h"
 #include "check.h"
 #include "devices.h"
 #include "networks.h"
 #include <pthread.h>
-#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-/* ------------------------------------------------------------- every allocation of the process --- */
-
-#define WATCHING (!SANITIZED)
-
-static atomic_int watching;
-static atomic_ulong calls, largest;
-
-#if WATCHING
-extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_realloc(void *, size_t),
-    *__libc_memalign(size_t, size_t);
-extern void __libc_free(void *);
-
-static void count_call(size_t size)
-{
-    if (!atomic_load(&watching)) return;
-    atomic_fetch_add(&calls, 1);
-    unsigned long seen = atomic_load(&largest);
-    while (size > seen && !atomic_compare_exchange_weak(&largest, &seen, size)) { }
-}
-
-void *malloc(size_t size) { count_call(size); return __libc_malloc(size); }
-void *calloc(size_t count, size_t size) { count_call(count * size); return __libc_calloc(count, size); }
-void *realloc(void *old, size_t size) { count_call(size); return __libc_realloc(old, size); }
-void *memalign(size_t alignment, size_t size) { count_call(size); return __libc_memalign(alignment, size); }
-void *aligned_alloc(size_t alignment, size_t size) { count_call(size); return __libc_memalign(alignment, size); }
-void free(void *block) { if (block) count_call(0); __libc_free(block); }
-
-int posix_memalign(void **out, size_t alignment, size_t size)
-{
-    count_call(size);
-    *out = __libc_memalign(alignment, size);
-    return *out ? 0 : 12;
-}
-#endif
-
-static void watch(void) { atomic_store(&calls, 0); atomic_store(&largest, 0); atomic_store(&watching, 1); }
-static unsigned long unwatch(void) { atomic_store(&watching, 0); return atomic_load(&calls); }
 
 /* --------------------------------------------------------------------- allocators of the caller --- */
 

@@ -29,7 +29,7 @@ static void died(int number)
 
 int main(int argc, char **argv)
 {
-    unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 10) : 8000, first = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
+    unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 10) : 5000, first = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
     unsigned long accepted = 0;
     signal(SIGILL, died);
     signal(SIGSEGV, died);

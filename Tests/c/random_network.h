@@ -27,7 +27,7 @@ static float some_real(void)
 
 static void random_layer(mest_layer *l)
 {
-    switch (below(18)) {
+    switch (below(20)) {
     case 0: l->kind = (int32_t)below(13); break;
     case 1: l->from = (int32_t)(some_number() - below(3)); break;
     case 2: l->with = (int32_t)(some_number() - below(3)); break;
@@ -44,6 +44,8 @@ static void random_layer(mest_layer *l)
     case 14: l->density = some_real(); break;
     case 15: l->momentum = some_real(); break;
     case 16: l->epsilon = some_real(); break;
+    case 17: l->groups = below(2) ? l->channels : some_number(); break;
+    case 18: l->scheme = (int32_t)below(14); break;
     default: l->rate = some_real(); break;
     }
 }
@@ -59,7 +61,7 @@ static void random_method(mest_config *c)
 
 static void random_config(mest_config *c)
 {
-    switch (below(38)) {
+    switch (below(41)) {
     case 0: c->batch = below(2) ? below(40) : some_number(); break;
     case 1: c->micro_batches = below(2) ? below(4) : some_number(); break;
     case 2: c->threads = some_number(); break;
@@ -93,8 +95,11 @@ static void random_config(mest_config *c)
     case 32: c->samples = some_number(); break;
     case 33: c->scheme = (int32_t)below(13); c->scheme_flags = below(2); break;
     case 34: c->freeze_share = some_real(); c->freeze_epochs[below(2)] = some_number(); break;
-    case 36: c->recover_epochs = some_number(); c->recover_rate = some_real(); break;
     case 35: c->sieve_absent = some_real(); c->sieve_every = some_number(); c->sieve_share = some_real(); break;
+    case 36: c->recover_epochs = some_number(); c->recover_rate = some_real(); break;
+    case 37: c->activations = (int32_t)below(3); break;
+    case 38: c->recompute = (int32_t)below(4); break;
+    case 39: c->forgetting_flags = below(8); c->remove_class_cap = some_real(); break;
     default:
         c->phase1_epochs = below(3);
         c->remove_rule = (int32_t)below(4);
@@ -107,7 +112,17 @@ static void random_config(mest_config *c)
 
 static network random_network(void)
 {
-    network n = below(3) == 0 ? mlp() : below(3) == 0 ? (below(2) ? schemes() : scheme_convolutions()) : below(3) == 0 ? channels() : below(4) == 0 ? runs() : below(2) ? residual() : pools();
+    network n;
+    switch (below(9)) {
+    case 0: n = mlp(); break;
+    case 1: n = schemes(); break;
+    case 2: n = scheme_convolutions(); break;
+    case 3: n = runs(); break;
+    case 4: n = channels(); break;
+    case 5: n = separable(); break;
+    case 6: n = pools(); break;
+    default: n = residual(); break;
+    }
     for (uint32_t edits = below(6); edits > 0; edits--) {
         if (below(2)) random_config(&n.config);
         else random_layer(&n.layers[below(n.count)]);
@@ -117,6 +132,7 @@ static network random_network(void)
         memmove(&n.layers[at], &n.layers[at + 1], sizeof *n.layers * (n.count - at - 1));
         n.count--;
     }
+    if (below(2)) n.config.batch = 1 + below(8);
     n.config.seed = below(1000);
     return n;
 }

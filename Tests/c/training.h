@@ -16,9 +16,12 @@ UNUSED static int data_for(const network *n, dataset *out)
     return 1;
 }
 
+/* What happens before a step; may put another model in place of this one. */
+typedef mest_status before_step(mest_model **model, network n, uint32_t step, void *user);
+
 /* Trains for some epochs; the hash of the model and of everything that was reported. */
-UNUSED static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs,
-                             mest_status *out_status)
+UNUSED static uint64_t train_with(before_step *before, void *user, const network *n, const dataset *d, const mest_env *env,
+                                  uint32_t epochs, mest_status *out_status)
 {
     mest_model *model = NULL;
     mest_status status = mest_model_create(&n->config, n->layers, n->count, env, &model);
@@ -29,7 +32,8 @@ UNUSED static uint64_t train(const network *n, const dataset *d, const mest_env 
     for (uint32_t i = 0; status == MEST_OK && i < epochs * 3 * micro; i++) {
         mest_batch batch = nth_batch(d, &n->config, i);
         mest_step_report report = { .struct_size = sizeof report };
-        status = mest_model_step(model, &batch, &report);
+        if (before) status = before(&model, *n, i, user);
+        if (status == MEST_OK) status = mest_model_step(model, &batch, &report);
         hash = hash_bytes(hash, &report, offsetof(mest_step_report, count) + sizeof report.count); /* no padding */
     }
     int32_t method = n->config.method;
@@ -50,6 +54,11 @@ UNUSED static uint64_t train(const network *n, const dataset *d, const mest_env 
     check(status == MEST_OK && state, "%s: training: %s: %s", n->name, mest_status_string(status), mest_last_error(model));
     mest_model_destroy(model);
     return hash_bytes(hash, &state, sizeof state);
+}
+
+UNUSED static uint64_t train(const network *n, const dataset *d, const mest_env *env, uint32_t epochs, mest_status *out_status)
+{
+    return train_with(NULL, NULL, n, d, env, epochs, out_status);
 }
 
 /* A line of hashes.txt. */

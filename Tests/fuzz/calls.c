@@ -90,7 +90,30 @@ static mest_status forgetting_call(mest_model *model, const network *n)
     }
 }
 
-static mest_status any_call(mest_model *model, const network *n, const dataset *d, const mest_io *io, const mest_plan_report *plan)
+/* Now and then it stops the call, or asks for its end. */
+static int32_t any_progress(const mest_progress *now, void *user)
+{
+    (void)now;
+    switch (below(16)) {
+    case 1: return 1;
+    case 2: mest_model_cancel(*(mest_model **)user); return 0;
+    default: return 0;
+    }
+}
+
+/* What the device does during the next call: most often its work. */
+static void any_trouble(device *d)
+{
+    d->power = SIZE_MAX, d->fail_read = d->flip_read = 0;
+    switch (below(8)) {
+    case 1: d->power = some_number(); break;
+    case 2: d->fail_read = below(64); break;
+    case 3: d->flip_read = some_number(); break;
+    default: break;
+    }
+}
+
+static mest_status any_call(mest_model *model, const network *n, const dataset *d, device *slots, const mest_plan_report *plan)
 {
     mest_batch batch = any_batch(n, d);
     mest_step_report step = { .struct_size = sizeof step };
@@ -109,8 +132,12 @@ static mest_status any_call(mest_model *model, const network *n, const dataset *
     case 8: case 9: return tensor_call(model);
     case 10: return csr_call(model);
     case 11: return forgetting_call(model, n);
-    case 12: return mest_model_save(model, sometimes((void *)io), NULL);
-    case 13: return mest_model_load(model, sometimes((void *)io), below(3), NULL);
+    case 12: case 13: {
+        mest_io io = device_io(slots);
+        any_trouble(slots);
+        io.minimum_updates = below(8) ? 0 : some_number();
+        return below(2) ? mest_model_save(model, sometimes(&io), NULL) : mest_model_load(model, sometimes(&io), below(3), NULL);
+    }
     case 14: mest_model_cancel(model); return MEST_OK;
     default: {
         mest_layer_plan layers[32];
@@ -128,18 +155,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     n.config.threads = 1;
     mest_plan_report plan = { .struct_size = sizeof plan };
     if (n.count > 32 || mest_plan(&n.config, n.layers, n.count, &plan, NULL) != MEST_OK) return 0;
-    if (plan.total_bytes > 1u << 20 || plan.macs > 1u << 20 || plan.checkpoint_bytes > 1u << 20) return 0;
+    if (plan.total_bytes > 1u << 20 || plan.macs > 1u << 16 || plan.checkpoint_bytes > 1u << 20) return 0;
     mest_model *model = NULL;
-    MUST(mest_model_create(&n.config, n.layers, n.count, NULL, &model) == MEST_OK, "create: %s", mest_last_error(NULL));
+    mest_env env = { .struct_size = sizeof env, .user = &model, .progress = any_progress };
+    MUST(mest_model_create(&n.config, n.layers, n.count, &env, &model) == MEST_OK, "create: %s", mest_last_error(NULL));
     dataset d = make_data(MOST_SAMPLES, plan.inputs, plan.outputs);
     for (uint32_t i = 0; i < d.samples; i++) d.ids[i] = n.config.samples ? i % n.config.samples : 0;
     device slots = make_device(plan.checkpoint_bytes);
-    mest_io io = device_io(&slots);
     for (int calls = 0; calls < 64 && input_left > 0; calls++) {
-        mest_status status = any_call(model, &n, &d, &io, &plan);
+        mest_status status = any_call(model, &n, &d, &slots, &plan);
         MUST(documented_or_more(status), "status %d: %s", status, mest_last_error(model));
         MUST(status >= 0 || *mest_last_error(model), "no message for %s", mest_status_string(status));
     }
+    input_left = 0; /* from here on progress goes on */
     /* A step in work is dropped. */
     mest_model_cancel(model);
     mest_batch batch = batch_at(&d, &n.config, 0, 1);

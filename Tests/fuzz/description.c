@@ -13,8 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     mest_plan_report plan = { .struct_size = sizeof plan };
     mest_status status = mest_plan(&n.config, n.layers, n.count, &plan, NULL);
     MUST(documented(status) && (status == MEST_OK || *mest_last_error(NULL)), "plan: %d", status);
-    /* Long trainings of wide networks find little: other inputs are faster. */
-    if (status != MEST_OK || plan.total_bytes > 1u << 20 || plan.macs > 1u << 20 || n.config.batch > 64) return 0;
+    if (status != MEST_OK || plan.total_bytes > 1u << 20) return 0;
 
     enum { ZONE = 64 };
     char *block = NULL;
@@ -23,7 +22,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memset(block, 0xa5, plan.total_bytes + ZONE);
     status = mest_model_create_in(&n.config, n.layers, n.count, NULL, block, plan.total_bytes, &model);
     MUST(status == MEST_OK, "create_in: %s", mest_last_error(NULL));
-    const char *wrong = use(model, &n, &plan);
+    /* Long trainings of wide networks find little: other inputs are faster. */
+    const char *wrong = plan.macs * n.config.batch > 1u << 16 ? NULL : use(model, &n, &plan);
     MUST(!wrong, "%s: %s", wrong, mest_last_error(model));
     mest_model_destroy(model);
     for (int i = 0; i < ZONE; i++) MUST(block[plan.total_bytes + (size_t)i] == (char)0xa5, "written behind the block");

@@ -113,7 +113,7 @@ private func withFile<Result>(
 
 private func failed(_ what: StaticString, _ path: UnsafePointer<CChar>, _ error: Int32, _ model: Model) -> Status {
     model.message.start(what).text(" ").text(path, limit: 150).text(" failed: ").text(mestk_file_error(error), limit: 64)
-        .as(Int(error) == MESTK_NO_FILES ? .unsupported : .io)
+        .as(int(error) == MESTK_NO_FILES ? .unsupported : .io)
 }
 
 private func check(_ io: UnsafePointer<mest_io>?, _ model: Model) throws(Status) -> mest_io {

@@ -10,7 +10,7 @@ private func text(_ text: StaticString) -> UnsafePointer<CChar>? {
 
 @c @implementation
 public func mest_version() -> UInt32 {
-    UInt32(MEST_VERSION_MAJOR * 1_000_000 + MEST_VERSION_MINOR * 1000 + MEST_VERSION_PATCH)
+    UInt32(MEST_VERSION_MAJOR &* 1_000_000 &+ MEST_VERSION_MINOR &* 1000 &+ MEST_VERSION_PATCH)
 }
 
 @c @implementation

@@ -197,4 +197,4 @@ extension Model {
     }
 }
 
-private let lastBin = int(MEST_FORGETTING_BINS) - 1
+private let lastBin = int(MEST_FORGETTING_BINS) &- 1

@@ -56,7 +56,7 @@ struct Message {
         if value.isNaN { return text("NaN") }
         if value.isInfinite { return text(value < 0 ? "-infinity" : "infinity") }
         if value.magnitude >= 1e9 { return text(value < 0 ? "below -1000000000" : "above 1000000000") }
-        let millionths = Int64(value.magnitude * 1_000_000 + 0.5)
+        let millionths = Int64(value.magnitude * 1_000_000 + 0.5)  // lint: below 1e15
         if millionths == 0 && value != 0 { return text(value < 0 ? "above -0.000001" : "below 0.000001") }
         if value < 0 && millionths > 0 { _ = text("-") }
         _ = integer(millionths / 1_000_000)

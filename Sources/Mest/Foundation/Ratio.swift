@@ -15,7 +15,7 @@ struct Ratio: Equatable {
     /// not become 0.100000001.
     init(_ value: Float) {
         let unit: Int64 = value < 0.001 ? 1 : 1000
-        billionths = Int64(Double(value) * (unit == 1 ? 1e9 : 1e6) + 0.5) &* unit
+        billionths = Int64(Double(value) * (unit == 1 ? 1e9 : 1e6) + 0.5) &* unit  // lint: at most 1e9
     }
 
     var float: Float { mestk_float_double(Double(int(billionths)) / 1e9) }

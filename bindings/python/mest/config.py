@@ -135,7 +135,8 @@ class Config:
                                dropout, ties among samples, the order of samples in fit
       batch = 64               1 .. 65536 samples, the most in one step; memory grows with it
       micro_batches = 1        1 .. 65536 steps whose gradients are averaged for one update
-      threads = None           1 .. 256; None: one a core, at most 4.  Results do not depend on it
+      threads = None           1 .. 256; None: one for each processor that the calling thread may
+                               use, at most 4.  Results do not depend on it
       simd = 'auto'            "auto", "reference", "avx2", "avx512", "neon"; auto: the best here,
                                or what the environment variable MEST_SIMD says.  Results do not
                                depend on it
