@@ -73,12 +73,13 @@ bench_threads    := threads.py
 bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
-.PHONY: help setup build demo test fuzz bench install uninstall clean
+.PHONY: help setup build firmware demo test fuzz bench install uninstall clean
 
 help:
 	@echo 'libmest $(VERSION): sparse training on edge devices'
 	@echo
 	@echo '  make build      libmest.so and libmest.a in $(OUT)'
+	@echo '  make firmware   libmest.a for microcontrollers in $(BUILD)/firmware; TARGETS=cortex-m4f for one (docs/firmware.md)'
 	@echo '  make demo       train a sparse network on this machine, from a private Python environment'
 	@echo '  make test       everything that CI checks'
 	@echo '  make fuzz       looks for inputs that break it; FUZZ_SECONDS=600 for each of three targets'
@@ -98,6 +99,11 @@ build: setup
 	@swift build --quiet -c release --scratch-path $(SCRATCH) $(TRAITS)
 	@ln -sf libmest.so $(OUT)/libmest.so.$(MAJOR)
 	@tools/make-archive.sh $(OUT)/libmest-static.a $(OUT)/libmest.a
+
+# All targets, or these.
+TARGETS ?=
+firmware: setup
+	@tools/firmware.sh $(TARGETS)
 
 demo: build
 	@tools/setup.sh demo

@@ -85,18 +85,25 @@ neon() {
 
 programs() {
     local name
-    for name in determinism bad_input checkpoint damage; do
+    for name in determinism bad_input too_large checkpoint damage; do
         compile -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -g -Wall -Wextra -Wpedantic -Werror -Iinclude "Tests/c/$name.c" \
             -o "$work/$name" -L"$built" -lmest -lpthread -Wl,-rpath,"$built" || return 1
     done
 }
 hashes() { diff Tests/c/hashes.txt <(emulate "$work/determinism" --print); }
+# The library with the kernels of microcontrollers, which take one sample a step.
+one_lane() {
+    LANES=1 tools/firmware.sh "$target-linux" || return 1
+    diff <(grep 'one by one' Tests/c/hashes.txt) <(emulate -E LD_LIBRARY_PATH="$(dirname "$built")/1-lanes/$target-linux" \
+        "$work/determinism" --print | grep 'one by one')
+}
 
 one 'kernels, and the bits of this machine' kernels
 if one 'library and test programs' eval 'library && programs'; then
     [ $target != aarch64 ] || one 'NEON instructions' neon
     one 'committed hashes' hashes
-    checked="bad_input checkpoint damage"
+    [ $target != armv7 ] || one 'hashes of the build for one sample a step' one_lane
+    checked="bad_input too_large checkpoint damage"
     [ $target != aarch64 ] || checked="determinism $checked" # the hashes say as much of one level's bits
     for program in $checked; do
         emulate "$work/$program" >"$work/$program.txt"

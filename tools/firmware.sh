@@ -5,6 +5,7 @@
 #   tools/firmware.sh [TARGET ...]     into $BUILD/firmware/TARGET; without a name: all but armv7-linux
 #   LANES=1|16                         kernels for one sample a step, as is usual for microcontrollers, or for
 #                                      batches, as elsewhere; what is unusual goes to $BUILD/firmware/LANES-lanes
+#   tools/firmware.sh --flags TARGET   what clang takes for objects that go with the archive
 #
 # Compiler, linker and archiver are the Swift toolchain's.  What an archive asks of the program that links it
 # is in Tests/c/freestanding.txt; docs/firmware.md tells how to link it.
@@ -100,6 +101,12 @@ build_shared() {
 bin=$(toolchain_bin)
 mkdir -p "${BUILD:-.build}/firmware"
 out=$(cd "${BUILD:-.build}/firmware" && pwd)
+
+if [ "${1:-}" = --flags ]; then
+    describe "$2"
+    say "$metal"
+    exit
+fi
 
 for target in ${*:-$all}; do
     describe "$target"

@@ -118,8 +118,8 @@ run_c() { # OUT "PROGRAM ARGUMENT..."...
 
 c_tests() {
     c_programs "$build/c" "$build/release" gcc -O2 \
-        && run_c "$build/c" bad_input memory determinism checkpoint damage faults killed two_savers cancel slices threads processes soak \
-            random_input
+        && run_c "$build/c" bad_input too_large memory determinism checkpoint damage faults killed two_savers cancel slices threads \
+            processes soak random_input
 }
 
 # Without threads: the same tests, and the same bits as with them.
@@ -162,8 +162,8 @@ address() {
     c_programs "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || return 1
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
-    run_c "$build/c-asan" bad_input memory determinism checkpoint damage faults killed two_savers cancel slices threads processes \
-        "soak 60000" "random_input 500 50000"
+    run_c "$build/c-asan" bad_input too_large memory determinism checkpoint damage faults killed two_savers cancel slices threads \
+        processes "soak 60000" "random_input 500 50000"
     local status=$?
     replay "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || status=1
@@ -225,7 +225,7 @@ part header   tools/check-header.sh
 part library  library
 part abi      tools/check-abi.sh "$build/release"
 part symbols  symbols
-part cross    tools/cross-check.sh
+part firmware tools/check-firmware.sh
 part swift    swift_tests
 part kernels  kernels
 part c        c_tests

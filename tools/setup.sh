@@ -28,6 +28,9 @@ provided() {
         binutils) have readelf && have nm ;;
         xz-utils) have xz ;;
         abigail-tools) have abidiff ;;
+        gcc-arm-none-eabi) have arm-none-eabi-gcc ;;
+        gcc-riscv64-unknown-elf) have riscv64-unknown-elf-gcc ;;
+        qemu-system-misc) have qemu-system-riscv32 ;;
         qemu-user) have qemu-aarch64 || have qemu-aarch64-static ;;
         libc6-dev-arm64-cross) [ -e /usr/aarch64-linux-gnu/lib/libc.so ] ;;
         libc6-dev-armhf-cross) [ -e /usr/arm-linux-gnueabihf/lib/libc.so ] ;;
@@ -62,11 +65,12 @@ fi
 # What the tests can do without: they say what they skip.
 if [ "$purpose" = test ]; then
     gcc_major=$(gcc -dumpversion | cut -d. -f1)
-    optional=(abigail-tools libomp-dev qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
+    optional=(abigail-tools libomp-dev gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc qemu-user
+        libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
     [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
     missing_of "${optional[@]}"
     if [ ${#missing[@]} -gt 0 ]; then
-        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, emulated ARM, OpenMP"
+        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, emulated ARM, firmware, OpenMP"
     fi
 fi
 

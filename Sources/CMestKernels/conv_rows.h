@@ -125,7 +125,7 @@ VEC_INLINE void V(rows_of_single)(const mestk_conv_job *job, const float *slab, 
 /* Vectors of a row that a pass takes, of `left`: as many sums as fit the registers. */
 VEC_INLINE int32_t V(rows_columns)(int32_t rows, int32_t shared, int32_t left)
 {
-    int32_t most = shared ? (rows == 1 ? 4 : 1) : 8 / rows, columns = 1;
+    int32_t most = shared ? (rows == 1 ? 4 : 1) : LEVEL_SUMS / rows, columns = 1;
     while (2 * columns <= mestk_min(most, left)) columns *= 2;
     return columns;
 }
@@ -149,12 +149,14 @@ static void V(rows_forward)(const mestk_conv_job *job, const float *slab, float 
                 }
             } else {
                 switch (rows * 16 + n) {
+#if LEVEL_SUMS == 8
                     ROWS(4, 2, V(rows_of_single))
-                    ROWS(4, 1, V(rows_of_single))
                     ROWS(2, 4, V(rows_of_single))
+                    ROWS(1, 8, V(rows_of_single))
+#endif
+                    ROWS(4, 1, V(rows_of_single))
                     ROWS(2, 2, V(rows_of_single))
                     ROWS(2, 1, V(rows_of_single))
-                    ROWS(1, 8, V(rows_of_single))
                     ROWS(1, 4, V(rows_of_single))
                     ROWS(1, 2, V(rows_of_single))
                     ROWS(1, 1, V(rows_of_single))
@@ -302,7 +304,7 @@ static void V(rows_backward)(const mestk_conv_job *job, int32_t y0, int32_t top,
         int64_t column = mestk_slab_origin(q, g->pad_w, sw, g->kernel_w) - left;
         int64_t x_column = (int64_t)(u % sw) * inner->columns + u / sw;
         for (int32_t f = 0, n; f < job->row_floats; f += n) {
-            n = f + 2 * LANES <= job->row_floats ? 2 * LANES : LANES;
+            n = LEVEL_SUMS == 8 && f + 2 * LANES <= job->row_floats ? 2 * LANES : LANES;
             for (int32_t a = 0; a < sh; a++) {
                 int32_t y = mestk_first_of_class(y0, g->pad_h, sh, a), rows = mestk_ceil_div(y0 + job->rows - y, sh);
                 int64_t row = mestk_slab_origin(y, g->pad_h, sh, g->kernel_h) - top;

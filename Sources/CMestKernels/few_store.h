@@ -163,6 +163,7 @@ static void V(few_store_dx)(const V(few_rows) *k, const float *chains, const flo
 {
     if (!mestk_in_lines(k->s)) V(few_store_small_dx)(k, chains, x, to);
     else if (mestk_lanes(k->s) == 4) V(few_store_lines_dx)(*k, chains, x, *to, 4, k->stride == 1);
+    else if (MESTK_MOST_LANES == 1) V(few_store_lines_dx)(*k, chains, x, *to, 1, k->stride == 1);
     else if (k->stride == 1) V(few_store_lines_dx)(*k, chains, x, *to, 1, 1);
     else V(few_store_lines_dx)(*k, chains, x, *to, 1, 0);
 }

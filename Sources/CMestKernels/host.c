@@ -139,3 +139,21 @@ __attribute__((noinline)) int32_t mestk_with_stack(size_t bytes, int32_t (*body)
     void *scratch = (void *)(((uintptr_t)raw + 15) & ~(uintptr_t)15);
     return body(scratch, context);
 }
+
+#if defined(__ARM_EABI__) && !__STDC_HOSTED__
+/* What the compiler calls here by names of its own, which libgcc does not have: a port brings C's alone. */
+#define ALSO(name) __attribute__((alias(name)))
+void *memmove(void *to, const void *from, size_t size);
+void __aeabi_memcpy(void *to, const void *from, size_t size) { memcpy(to, from, size); }
+void __aeabi_memmove(void *to, const void *from, size_t size) { memmove(to, from, size); }
+void __aeabi_memset(void *to, size_t size, int value) { memset(to, value, size); }
+void __aeabi_memclr(void *to, size_t size) { memset(to, 0, size); }
+ALSO("__aeabi_memcpy") void __aeabi_memcpy4(void *to, const void *from, size_t size);
+ALSO("__aeabi_memcpy") void __aeabi_memcpy8(void *to, const void *from, size_t size);
+ALSO("__aeabi_memmove") void __aeabi_memmove4(void *to, const void *from, size_t size);
+ALSO("__aeabi_memmove") void __aeabi_memmove8(void *to, const void *from, size_t size);
+ALSO("__aeabi_memset") void __aeabi_memset4(void *to, size_t size, int value);
+ALSO("__aeabi_memset") void __aeabi_memset8(void *to, size_t size, int value);
+ALSO("__aeabi_memclr") void __aeabi_memclr4(void *to, size_t size);
+ALSO("__aeabi_memclr") void __aeabi_memclr8(void *to, size_t size);
+#endif

@@ -13,6 +13,7 @@
 #ifndef LEVEL_SCALAR
 #define LEVEL_SCALAR 0
 #endif
+#define LEVEL_SUMS (LEVEL_SCALAR ? 4 : 8) /* 32 registers of one float */
 /* What only batches need; without them it is left out of tables, and so of the object. */
 #if MESTK_MOST_LANES == 1
 #define LEVEL_MORE(kernel) NULL
@@ -106,11 +107,19 @@ static void LEVEL(depthwise_rows_backward)(const mestk_depthwise_job *job, int32
 }
 #endif
 
-/* By format and lanes.  A tile of few lanes may be a line of 16 values (mestk_tile_index). */
+/* A tile of few lanes may be a line of 16 values (mestk_tile_index).  Where floats are software, one sample's go
+ * value by value in the same time. */
+#if MESTK_MOST_LANES == 1 && !LEVEL_VECTOR_LANES
+#define LEVEL_LINES(name, format) LEVEL(name##_1##format)
+#else
+#define LEVEL_LINES(name, format) LEVEL(name##_16##format)
+#endif
+
+/* By format and lanes. */
 #define LEVEL_FORMATS(name)                                                                                   \
-    {{LEVEL(name##_1), LEVEL_MORE(LEVEL(name##_4)), LEVEL_MORE(LEVEL(name##_8)), LEVEL(name##_16)},            \
+    {{LEVEL(name##_1), LEVEL_MORE(LEVEL(name##_4)), LEVEL_MORE(LEVEL(name##_8)), LEVEL_LINES(name, )},            \
      {LEVEL(name##_1_bf16), LEVEL_MORE(LEVEL(name##_4_bf16)), LEVEL_MORE(LEVEL(name##_8_bf16)),                \
-      LEVEL(name##_16_bf16)}}
+      LEVEL_LINES(name, _bf16)}}
 #define LEVEL_WINDOWS(name)                                                                                   \
     {{LEVEL(name##_1), LEVEL_MORE(LEVEL(name##_4)), LEVEL_MORE(LEVEL(name##_8)), LEVEL_MORE(LEVEL(name##_16))}, \
      {LEVEL(name##_1_bf16), LEVEL_MORE(LEVEL(name##_4_bf16)), LEVEL_MORE(LEVEL(name##_8_bf16)),                \
