@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The hashes of Tests/c/hashes.txt where there is no operating system.
  *
- *   golden [SAMPLES]    those of networks that see at most so many a step; without it all */
+ *   golden [LINE ...]    counted from 1; without one all */
 #include "../c/training.h"
 #include "board.h"
 
@@ -48,9 +48,11 @@ int main(int argc, char **argv)
 {
     static network networks[MOST_NETWORKS];
     size_t count = every_network(networks);
-    unsigned long most = argc > 1 ? strtoul(argv[1], NULL, 10) : ~0ul;
     mest_env env = { .struct_size = sizeof env, .allocate = allocate, .release = release };
-    for (size_t i = 0; i < count; i++)
-        if (networks[i].config.batch <= most) print_hash(&networks[i], &env);
+    for (int i = 1; i < argc; i++) {
+        size_t line = strtoul(argv[i], NULL, 10);
+        if (line >= 1 && line <= count) print_hash(&networks[line - 1], &env);
+    }
+    for (size_t i = 0; argc < 2 && i < count; i++) print_hash(&networks[i], &env);
     return checks.failed != 0;
 }
