@@ -232,6 +232,7 @@ part kernels  kernels
 part c        c_tests
 part c-serial c_serial
 part golden   golden
+part board    tools/check-board.sh
 part openmp   openmp
 part aarch64  tools/emulate.sh aarch64
 part armv7    tools/emulate.sh armv7

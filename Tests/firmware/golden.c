@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The hashes of Tests/c/hashes.txt where there is no operating system.
  *
- *   golden [FIRST COUNT]    lines of that file, counted from 0; all without arguments */
+ *   golden [LINE ...]    counted from 1; without one all */
+#include "../c/training.h"
 #include "board.h"
-#include "training.h"
 
 /* -------------------------------------------------------------------------------- malloc --- */
 
@@ -47,9 +47,12 @@ static void release(void *block, size_t bytes, void *user)
 int main(int argc, char **argv)
 {
     static network networks[MOST_NETWORKS];
-    size_t count = every_network(networks), first = argc > 2 ? strtoul(argv[1], NULL, 10) : 0;
-    if (argc > 2 && strtoul(argv[2], NULL, 10) < count - first) count = first + strtoul(argv[2], NULL, 10);
+    size_t count = every_network(networks);
     mest_env env = { .struct_size = sizeof env, .allocate = allocate, .release = release };
-    for (size_t i = first; i < count; i++) print_hash(&networks[i], &env);
+    for (int i = 1; i < argc; i++) {
+        size_t line = strtoul(argv[i], NULL, 10);
+        if (line >= 1 && line <= count) print_hash(&networks[line - 1], &env);
+    }
+    for (size_t i = 0; argc < 2 && i < count; i++) print_hash(&networks[i], &env);
     return checks.failed != 0;
 }

@@ -11,7 +11,7 @@ static const uint8_t digits[][PIXELS + 1] = {
 };
 
 static _Alignas(64) unsigned char block[MODEL_BYTES];
-static uint32_t ids[TRAINING];
+static uint32_t scratch[TRAINING];
 
 static const mest_layer layers[] = {
     { MEST_LAYER_HEAD(MEST_LAYER_INPUT), .channels = PIXELS },
@@ -43,7 +43,8 @@ static void show(uint32_t sample, mest_batch *out)
 int main(int argc, char **argv)
 {
     const training t = { .samples = "digits", .config = &config, .layers = layers, .count = sizeof layers / sizeof *layers,
-                         .block = block, .ids = ids, .test = sizeof digits / sizeof *digits - TRAINING, .save_every = 50,
+                         .block = block, .scratch = scratch, .scratch_words = TRAINING,
+                         .test = sizeof digits / sizeof *digits - TRAINING, .save_every = 50,
                          .reset_at = 444, .show = show };
     return train(&t, argc, argv);
 }

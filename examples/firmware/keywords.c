@@ -13,7 +13,7 @@
 #endif
 
 enum { FRAMES = 49, COEFFICIENTS = 10, VALUES = FRAMES * COEFFICIENTS, CHANNELS = 64, WORDS = 12 };
-enum { TRAINING = 128, BATCH = 8, EPOCHS = 8 };
+enum { TRAINING = 128, BATCH = 8, EPOCHS = BATCH_NORM ? 4 : 8 };
 enum { MODEL_BYTES = BATCH_NORM ? 238976 : 195008 }; /* what the plan says; a little less where pointers have 4 bytes */
 
 /* -128 .. 127, frame by frame, and the number of the word. */
@@ -22,7 +22,7 @@ static const int8_t words[][VALUES + 1] = {
 };
 
 static _Alignas(64) unsigned char block[MODEL_BYTES];
-static uint32_t ids[TRAINING];
+static uint32_t scratch[WORDS * CHANNELS]; /* the last layer, the largest tensor */
 
 #define CONV(...)                                                                                                    \
     { MEST_LAYER_HEAD(MEST_LAYER_CONV2D), .channels = CHANNELS, .flags = BATCH_NORM ? MEST_FLAG_NO_BIAS : 0, __VA_ARGS__ }
@@ -70,7 +70,8 @@ static void show(uint32_t sample, mest_batch *out)
 int main(int argc, char **argv)
 {
     const training t = { .samples = "words", .config = &config, .layers = layers, .count = sizeof layers / sizeof *layers,
-                         .block = block, .ids = ids, .test = sizeof words / sizeof *words - TRAINING, .save_every = 10,
-                         .reset_at = 50, .show = show };
+                         .block = block, .scratch = scratch, .scratch_words = WORDS * CHANNELS,
+                         .test = sizeof words / sizeof *words - TRAINING, .save_every = 10,
+                         .reset_at = EPOCHS * 6 + 3, .show = show };
     return train(&t, argc, argv);
 }

@@ -17,12 +17,12 @@ static uint32_t order(const training *t, mest_model *model, uint32_t epoch)
 {
     mest_selection all = { .struct_size = sizeof all };
     uint64_t count = 0, state = epoch;
-    check(mest_model_select(model, &all, t->ids, t->config->samples, &count), model);
+    check(mest_model_select(model, &all, t->scratch, t->config->samples, &count), model);
     for (uint32_t i = (uint32_t)count; i > 1; i--) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        uint32_t j = (uint32_t)(state >> 33) % i, other = t->ids[j];
-        t->ids[j] = t->ids[i - 1];
-        t->ids[i - 1] = other;
+        uint32_t j = (uint32_t)(state >> 33) % i, other = t->scratch[j];
+        t->scratch[j] = t->scratch[i - 1];
+        t->scratch[i - 1] = other;
     }
     return (uint32_t)count;
 }
@@ -46,16 +46,36 @@ static uint32_t correct_of_test(const training *t, mest_model *model)
     return correct;
 }
 
-/* Of all that a checkpoint has: FNV-1a, 64 bits. */
-static uint64_t hash(const mest_io *io, const mest_checkpoint_report *saved)
+/* FNV-1a, 64 bits. */
+static uint64_t hash(uint64_t value, const void *bytes, size_t count)
 {
-    uint64_t value = 0xcbf29ce484222325u;
-    for (uint32_t i = 0; i < saved->bytes; i++) {
-        unsigned char byte;
-        if (io->read((uint32_t)saved->slot, i, &byte, 1, io->user)) exit(EXIT_FAILURE);
-        value = (value ^ byte) * 0x100000001b3u;
-    }
+    for (const unsigned char *p = bytes; count > 0; count--) value = (value ^ *p++) * 0x100000001b3u;
     return value;
+}
+
+/* Of what the training leaves: values, momentum, statistics, connections, forgetting counts. */
+static uint64_t hash_of(const training *t, const mest_model *model)
+{
+    static const int32_t tensors[] = {
+        MEST_TENSOR_WEIGHT, MEST_TENSOR_WEIGHT_MOMENTUM, MEST_TENSOR_BIAS, MEST_TENSOR_BIAS_MOMENTUM, MEST_TENSOR_SCALE,
+        MEST_TENSOR_SCALE_MOMENTUM, MEST_TENSOR_RUNNING_MEAN, MEST_TENSOR_RUNNING_VAR,
+    };
+    uint64_t value = 0xcbf29ce484222325u;
+    for (uint32_t layer = 0; layer < t->count; layer++) {
+        for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {
+            uint64_t count;
+            if (mest_model_tensor_size(model, layer, tensors[i], &count) != MEST_OK) continue; /* it has none */
+            if (count > t->scratch_words) exit(EXIT_FAILURE);
+            check(mest_model_tensor_get(model, layer, tensors[i], (float *)t->scratch, count), model);
+            value = hash(value, t->scratch, (size_t)count * sizeof(float));
+        }
+        mest_csr csr = { .struct_size = sizeof csr }; /* single weights: a view, no buffer */
+        if (mest_model_csr_get(model, layer, &csr) != MEST_OK) continue; /* dense, or no weights */
+        value = hash(value, csr.row_start, (csr.rows + 1) * sizeof *csr.row_start);
+        value = hash(value, csr.column, csr.count * sizeof *csr.column);
+    }
+    check(mest_model_forgetting(model, NULL, (uint8_t *)t->scratch, t->config->samples), model);
+    return hash(value, t->scratch, t->config->samples);
 }
 
 /* The update after which this start resets itself; 0: none. */
@@ -92,7 +112,7 @@ int train(const training *t, int argc, char **argv)
         if (next == 0) check(mest_model_begin_epoch(model, NULL), model);
         uint32_t number = order(t, model, epoch);
         for (; next < number; next++) {
-            mest_batch sample = show(t, t->ids[next], &t->ids[next]);
+            mest_batch sample = show(t, t->scratch[next], &t->scratch[next]);
             mest_step_report step = { .struct_size = sizeof step };
             check(mest_model_step(model, &sample, &step), model);
             check(mest_model_save(model, &io, NULL), model);
@@ -104,7 +124,7 @@ int train(const training *t, int argc, char **argv)
     }
 
     io.minimum_updates = 0;
-    check(mest_model_save(model, &io, &saved), model);
+    check(mest_model_save(model, &io, NULL), model);
     mest_forgetting_report forgetting = { .struct_size = sizeof forgetting };
     check(mest_model_forgetting(model, &forgetting, NULL, 0), model);
     printf("%u of %u %s never forgotten, %u left the training\n", (unsigned)forgetting.unforgettable,
@@ -112,6 +132,6 @@ int train(const training *t, int argc, char **argv)
     flash_counts wear = flash_counted();
     printf("flash: %u bytes written, no sector erased more than %u times\n", (unsigned)wear.written, (unsigned)wear.most);
     printf("model %u stack %u of %u\n", (unsigned)plan.total_bytes, (unsigned)board_stack_used(), (unsigned)board_stack_bytes());
-    printf("hash %016llx\n", (unsigned long long)hash(&io, &saved));
+    printf("hash %016llx\n", (unsigned long long)hash_of(t, model));
     return EXIT_SUCCESS;
 }

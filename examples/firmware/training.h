@@ -13,7 +13,8 @@ typedef struct training {
     const mest_layer *layers;
     uint32_t count;
     void *block;                        /* for the model, 64-byte aligned: config->budget_bytes     */
-    uint32_t *ids;                      /* config->samples of them                                  */
+    uint32_t *scratch;                  /* room for config->samples words, and for any tensor       */
+    uint32_t scratch_words;
     uint32_t test;                      /* samples behind those of the training set                 */
     uint32_t save_every;                /* updates                                                  */
     uint32_t reset_at;                  /* update of the first start after which it resets itself   */

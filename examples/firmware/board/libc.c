@@ -8,22 +8,25 @@
 
 /* -------------------------------------------------------------------------------- memory --- */
 
-/* Words where both sides have them; small, not fast. */
-void *memcpy(void *restrict to, const void *restrict from, size_t count)
+typedef uint32_t __attribute__((may_alias)) word;
+
+/* Words where both sides have them; small, not fast.  Downwards it may overlap. */
+static void *forward(unsigned char *to, const unsigned char *from, size_t count)
 {
     unsigned char *t = to;
-    const unsigned char *f = from;
-    if (((uintptr_t)t | (uintptr_t)f) % 4 == 0)
-        for (; count >= 4; count -= 4, t += 4, f += 4) *(uint32_t *)t = *(const uint32_t *)f;
-    while (count-- > 0) *t++ = *f++;
+    if (((uintptr_t)t | (uintptr_t)from) % sizeof(word) == 0)
+        for (; count >= sizeof(word); count -= sizeof(word), t += sizeof(word), from += sizeof(word)) *(word *)t = *(const word *)from;
+    while (count-- > 0) *t++ = *from++;
     return to;
 }
+
+void *memcpy(void *restrict to, const void *restrict from, size_t count) { return forward(to, from, count); }
 
 void *memmove(void *to, const void *from, size_t count)
 {
     unsigned char *t = to;
     const unsigned char *f = from;
-    if (t <= f || t >= f + count) return memcpy(to, from, count); /* forward, element by element */
+    if (t <= f || t >= f + count) return forward(t, f, count);
     while (count-- > 0) t[count] = f[count];
     return to;
 }
@@ -31,9 +34,8 @@ void *memmove(void *to, const void *from, size_t count)
 void *memset(void *to, int value, size_t count)
 {
     unsigned char *t = to;
-    uint32_t word = (unsigned char)value * 0x01010101u;
-    for (; count > 0 && (uintptr_t)t % 4; count--) *t++ = (unsigned char)value;
-    for (; count >= 4; count -= 4, t += 4) *(uint32_t *)t = word;
+    for (; count > 0 && (uintptr_t)t % sizeof(word); count--) *t++ = (unsigned char)value;
+    for (; count >= sizeof(word); count -= sizeof(word), t += sizeof(word)) *(word *)t = (unsigned char)value * 0x01010101u;
     while (count-- > 0) *t++ = (unsigned char)value;
     return to;
 }

@@ -25,14 +25,16 @@ _Noreturn void exit(int status)
     for (;;) debugger(SYS_EXIT_EXTENDED, reason);
 }
 
+enum { MOST_WORDS = 15 };
+
 /* Words of the command line; the first is the program. */
-static int arguments(char **words, int most)
+static int arguments(char **words)
 {
     static char text[128];
     struct { char *buffer; size_t bytes; } line = { text, sizeof text };
     int count = 0;
     if (debugger(SYS_GET_CMDLINE, &line) != 0) text[0] = 0;
-    for (char *p = text; count < most;) {
+    for (char *p = text; count < MOST_WORDS;) {
         while (*p == ' ') *p++ = 0;
         if (!*p) break;
         words[count++] = p;
@@ -51,8 +53,8 @@ _Noreturn void metal_start(void)
     memset(bss_start, 0, (size_t)(bss_end - bss_start));
     /* Up to here, less what the loop itself has below its frame. */
     for (volatile uint32_t *p = (void *)stack_bottom; (char *)p < (char *)__builtin_frame_address(0) - 128; p++) *p = PAINT;
-    static char *words[8];
-    exit(main(arguments(words, 7), words));
+    static char *words[MOST_WORDS + 1];
+    exit(main(arguments(words), words));
 }
 
 _Noreturn void metal_fault(const char *what, uint32_t cause, uint32_t address, uint32_t instruction, uintptr_t stack)
