@@ -1,8 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Programs without an operating system, in QEMU: the bits of Tests/c/hashes.txt, faults that are reported, and the
-# examples, reset at many places, with this machine's hash.  What they need goes to $BUILD/board/sizes.txt as lines
-# "target measure bytes".
+# examples, reset at many places, with this machine's hash.
+#
+#   tools/check-board.sh            model and stack of the examples as committed, in Tests/firmware/sizes.txt?
+#   tools/check-board.sh --write    commits today's
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
 cd "$root" || exit 1
@@ -115,5 +117,17 @@ for board in $boards; do BUILD=$built tools/firmware.sh $board; done
 for board in $boards; do check_board $board >"$work/$board.log" 2>&1 & done
 wait
 for board in $boards; do cat "$work/$board.log"; done
-grep -hE '^[a-z0-9]+(-[a-z0-9]+)* [a-z_]+-(model|stack) [0-9]+$' "$work"/*.log >"$built/board/sizes.txt"
+grep -hE '^[a-z0-9]+(-[a-z0-9]+)* [a-z_]+-(model|stack) [0-9]+$' "$work"/*.log >"$work/sizes"
+
+kept=Tests/firmware/sizes.txt
+if [ "${1:-}" = --write ]; then
+    { grep -vE -- '-(model|stack) ' $kept; cat "$work/sizes"; } >"$work/new" && cp "$work/new" $kept
+elif [ "$(head -n 1 $kept)" != "# $("$(toolchain_bin)/clang" --version | head -n 1)" ]; then
+    skipped=$((skipped + 1)); say "skipped: stacks, which are those of $(head -n 1 $kept)"
+else
+    while read -r target measure bytes; do
+        was=$(awk -v target="$target" -v measure="$measure" '$1 == target && $2 == measure { print $3 }' $kept)
+        if [ $((bytes * 100)) -gt $((${was:-0} * 102)) ]; then miss "$target $measure: $bytes bytes, ${was:-none} committed"; else pass; fi
+    done <"$work/sizes"
+fi
 totals board $passed $failed $skipped

@@ -122,8 +122,8 @@ else miss 'the project files of docs/firmware.md'; tail -n 20 "$work/log"; fi
 compiler="# $("$bin/clang" --version | head -n 1)"
 kept=Tests/firmware/sizes.txt
 if [ "${1:-}" = --write ]; then
-    stacks=$(grep -s ' stack' $kept)
-    { say "$compiler"; cat "$work/sizes"; [ -z "$stacks" ] || say "$stacks"; } >"$work/new" && mv "$work/new" $kept
+    boards=$(grep -sE -- '-(model|stack) ' $kept)  # of tools/check-board.sh
+    { say "$compiler"; cat "$work/sizes"; [ -z "$boards" ] || say "$boards"; } >"$work/new" && mv "$work/new" $kept
     table >Tests/firmware/functions.txt
 elif [ "$(head -n 1 $kept)" != "$compiler" ]; then
     skipped=$((skipped + 1)); say "skipped: sizes, which are those of $(head -n 1 $kept)"

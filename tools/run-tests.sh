@@ -212,7 +212,7 @@ valgrind_status() { $1 "${@:2}" >"$logs/valgrind.txt" 2>&1; [ $? -ne 99 ] || { t
 
 python_tests() {
     MEST_LIBRARY=$(cd "$build/release" && pwd)/libmest.so PYTHONPATH=$root/bindings/python \
-        .venv/bin/python -m pytest -q --no-header -p no:cacheprovider Tests/python 2>&1 | tee "$logs/pytest.txt"
+        .venv/bin/python -m pytest -q --no-header -p no:cacheprovider -n "$(getconf _NPROCESSORS_ONLN)" Tests/python 2>&1 | tee "$logs/pytest.txt"
     local status=${PIPESTATUS[0]}
     number() { tail -n 1 "$logs/pytest.txt" | grep -oE "[0-9]+ $1" | grep -oE '[0-9]+' || say 0; }
     say "pytest: $(number passed) passed, $(($(number failed) + $(number errors?))) failed, $(number skipped) skipped"

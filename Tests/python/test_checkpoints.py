@@ -238,7 +238,7 @@ def test_every_number_of_the_state_is_saved():
 def test_every_array_of_the_block_is_saved():
     """Who adds a Place adds it to the table, or here, since it is derived or does not outlive a call."""
     one_call = {"candidates", "batchMean", "batchVariance", "constants", "sums", "backwardSums", "output", "scratch",
-                "backwardScratch", "cut"}  # fmt: skip
+                "backwardScratch", "cut", "start", "gradientConstants"}  # fmt: skip
     derived = {"channelStart", "key", "position"}
     text = "".join((ENGINE / name).read_text() for name in ("Model/Node.swift", "Forgetting/Forgetting.swift"))
     places = set(re.findall(r"var (\w+) = Place\.none", text))

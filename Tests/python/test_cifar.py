@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One epoch of ResNet-20 on CIFAR-10, 90 % sparse, EM&S: from Python and from C the same bits.
+"""An epoch of ResNet-20 on two batches of CIFAR-10, 90 % sparse, EM&S: from Python and from C the same bits.
 
 Needs the data (MEST_DATA) and a C compiler.  examples/c/train_cifar.c is the C side; this file
 describes the same network, order and configuration through the Python package.
@@ -19,7 +19,7 @@ from mest import Add, BatchNorm, Conv2d, GlobalAvgPool, Input, Linear, ReLU, _li
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("MEST_DATA", "")) / "cifar-10"
-BATCHES = [DATA / f"data_batch_{i}.bin.xz" for i in range(1, 6)]
+BATCHES = [DATA / f"data_batch_{i}.bin.xz" for i in (1, 2)]
 BATCH = 128
 
 pytestmark = pytest.mark.skipif(
@@ -85,7 +85,7 @@ def test_one_epoch_from_c_and_from_python(tmp_path):
         check=True,
     )  # fmt: skip
     ran = subprocess.run([str(program), *map(str, files)], check=True, capture_output=True, text=True)
-    assert "391 steps, 50000 samples" in ran.stdout
+    assert "157 steps, 20000 samples" in ran.stdout
     from_c = ran.stdout.split("hash ")[1].strip()
 
     records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, 3073) for path in files])
@@ -93,7 +93,7 @@ def test_one_epoch_from_c_and_from_python(tmp_path):
     deviation = np.array([0.2470, 0.2435, 0.2616], np.float32).reshape(1, 3, 1, 1)
     model = mest.Model(
         network(), seed=1, batch=BATCH, learning_rate=0.1, momentum=0.9, weight_decay=1e-4, epochs=160,
-        samples=50000, density=0.1, distribution="erk", method="em&s", importance_lambda=0.01,
+        samples=20000, density=0.1, distribution="erk", method="em&s", importance_lambda=0.01,
     )  # fmt: skip
     for start in range(0, len(records), BATCH):
         part = records[start : start + BATCH]
