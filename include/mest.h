@@ -737,7 +737,7 @@ typedef struct mest_layer_plan {
 
 /*
  * Plans a model: checks config and layers and counts every byte.  Pure arithmetic: allocates
- * nothing; needs stack, about 1 KB a layer, as create does (create_in does not).
+ * nothing; needs stack, about 1 KB a layer, as create does.
  * out_plan: filled on MEST_OK and on MEST_ERR_BUDGET.
  * out_layers: `count` entries, or NULL; each struct_size set by the caller.
  * Errors: ARGUMENT, SHAPE, UNSUPPORTED, VERSION, BUDGET (the message proposes what would fit).
@@ -800,8 +800,9 @@ MEST_API MEST_NODISCARD mest_status mest_model_create(const mest_config *config,
 
 /*
  * The same inside the caller's block, with no allocation at all.  block: at least total_bytes,
- * aligned to mest_plan_report.alignment; the caller's again after mest_model_destroy().  It is
- * planned there too, so that little stack is needed, and holds anything after an error.
+ * aligned to mest_plan_report.alignment; the caller's again after mest_model_destroy().  config and
+ * layers lie elsewhere.  A block of 2 KB a layer and more is planned in as well, so that little
+ * stack is needed.  After an error it holds anything.
  * Errors: those of mest_plan, ARGUMENT (alignment), MEMORY (block too small).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_create_in(const mest_config *config,

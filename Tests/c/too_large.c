@@ -72,7 +72,8 @@ int main(void)
         mest_plan_report plan = { .struct_size = sizeof plan };
         mest_status status = mest_plan(&n.config, n.layers, n.count, &plan, NULL);
         if (status != MEST_OK) {
-            check((status == MEST_ERR_UNSUPPORTED || status == MEST_ERR_ARGUMENT || status == MEST_ERR_SHAPE) && *mest_last_error(NULL),
+            check((status == MEST_ERR_UNSUPPORTED || status == MEST_ERR_ARGUMENT || status == MEST_ERR_SHAPE)
+                      && *mest_last_error(NULL),
                   "network %d: plan: %d %s", i, status, mest_last_error(NULL));
             continue;
         }

@@ -127,8 +127,9 @@ int train(const training *t, int argc, char **argv)
     check(mest_model_save(model, &io, NULL), model);
     mest_forgetting_report forgetting = { .struct_size = sizeof forgetting };
     check(mest_model_forgetting(model, &forgetting, NULL, 0), model);
-    printf("%u of %u %s never forgotten, %u left the training\n", (unsigned)forgetting.unforgettable,
-           (unsigned)t->config->samples, t->samples, (unsigned)(t->config->samples - forgetting.training));
+    printf("%u %s have left the training, of the other %u %u were never forgotten\n",
+           (unsigned)(t->config->samples - forgetting.training), t->samples, (unsigned)forgetting.training,
+           (unsigned)forgetting.unforgettable);
     flash_counts wear = flash_counted();
     printf("flash: %u bytes written, no sector erased more than %u times\n", (unsigned)wear.written, (unsigned)wear.most);
     printf("model %u stack %u of %u\n", (unsigned)plan.total_bytes, (unsigned)board_stack_used(), (unsigned)board_stack_bytes());

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- what a processor has (cortex-m4f.c, rv32.c) ---- */
+/* ---- what a processor has (cortex-m4f.c, rv32imac.c) ---- */
 
 /* Calls the debugger: https://github.com/ARM-software/abi-aa/blob/main/semihosting/semihosting.rst, which RISC-V shares. */
 uintptr_t debugger(uintptr_t operation, const void *argument);
