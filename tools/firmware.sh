@@ -62,6 +62,19 @@ build_engine() {
     mv "$object.new" "$object"
 }
 
+# Those of several targets at once: each keeps one core busy for a minute.  One that fails is built again, and says so.
+build_engines() { # TARGET...
+    local target started=' '
+    for target in "$@"; do
+        describe "$target"
+        [[ $started != *" $engine "* ]] || continue
+        started="$started$engine "
+        while [ "$(jobs -rp | wc -l)" -ge "$(getconf _NPROCESSORS_ONLN)" ]; do wait -n || true; done
+        build_engine >/dev/null 2>&1 &
+    done
+    wait
+}
+
 # build_objects FLAGS...: the kernels file by file on all cores, the engine beside them.
 build_objects() {
     local to=$folder/kernels engine_job
@@ -108,6 +121,7 @@ if [ "${1:-}" = --flags ]; then
     exit
 fi
 
+[ $# -eq 1 ] || build_engines ${*:-$all}
 for target in ${*:-$all}; do
     describe "$target"
     mkdir -p "$folder"
