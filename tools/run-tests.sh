@@ -22,12 +22,22 @@ wanted=" $* "
 
 # ------------------------------------------------------------------------------- collecting --- */
 
-# part NAME FUNCTION...: runs it unless others were asked for.
-part() {
-    local name=$1 log=$logs/$1.log begin=$SECONDS status p f s
+declare -A job since
+
+# begin NAME FUNCTION...: runs it beside what comes next, unless others were asked for.  finish NAME: waits for it.
+begin() {
+    local name=$1
     shift
     [ "$wanted" = '  ' ] || [[ $wanted == *" $name "* ]] || return 0
-    "$@" >"$log" 2>&1
+    since[$name]=$SECONDS
+    "$@" >"$logs/$name.log" 2>&1 &
+    job[$name]=$!
+}
+
+finish() {
+    local name=$1 log=$logs/$1.log status p f s
+    [ -n "${job[$name]:-}" ] || return 0
+    wait "${job[$name]}"
     status=$?
     read -r p f s < <(sed -nE 's/^.+: ([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p' "$log" \
         | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
@@ -35,8 +45,16 @@ part() {
     if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then f=1; say "FAILED: $name ended with status $status" >>"$log"; fi
     if [ $((p + f + s)) -eq 0 ]; then f=1; say "FAILED: $name checked nothing" >>"$log"; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    printf '%-12s %5d passed %4d failed %4d skipped  %4d s\n' "$name" "$p" "$f" "$s" $((SECONDS - begin))
+    printf '%-12s %5d passed %4d failed %4d skipped  %4d s\n' "$name" "$p" "$f" "$s" $((SECONDS - since[$name]))
     [ "$f" -eq 0 ] || sed 's/^/    /' "$log" | tail -n 120
+    return 0
+}
+
+part() { begin "$@" && finish "$1"; }
+
+# Two parts that leave a core idle by themselves.
+pair() { # NAME FUNCTION NAME FUNCTION
+    begin "$1" $2 && begin "$3" $4 && finish "$1" && finish "$3"
 }
 
 # one WHAT COMMAND...: a command that is one check.
@@ -233,12 +251,9 @@ part c        c_tests
 part c-serial c_serial
 part golden   golden
 part board    tools/check-board.sh
-part openmp   openmp
-part aarch64  tools/emulate.sh aarch64
-part armv7    tools/emulate.sh armv7
-part address  address
-part thread   thread
-part valgrind valgrind_example
+pair openmp openmp valgrind valgrind_example
+pair aarch64 'tools/emulate.sh aarch64' armv7 'tools/emulate.sh armv7'
+pair address address thread thread
 part install  tools/check-install.sh
 part python   python_tests
 part types    types
