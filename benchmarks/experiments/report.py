@@ -192,11 +192,9 @@ def phase_table(logs: Logs) -> str:
         if log is None:
             rows.append([f"{phase}", f"at most {count}", *["-"] * 4])
             continue
-        removed, saved = log.epochs[-1]["absent"], log.end["forgetting"]["presentations_saved"]
-        shown = saved + log.end["forgetting"]["presentations"]
         rows.append([
-            f"{phase}", f"at most {count}", f"{log.accuracy:.2f}", f"{removed:,}", f"{100 * saved / shown:.1f} %",
-            f"{log.seconds_saved:,.1f}",
+            f"{phase}", f"at most {count}", f"{log.accuracy:.2f}", f"{log.epochs[-1]['absent']:,}",
+            f"{100 * log.share_saved:.1f} %", f"{log.seconds_saved:,.1f}",
         ])  # fmt: skip
     header = [
         ">phase 1, epochs", ">leave when forgotten", ">accuracy", ">samples that left", ">presentations saved",
@@ -215,12 +213,10 @@ def spared_table(logs: Logs) -> str:
         if log is None:
             rows.append([words, *["-"] * 5])
             continue
-        counts = log.end["forgetting"]
-        saved = counts["presentations_saved"] / (counts["presentations_saved"] + counts["presentations"])
         frozen = sum(log.run["layer_macs"][: log.epochs[-1]["frozen"]]) / sum(log.run["layer_macs"])
         untouched = log.run["config"]["samples"] * len(log.epochs) * 3 * sum(log.run["layer_macs"])
         rows.append([
-            words, f"{log.accuracy:.2f}", f"{100 * saved:.1f} %", f"{log.seconds_saved:,.1f}", f"{100 * frozen:.0f} %",
+            words, f"{log.accuracy:.2f}", f"{100 * log.share_saved:.1f} %", f"{log.seconds_saved:,.1f}", f"{100 * frozen:.0f} %",
             f"{100 * (1 - log.work / untouched):.0f} %",
         ])  # fmt: skip
     header = [

@@ -60,6 +60,12 @@ class Log:
         return model_bytes(self.run["plan"])
 
     @property
+    def share_saved(self) -> float:
+        """Of all presentations, because samples had left."""
+        counts = self.end["forgetting"]
+        return counts["presentations_saved"] / (counts["presentations_saved"] + counts["presentations"])
+
+    @property
     def seconds_saved(self) -> float:
         """Because samples had left: mest.History.savings()."""
         return sum(e["seconds"] * e["absent"] / e["samples"] for e in self.epochs)
