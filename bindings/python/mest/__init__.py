@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import platform
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Dict, List
 
 from . import errors
 from ._environment import Memory
@@ -71,7 +73,26 @@ from .reports import (
 )
 from .training import EpochRecord, History, Savings
 
+if TYPE_CHECKING:  # what _LAZY brings
+    pass
+
 __version__ = "0.1.0"
+
+# Loaded when first asked for, so that `import mest` stays quick: name -> module.
+_LAZY: Dict[str, str] = {}
+
+if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *_LAZY})
 
 
 def show_versions() -> None:
