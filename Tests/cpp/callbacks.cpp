@@ -107,6 +107,26 @@ static void other_forms()
     check(model.evaluate(data.all()).count == SAMPLES, "thrown once");
 }
 
+/* A call on the model from within a call on it: refused, with the words for that. */
+struct Nosy {
+    mest::Model *model = nullptr;
+    int refusals = 0;
+    void progress(const mest_progress &)
+    {
+        if (model) refused("a call from within", MEST_ERR_STATE, "another call is running", [&] { (void)model->plan(); });
+        refusals += model != nullptr;
+    }
+};
+
+static void from_within()
+{
+    Nosy nosy;
+    mest::Env env(nosy);
+    mest::Model model(small_config(), small_layers, env);
+    nosy.model = &model;
+    check(model.step(data.nth(0)).count == 16 && nosy.refusals > 0, "from within: %d", nosy.refusals);
+}
+
 struct Pool {
     int blocks = 0;
     std::size_t bytes = 0;
@@ -230,6 +250,7 @@ int main()
 {
     progress_and_log();
     other_forms();
+    from_within();
     memory();
     loops();
     checkpoints();
