@@ -74,12 +74,15 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from .exchange.network import Network, network_of
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+_LAZY: Dict[str, str] = {
+    "Network": "exchange.network",
+    "network_of": "exchange.network",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
@@ -120,7 +123,7 @@ __all__ = [
     "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
+    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "network_of", "plan",
     "resnet", "show_versions", "vgg",
 ]  # fmt: skip
