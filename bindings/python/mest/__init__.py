@@ -74,6 +74,7 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
+    from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
     from .exchange.torch import from_torch, to_torch
 
@@ -83,8 +84,12 @@ __version__ = "0.1.0"
 _LAZY: Dict[str, str] = {
     "Network": "exchange.network",
     "from_torch": "exchange.torch",
+    "load_weights": "exchange.files",
     "network_of": "exchange.network",
+    "read_weights": "exchange.files",
+    "save_weights": "exchange.files",
     "to_torch": "exchange.torch",
+    "write_weights": "exchange.files",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
@@ -127,6 +132,7 @@ __all__ = [
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
     "MutationReport", "Network", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "from_torch", "mlp", "network_of", "plan",
-    "resnet", "show_versions", "to_torch", "vgg",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "from_torch",
+    "load_weights", "mlp", "network_of", "plan", "read_weights", "resnet", "save_weights",
+    "show_versions", "to_torch", "vgg", "write_weights",
 ]  # fmt: skip
