@@ -22,8 +22,9 @@ fx: Any = import_module("torch.fx")
 _SAME = (BatchNorm, ReLU, Dropout, Add)
 
 
-def read(module: Any, samples: Any) -> Tuple[Network, Any]:
-    """The network, and what the module answers to the samples, a batch of at least 2.
+def read(module: Any, samples: Any) -> Tuple[Network, Any, Optional[Callable[[Any], Any]]]:
+    """The network; what goes out of its last layer for the samples, a batch of at least 2; and the softmax,
+    as a function of arrays, that the module has behind it, and the network has not.
 
     module: in eval mode."""
     reader = Reader(module)
@@ -32,7 +33,7 @@ def read(module: Any, samples: Any) -> Tuple[Network, Any]:
     names = {layer.name for layer in layers}
     weights = {key: array for key, array in reader.weights.items() if key.rpartition(".")[0] in names}
     masks = {key: mask for key, mask in reader.masks.items() if key in weights}
-    return Network(layers, weights, masks), answer.tensor
+    return Network(layers, weights, masks), answer.tensor, reader.last
 
 
 class Reader:
@@ -53,6 +54,7 @@ class Reader:
         self.masks: Dict[str, Any] = {}
         self.values: Dict[Any, Any] = {}  # of nodes: a Value, or what is no tensor
         self.used: Dict[int, str] = {}  # parameters, by id: where
+        self.last: Optional[Callable[[Any], Any]] = None
         self.node: Any = None
 
     # ------------------------------------------------------------------------- the graph ---

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict
 
 from ..errors import UnsupportedError
@@ -55,11 +56,19 @@ def instead_of(what: str) -> str:
 
 def refusal(node: Any, what: str, why: str, instead: str) -> UnsupportedError:
     """The error for a node of a torch.fx graph: where it is, what does not go, what does."""
-    stack = node.meta.get("nn_module_stack") or {}
     path = str(node.target) if node.op == "call_module" else ""
-    if not path and stack:
-        path = str(list(stack)[-1])
-    where = f"{path} ({what})" if path else f"{what} ({node.name})"
-    lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
-    code = f"\n  {lines[-2]}: {lines[-1]}" if len(lines) >= 2 else ""
-    return UnsupportedError(f"{where} {why}. Instead: {instead}{code}")
+    stack = list(node.meta.get("nn_module_stack") or {})
+    if not path and stack:  # torch before 2.0 does not tell
+        path = f"{stack[-1]}: " if stack[-1] else ""
+    where = f"{path} ({what})" if node.op == "call_module" else f"{path}{what} ({node.name})"
+    return UnsupportedError(f"{where} {why}. Instead: {instead}{_line(node.stack_trace or '')}")
+
+
+def _line(trace: str) -> str:
+    """The innermost line that is neither torch's nor of this package."""
+    lines = trace.splitlines()
+    for place, code in reversed(list(zip(lines, lines[1:]))):
+        known = any(f"{os.sep}{name}{os.sep}" in place for name in ("torch", "mest"))
+        if place.strip().startswith("File ") and not known:
+            return f"\n  {place.strip()}: {code.strip()}"
+    return ""
