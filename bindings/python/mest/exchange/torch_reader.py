@@ -4,6 +4,8 @@ samples, so that every shape is known and what cannot be a layer is refused wher
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
@@ -12,7 +14,7 @@ from ..layers import Add, BatchNorm, Dropout, Flatten, GlobalAvgPool, Input, Lay
 from .graph import living
 from .network import Network
 from .torch_layers import FUNCTIONS, METHODS, MODULES, Value, plain, type_of
-from .torch_refusals import instead_of, refusal
+from .torch_refusals import LINE, instead_of, refusal
 from .torch_weights import short_names
 
 torch: Any = import_module("torch")
@@ -36,12 +38,26 @@ def read(module: Any, samples: Any) -> Tuple[Network, Any, Optional[Callable[[An
     return Network(layers, weights, masks), answer.tensor, reader.last
 
 
+_TORCH, _HERE = (os.path.dirname(str(module.__file__)) + os.sep for module in (torch, sys.modules[__name__]))
+
+
+class _Tracer(fx.Tracer):  # type: ignore[misc]
+    """Remembers the lines of the module's code.  (record_stack_traces would load half of torch.)"""
+
+    def create_node(self, *arguments: Any, **named: Any) -> Any:
+        node = super().create_node(*arguments, **named)
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
+            frame = frame.f_back
+        if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
+            node.meta[LINE] = frame.f_code.co_filename, frame.f_lineno
+        return node
+
+
 class Reader:
     def __init__(self, module: Any) -> None:
-        tracer = fx.Tracer()
-        tracer.record_stack_traces = True
         try:
-            self.graph = tracer.trace(module)
+            self.graph = _Tracer().trace(module)
         except Exception as error:  # torch.fx raises whatever the module's own code does with its proxies
             raise UnsupportedError(
                 f"torch.fx cannot trace {type(module).__name__}: {error}. What forward does may not depend "

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-import os
+import linecache
 from typing import Any, Dict
 
 from ..errors import UnsupportedError
+
+LINE = "mest_line"  # in a node's meta: (file, number)
 
 _RELU = "the activation here is ReLU: train with nn.ReLU"
 _NORM = "nn.BatchNorm2d, or nn.BatchNorm1d for features"
@@ -61,14 +63,12 @@ def refusal(node: Any, what: str, why: str, instead: str) -> UnsupportedError:
     if not path and stack:  # torch before 2.0 does not tell
         path = f"{stack[-1]}: " if stack[-1] else ""
     where = f"{path} ({what})" if node.op == "call_module" else f"{path}{what} ({node.name})"
-    return UnsupportedError(f"{where} {why}. Instead: {instead}{_line(node.stack_trace or '')}")
+    return UnsupportedError(f"{where} {why}. Instead: {instead}{_line(node)}")
 
 
-def _line(trace: str) -> str:
-    """The innermost line that is neither torch's nor of this package."""
-    lines = trace.splitlines()
-    for place, code in reversed(list(zip(lines, lines[1:]))):
-        known = any(f"{os.sep}{name}{os.sep}" in place for name in ("torch", "mest"))
-        if place.strip().startswith("File ") and not known:
-            return f"\n  {place.strip()}: {code.strip()}"
-    return ""
+def _line(node: Any) -> str:
+    """The line of the module's code that made the node."""
+    if LINE not in node.meta:
+        return ""
+    file, number = node.meta[LINE]
+    return f'\n  File "{file}", line {number}: {linecache.getline(file, number).strip()}'
