@@ -74,12 +74,15 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from .exchange.c_source import CSource, to_c
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+_LAZY: Dict[str, str] = {
+    "CSource": "exchange.c_source",
+    "to_c": "exchange.c_source",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
@@ -115,12 +118,12 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
-    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
     "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
     "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
     "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "resnet", "show_versions", "vgg",
+    "resnet", "show_versions", "to_c", "vgg",
 ]  # fmt: skip
