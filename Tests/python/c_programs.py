@@ -9,9 +9,10 @@ import subprocess
 import numpy as np
 
 GCC = shutil.which("gcc")
-STRICT = (
-    "-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Werror -ffreestanding".split()
-)
+STRICT = [
+    "-std=c99", "-ffreestanding", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow",
+    "-Wstrict-prototypes", "-Werror",
+]  # fmt: skip
 
 
 _numbers = itertools.count()  # a library of the same name would be the one that is loaded already
@@ -73,7 +74,7 @@ def run_sanitised(written, x, outputs):
     """The same in a process of its own with address and undefined-behaviour sanitisers."""
     main, program = written.source.with_name("main.c"), written.source.with_name("main")
     main.write_text(MAIN)
-    flags = "-g -fsanitize=address,undefined -fno-sanitize-recover=all".split()
+    flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     compile_c(main, program, *flags, str(written.source))
     done = subprocess.run([str(program)], input=x.tobytes(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()

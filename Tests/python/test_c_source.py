@@ -133,11 +133,13 @@ def test_channels_that_do_not_exist_take_no_room(tmp_path):
             Conv2d(16, 3, padding=1, name="second"), GlobalAvgPool(), Linear(4, density=1.0),
         ]  # fmt: skip
 
-    with random_model(layers(), scheme="filter", density=0.25) as thin, random_model(layers(), density=1.0) as full:
-        small, large = mest.to_c(thin, tmp_path, "small"), mest.to_c(full, tmp_path, "large")
-        second = {part.name: part for part in small.layers}["second"]
-        assert second.storage == "dense" and second.weights == 8 * 8 * 9
-        assert small.scratch_bytes * 2 == large.scratch_bytes == 2 * 16 * 64 * 4
+    with random_model(layers(), scheme="filter", density=0.25) as thin:
+        small = mest.to_c(thin, tmp_path, "small")
+    with random_model(layers(), density=1.0) as full:
+        large = mest.to_c(full, tmp_path, "large")
+    second = {part.name: part for part in small.layers}["second"]
+    assert second.storage == "dense" and second.weights == 8 * 8 * 9
+    assert small.scratch_bytes * 2 == large.scratch_bytes == 2 * 16 * 64 * 4
 
 
 def test_connections_that_nobody_reads_leave(tmp_path):
@@ -205,7 +207,8 @@ def test_report_says_all(tmp_path):
             evaluation=(data.x_test, data.y_test),
         )
     )  # fmt: skip
-    for line in ("conv1.1a .* sparse8, ", "classifier .* dense, 320 weights", "accuracy, int8", "largest error"):
+    wanted = ("conv1.1a .* sparse8, ", "classifier .* dense, 320 weights", "accuracy, int8", "largest error")
+    for line in wanted:
         assert re.search(line, said), said
 
 
@@ -228,7 +231,7 @@ def test_scratch_is_as_large_as_the_header_says(tmp_path):
             written = mest.to_c(model, tmp_path, **more)
             text = written.header.read_text()
             words = int(re.search(r"SCRATCH_WORDS (\d+)", text).group(1))
-            assert written.scratch_bytes == 4 * words and f"{written.scratch_bytes:,} bytes of scratch" in text
+            assert written.scratch_bytes == 4 * words and f"{4 * words:,} bytes of scratch" in text
             program = Program(written, 5, "-DNETWORK_NO_STATIC_SCRATCH")
             assert not hasattr(program.library, "network_predict")
             scratch = np.full(words + 16, 0x5A5A5A5A, np.int32)
@@ -244,7 +247,8 @@ def test_only_what_is_needed_is_written(tmp_path):
     text = written.source.read_text()
     assert "linear_sparse8(" in text and not re.search("conv2d|span|pool|add|requantise", text)
     compile_c(written.source, tmp_path / "net.o", "-c")
-    names = subprocess.run(["nm", str(tmp_path / "net.o")], stdout=subprocess.PIPE, text=True, check=True).stdout
+    command = ["nm", str(tmp_path / "net.o")]
+    names = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert set(re.findall(r" [TBDC] (\w+)", names)) == {"net_predict", "net_predict_in"}
     assert set(re.findall(r" U (\w+)", names)) <= {"memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 
@@ -384,7 +388,8 @@ def test_values_that_live_at_once_do_not_overlap(seed):
 def test_sparse_code_is_the_matrix(seed, bits):
     rng = np.random.default_rng(seed)
     rows, columns = int(rng.integers(1, 6)), int(rng.choice([1, 7, 255, 256, 257, 1500]))
-    matrix = rng.integers(-3, 4, (rows, columns)) * (rng.random((rows, columns)) < rng.choice([0, 0.003, 0.5]))
+    some = rng.random((rows, columns)) < rng.choice([0, 0.003, 0.5])
+    matrix = rng.integers(-3, 4, (rows, columns)) * some
     code = sparse_code.coded_in(matrix.astype(np.int8), bits)
     assert not code.steps.size or 0 <= code.steps.min() and code.steps.max() < 2**bits
     found, at = np.zeros_like(matrix), 0

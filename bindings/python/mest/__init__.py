@@ -75,12 +75,15 @@ from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
     from .exchange.c_source import CSource, to_c
+    from .exchange.delta import Delta, delta
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
 _LAZY: Dict[str, str] = {
     "CSource": "exchange.c_source",
+    "Delta": "exchange.delta",
+    "delta": "exchange.delta",
     "to_c": "exchange.c_source",
 }
 
@@ -119,11 +122,11 @@ def show_versions() -> None:
 
 __all__ = [
     "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "CallbackError",
-    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
     "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "delta", "ds_cnn", "errors", "mlp", "plan",
     "resnet", "show_versions", "to_c", "vgg",
 ]  # fmt: skip
