@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import CorruptError, MestArgumentError, ShapeError
 from ..model import Model
 from .delta_file import Change, decode, encode
-from .state import Positions, Source, State, Tensor, arrays_of, digest, set_state, state_of
+from .exact import Positions, Source, State, Tensor, arrays_of, digest, set_state, state_of
 
 Path = Union[str, "os.PathLike[str]"]
 _NOWHERE = np.zeros(0, np.int64)

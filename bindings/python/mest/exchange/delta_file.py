@@ -8,7 +8,7 @@ bit 7 says that more follow (LEB128).
     4   tensors that follow
     8   bytes of the file
     8   bytes of the whole result state, for comparison
-    32  SHA-256 of the base state        (state.digest says of what)
+    32  SHA-256 of the base state        (exact.digest says of what)
     32  SHA-256 of the result state
         for each tensor:
             <length> name in UTF-8, 1 byte: 1 sparse or 0 dense, <axes>, <size> of each axis
