@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that come from elsewhere and go elsewhere.  What is public of it is in `mest` itself."""
+"""Networks in and out: between `Model` and PyTorch, ONNX, files of weights, C."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections import Counter
-from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MestArgumentError, MestError
-from ..layers import BatchNorm, Conv2d, Linear
 from ..model import Model
 from ..reports import CSR
+from .state import entries
 
 Bits = NDArray[np.uint32]
 Positions = NDArray[np.int64]
@@ -41,7 +40,7 @@ State = Dict[str, Tensor]
 def state_of(source: Source) -> State:
     """Of a model, or of a mapping of names to float32 arrays.  Copies."""
     if isinstance(source, Model):
-        return {name: _read(source, index, what) for name, index, what in _places(source)}
+        return {name: _read(source, index, what) for name, index, what in entries(source)}
     if not isinstance(source, Mapping):
         raise TypeError(f"{type(source).__name__}: a mest.Model is wanted, or a mapping of names to arrays")
     state = {}
@@ -83,8 +82,8 @@ def set_state(model: Model, state: State, names: Iterable[str]) -> None:
         wanted = set(state)  # channels come and go in several layers at once
     # Connections first: with whole channels they decide which other numbers exist.
     places = sorted(
-        (place for place in _places(model) if place[0] in wanted),
-        key=lambda place: state[place[0]].positions is None,
+        (place for place in entries(model) if place.key in wanted),
+        key=lambda place: state[place.key].positions is None,
     )
     before = {name: _read(model, index, what) for name, index, what in places}
     momenta = {name: _momentum(model, index, before[name]) for name, index, _ in places}
@@ -101,22 +100,6 @@ def set_state(model: Model, state: State, names: Iterable[str]) -> None:
 
 
 # ------------------------------------------------------------------------------------- of a model ---
-
-
-def _places(model: Model) -> Iterator[Tuple[str, int, str]]:
-    """(name in a state, layer, tensor): torch's names, "<layer>.weight"; for BatchNorm that is the scale."""
-    parts = model.plan().layers
-    often = Counter(part.name for part in parts)
-    for index, (layer, part) in enumerate(zip(model.layers, parts)):
-        label = part.name if often[part.name] == 1 else f"{part.name}#{index}"
-        tensors: List[Tuple[str, str]] = []
-        if isinstance(layer, (Linear, Conv2d)):
-            tensors = [("weight", "weight")] + [("bias", "bias")] * layer.bias
-        elif isinstance(layer, BatchNorm):
-            tensors = [("weight", "scale"), ("bias", "bias")] * layer.affine
-            tensors += [("running_mean", "running_mean"), ("running_var", "running_var")]
-        for name, what in tensors:
-            yield f"{label}.{name}", index, what
 
 
 def _read(model: Model, index: int, what: str) -> Tensor:

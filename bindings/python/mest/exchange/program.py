@@ -31,6 +31,7 @@ from ..layers import (
     _resolve,
 )
 from ..model import Model
+from .state import Entry, read
 
 Numbers = NDArray[np.float64]
 Shape = Tuple[int, int, int]
@@ -153,7 +154,8 @@ class _Lowering:
         if isinstance(layer, (Linear, Conv2d)):
             part = self.parts[index]
             kernel = _two(layer.kernel) if isinstance(layer, Conv2d) else (1, 1)
-            weight = dense_weight(self.model, index).reshape(part.rows, -1, *kernel).astype(np.float64)
+            weight = read(self.model, Entry("", index, "weight")).astype(np.float64)
+            weight = weight.reshape(part.rows, -1, *kernel)
             bias = self.model.tensor(index, "bias") if layer.bias else np.zeros(part.rows)
             op = "linear" if isinstance(layer, Linear) else "depthwise" if layer.groups > 1 else "conv2d"
             step = Step(op, name, sources, 0, weight=weight, bias=bias.astype(np.float64), kernel=kernel)
@@ -183,18 +185,6 @@ class _Lowering:
         eps = float(np.float32(layer.eps))  # as the library has it
         factor = read.get("scale", 1.0) / np.sqrt(read["running_var"] + eps)
         return factor, read.get("bias", 0.0) - read["running_mean"] * factor
-
-
-def dense_weight(model: Model, index: int) -> NDArray[np.float32]:
-    """(rows, columns), zero where nothing is connected."""
-    part = model.plan().layers[index]
-    if not part.sparse:
-        return model.tensor(index, "weight").reshape(part.rows, part.columns)
-    csr = model.csr(index)
-    matrix = np.zeros((part.rows, part.columns), np.float32)
-    counts: Any = np.diff(csr.indptr.astype(np.int64))
-    matrix[np.repeat(np.arange(part.rows), counts), csr.indices] = csr.values
-    return matrix
 
 
 def _two(value: Pair) -> Two:
