@@ -154,6 +154,19 @@ def test_connections_that_nobody_reads_leave(tmp_path):
         same(emulate.predict(program, samples(model)), model.predict(samples(model)))
 
 
+def test_what_dropout_and_flatten_hand_on_may_have_other_readers():
+    """Batch norm behind one of them must not change what the others read."""
+    layers = [
+        Input(4), Linear(4, density=1.0, name="a"), Dropout(0.5, name="b"), BatchNorm(from_="b"), Flatten(),
+        ReLU(), Linear(3, density=1.0), Flatten(from_="a"), ReLU(name="c"), Linear(3, density=1.0, from_="c"),
+        Add(with_=6),
+    ]  # fmt: skip
+    with random_model(layers) as model:
+        program = program_of(model)
+        assert [step.op for step in program.steps] == ["linear", "scale", "linear", "relu", "linear", "add"]
+        same(emulate.predict(program, samples(model)), model.predict(samples(model)))
+
+
 def test_networks_without_a_living_weight(tmp_path):
     layers = [Input(2), Linear(3, density=1.0, name="a"), ReLU(), Linear(2, density=1.0, name="b")]
     with random_model(layers) as model:

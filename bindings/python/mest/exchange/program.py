@@ -101,10 +101,10 @@ class _Lowering:
             ]
             for i, layer in enumerate(self.layers)
         ]  # fmt: skip
-        self.readers = [0] * len(self.layers)  # of the numbers a layer gives, whoever hands them on
-        for i in range(len(self.layers) - 1, 0, -1):
-            for source in self.read_by[i]:
-                self.readers[source] += self.readers[i] if self.hands_on(i) else 1
+        self.readers = [0] * len(self.layers)  # of the numbers that a layer makes, whoever hands them on
+        for i in range(1, len(self.layers)):
+            for source in [] if self.hands_on(i) else self.read_by[i]:
+                self.readers[self.maker(source)] += 1
 
     def hands_on(self, index: int) -> bool:
         """The output is the input, in value and shape."""
@@ -112,6 +112,12 @@ class _Lowering:
         return isinstance(layer, Dropout) or (
             isinstance(layer, Flatten) and source is not None and source.height * source.width == 1
         )
+
+    def maker(self, index: int) -> int:
+        """The layer whose output the output of this one is."""
+        while self.hands_on(index):
+            index = self.read_by[index][0]
+        return index
 
     def layer(self, index: int) -> None:
         layer, shape = self.layers[index], self.parts[index].shape
@@ -138,7 +144,7 @@ class _Lowering:
 
     def fold(self, index: int, change: Any, *ops: str) -> bool:
         """Puts this layer into the step before it, if it may."""
-        source = self.read_by[index][0]
+        source = self.maker(self.read_by[index][0])
         at = self.made.get(self.value[source])
         if at is None or self.readers[source] > 1 or self.steps[at].relu:
             return False
