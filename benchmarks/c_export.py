@@ -55,8 +55,8 @@ def main() -> None:
         x = data.x_train if trains else rng.normal(size=(50, 1, 49, 10)).astype(np.float32)
         for density in (None, 0.1):
             with mest.Model(
-                layers(), density=density, method="em&s" if density else "static", mutation_every=1, epochs=20,
-                batch=32, learning_rate=0.05, samples=len(x), schedule="cosine",
+                layers(), density=density, method="em&s" if density else "static", mutation_every=1,
+                epochs=20, batch=32, learning_rate=0.05, samples=len(x), schedule="cosine",
             ) as model, tempfile.TemporaryDirectory() as folder:  # fmt: skip
                 if trains:
                     model.fit(data.x_train, data.y_train, progress=False)

@@ -79,3 +79,75 @@ def run_sanitised(written, x, outputs):
     done = subprocess.run([str(program)], input=x.tobytes(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return np.frombuffer(done.stdout, np.float32).reshape(len(x), outputs)
+
+
+# A Cortex-M4F without an operating system, as QEMU has it: samples are constants, outputs go out as bits.
+BOARD = r"""
+#include "network.h"
+
+int main(void);
+void start(void);
+extern uint32_t top[];
+__attribute__((section(".vectors"), used)) void *const vectors[2] = {top, (void *)start};
+
+static void host(int operation, const void *what)
+{
+    register int r0 __asm__("r0") = operation;
+    register const void *r1 __asm__("r1") = what;
+    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+}
+
+void start(void)
+{
+    *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* the FPU */
+    __asm__ volatile("dsb\n isb");
+    main();
+    host(0x18, (const void *)0x20026);
+}
+
+static const float samples[][NETWORK_INPUTS] = {
+%s};
+
+int main(void)
+{
+    static union { float number[NETWORK_OUTPUTS]; uint32_t bits[NETWORK_OUTPUTS]; } output;
+    for (unsigned n = 0; n < sizeof samples / sizeof samples[0]; n++) {
+        network_predict(samples[n], output.number);
+        for (int i = 0; i < NETWORK_OUTPUTS; i++) {
+            char line[10];
+            for (int digit = 0; digit < 8; digit++)
+                line[digit] = "0123456789abcdef"[output.bits[i] >> (28 - 4 * digit) & 15];
+            line[8] = '\n', line[9] = 0;
+            host(4, line);
+        }
+    }
+    return 0;
+}
+"""
+LAYOUT = """
+ENTRY(start)
+MEMORY { flash (rx) : ORIGIN = 0x00000000, LENGTH = 4M ram (rwx) : ORIGIN = 0x20000000, LENGTH = 1M }
+SECTIONS
+{
+    .text : { KEEP(*(.vectors)) *(.text .text.*) *(.rodata .rodata.*) } > flash
+    .bss (NOLOAD) : { *(.bss .bss.* COMMON) } > ram
+    top = ORIGIN(ram) + LENGTH(ram);
+    /DISCARD/ : { *(.ARM.exidx*) }
+}
+"""
+
+
+def run_on_cortex_m(written, x, outputs):
+    """The same on an emulated Cortex-M4F."""
+    folder = written.source.parent
+    rows = ["    {" + ", ".join(f"{float(v).hex()}f" for v in row) + "},\n" for row in x]
+    (folder / "board.c").write_text(BOARD % "".join(rows))
+    (folder / "board.ld").write_text(LAYOUT)
+    flags = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", "-O2", "-nostartfiles"]
+    flags += [f"-T{folder / 'board.ld'}", "-w", str(written.source)]
+    compile_c(folder / "board.c", folder / "board", *flags, compiler="arm-none-eabi-gcc")
+    command = ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting"]
+    command += ["-kernel", str(folder / "board")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    words = (done.stdout + done.stderr).decode().split()
+    return np.array([int(word, 16) for word in words], np.uint32).view(np.float32).reshape(len(x), outputs)

@@ -9,7 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from c_programs import GCC, Program, compile_c, run_sanitised
+from c_programs import GCC, Program, compile_c, run_on_cortex_m, run_sanitised
 from graphs import Graph
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -306,6 +306,19 @@ def test_sizes_on_a_cortex_m(int8, tmp_path):
     assert sum(sorted(frames)[-4:]) < 1024
 
 
+@needs_gcc
+@pytest.mark.skipif(
+    not (shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")), reason="no emulated Cortex-M"
+)
+def test_bits_on_a_cortex_m(tmp_path):
+    """A microcontroller computes what this machine does, to the bit."""
+    with random_model(EVERYTHING) as model:
+        x = samples(model, 3)
+        for more in ({}, {"int8": True, "calibration": x}):
+            written = mest.to_c(model, tmp_path, **more)
+            assert np.array_equal(run_on_cortex_m(written, x, 5), Program(written, 5).predict(x))
+
+
 def test_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
     with tiny() as model, tiny(seed=1) as other:
         written = mest.to_c(model, tmp_path / "made")
@@ -343,6 +356,7 @@ X4 = np.ones((2, 4), np.float32)
         ({"name": "2nd"}, "name='2nd'"),
         ({"name": "a-b"}, "name='a-b'"),
         ({"name": ""}, "name=''"),
+        ({"name": "math"}, "math.h would hide"),
         ({"name": "über"}, "are wanted, a letter first"),
         ({"name": "x" * 64}, "are wanted, a letter first"),
         ({"int8": True}, "int8=True needs calibration"),

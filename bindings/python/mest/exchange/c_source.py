@@ -19,6 +19,12 @@ from . import emulate, quantise
 from .c_text import Part, Text, write
 from .program import Program, program_of
 
+# A file of ours in the include path must not hide one of these.
+_HEADERS = (
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdarg stdbool "
+    "stddef stdint stdio stdlib string tgmath time wchar wctype"
+).split()
+
 Folder = Union[str, "os.PathLike[str]"]
 Floats = NDArray[np.float32]
 
@@ -97,7 +103,7 @@ def to_c(
 
     folder: is made if its parent exists.  Files of the same names are replaced, each as a whole; if they
     do not fit together, because the process was stopped between the two, the compiler says so.
-    name: a C identifier.
+    name: a C identifier, and no header's of the C library.
 
     Memory: the weights as dense matrices in double precision, some times.
     Errors: MestArgumentError (a ValueError: the name, calibration or evaluation), StateError (a closed
@@ -107,6 +113,8 @@ def to_c(
         raise TypeError(f"{type(model).__name__}: to_c takes a mest.Model")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name or ""):
         raise MestArgumentError(f"name={name!r}: letters, digits and _ are wanted, a letter first: my_net")
+    if name.lower() in _HEADERS:
+        raise MestArgumentError(f"name={name!r}: {name}.h would hide the C library's; take {name}_net say")
     if int8 and calibration is None:
         raise MestArgumentError("int8=True needs calibration: samples as they will be, x_train[:500] say")
     if not int8 and calibration is not None:

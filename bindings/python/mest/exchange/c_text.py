@@ -20,6 +20,7 @@ from .sparse_code import Stored, dense, stored
 _HERE = Path(__file__).resolve().parent / "c"
 _ROWS = ("conv2d", "depthwise")  # of int8: gather sums of a row of pixels
 _BYTES = {"float": 4, "int32_t": 4, "uint32_t": 4, "uint16_t": 2, "int8_t": 1, "uint8_t": 1}
+_LAST = ("bias", "multiplier", "shift", "weight", "entries", "step8", "step16")
 _DESCRIPTION = {"float": 18 * 4, "int8_t": 22 * 4}  # of the struct `layer` where pointers have 4 bytes
 
 
@@ -151,6 +152,8 @@ class _Writer:
 
     def describe(self, label: str, fields: List[Tuple[str, Any]]) -> None:
         self.bytes += _DESCRIPTION[self.value]
+        # In the order of the struct, as C++20 wants it.
+        fields.sort(key=lambda pair: _LAST.index(pair[0]) if pair[0] in _LAST else -1)
         said = ", ".join(f".{what} = {value}" for what, value in fields)
         self.constants.append(f"static const layer {label} = {{\n{_wrapped(said)}\n}};\n")
 
