@@ -7,6 +7,7 @@ They hold what `Model.state_dict` gives, nothing of the training: `Model.save` k
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import struct
@@ -53,11 +54,14 @@ def read_weights(path: Path) -> Dict[str, NDArray[Any]]:
     name = os.fspath(path)
     read = _read_npz if _suffix(name) == ".npz" else _read_safetensors
     try:
-        return read(name)
-    except MestError:
-        raise
+        with open(name, "rb") as file:
+            data = file.read()
     except OSError as error:
         raise MestIOError(f"cannot read {name}: {error.strerror or error}") from error
+    try:
+        return read(data)
+    except MestError:
+        raise
     except _DAMAGED as error:
         raise CorruptError(f"{name} is no whole {_suffix(name)} file: {error}") from error
 
@@ -65,7 +69,7 @@ def read_weights(path: Path) -> Dict[str, NDArray[Any]]:
 def write_weights(arrays: Mapping[str, ArrayLike], path: Path) -> None:
     """Writes arrays as `save_weights` does, for who has changed them: `read_weights` gives them back."""
     name = os.fspath(path)
-    plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    plain = {key: np.asarray(array, order="C") for key, array in arrays.items()}
     write = _write_npz if _suffix(name) == ".npz" else _safetensors("safetensors.numpy").save_file
     temporary = f"{name}.{os.getpid()}.tmp"
     try:
@@ -108,9 +112,9 @@ def _write_npz(arrays: Mapping[str, NDArray[Any]], name: str) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _read_npz(name: str) -> Dict[str, NDArray[Any]]:
+def _read_npz(data: bytes) -> Dict[str, NDArray[Any]]:
     found: Dict[str, NDArray[Any]] = {}
-    with zipfile.ZipFile(name) as archive:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for info in archive.infolist():
             if not info.filename.endswith(".npy"):
                 raise ValueError(f"{info.filename!r} in it is no array")
@@ -129,16 +133,14 @@ def _read_array(member: IO[bytes], info: zipfile.ZipInfo) -> NDArray[Any]:
     shape, by_columns, kind = header
     if kind.hasobject:
         raise ValueError(f"{info.filename!r} in it is of Python objects")
-    if math.prod(shape) * kind.itemsize != info.file_size - member.tell():
+    if any(size < 0 for size in shape) or math.prod(shape) * kind.itemsize != info.file_size - member.tell():
         raise ValueError(f"{info.filename!r} in it is {info.file_size:,} bytes, not of the shape {shape}")
     flat = np.frombuffer(bytearray(member.read()), kind)  # writable; the read checks the sum
     return flat.reshape(shape, order="F" if by_columns else "C")
 
 
-def _read_safetensors(name: str) -> Dict[str, NDArray[Any]]:
+def _read_safetensors(data: bytes) -> Dict[str, NDArray[Any]]:
     package = _safetensors("safetensors")
-    with open(name, "rb") as file:
-        data = file.read()
     try:
         tensors = package.deserialize(data)
     except package.SafetensorError as error:
@@ -147,7 +149,7 @@ def _read_safetensors(name: str) -> Dict[str, NDArray[Any]]:
     for key, tensor in tensors:
         kind = tensor["dtype"]
         if kind not in _KINDS:
-            raise UnsupportedError(f"{key} in {name} is of type {kind}: store it as F32")
+            raise UnsupportedError(f"{key} in the file is of type {kind}: store it as F32")
         array = np.frombuffer(bytearray(tensor["data"]), np.dtype(_KINDS[kind]).newbyteorder("<"))
         if kind == "BF16":  # the upper half of a float32
             array = (array.astype(np.uint32) << 16).view(np.float32)

@@ -66,16 +66,16 @@ def network_from_torch(module: Any, example_input: Any) -> Network:
             part.training = False
         with torch.no_grad():
             samples = _samples(torch, module, example_input)
-            network, answer = read(module, samples.clone())
+            network, answer, last = read(module, samples.clone())
             try:
                 answer = module(samples.clone())
             except (RuntimeError, NotImplementedError):
-                pass  # torch has no convolution with sparse weights; the reader has another way
+                last = None  # torch has no convolution with sparse weights; the reader has another way
     finally:
         for part, training in states:
             part.training = training
     close = _CLOSE if samples.dtype in (torch.float32, torch.float64) else _CLOSE_HALF
-    _compare(network, _floats(samples), _floats(answer), close)
+    _compare(network, _floats(samples), _floats(answer), close, last)
     return network
 
 
@@ -140,7 +140,7 @@ def _floats(tensor: Any) -> Any:
     return tensor.detach().float().cpu().numpy()
 
 
-def _compare(network: Network, samples: Any, wanted: Any, close: float) -> None:
+def _compare(network: Network, samples: Any, wanted: Any, close: float, last: Any) -> None:
     """UnsupportedError where the layers do not compute what the module does: hooks, or code that torch.fx
     does not see."""
     if not np.isfinite(samples).all() or not np.isfinite(wanted).all():
@@ -152,6 +152,8 @@ def _compare(network: Network, samples: Any, wanted: Any, close: float) -> None:
     dense = Network(layers, network.weights)
     with dense.to_model(batch=len(samples), inference_only=True) as model:
         found = model.predict(samples)
+    if last is not None:
+        found = last(found)
     wanted = wanted.reshape(len(wanted), -1)
     error = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
     largest = float(np.abs(wanted).max())

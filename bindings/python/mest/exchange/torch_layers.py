@@ -147,6 +147,13 @@ def _softmax(reader: "Reader", found: Any, x: Value, dim: Any = None, *_: Any, *
         f"{reader.what()} at the end of the module is left out: predict gives what goes into it, "
         'predict_proba the softmax, and the loss "cross_entropy" has it'
     )
+    logarithm = "log" in reader.what().lower()
+
+    def last(array: Any) -> Any:
+        tensor = torch.from_numpy(array)
+        return (tensor.log_softmax(1) if logarithm else tensor.softmax(1)).numpy()
+
+    reader.last = last
     return x.layer
 
 

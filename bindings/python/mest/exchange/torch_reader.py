@@ -4,6 +4,8 @@ samples, so that every shape is known and what cannot be a layer is refused wher
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
 
@@ -12,7 +14,7 @@ from ..layers import Add, BatchNorm, Dropout, Flatten, GlobalAvgPool, Input, Lay
 from .graph import living
 from .network import Network
 from .torch_layers import FUNCTIONS, METHODS, MODULES, Value, plain, type_of
-from .torch_refusals import instead_of, refusal
+from .torch_refusals import LINE, instead_of, refusal
 from .torch_weights import short_names
 
 torch: Any = import_module("torch")
@@ -22,8 +24,9 @@ fx: Any = import_module("torch.fx")
 _SAME = (BatchNorm, ReLU, Dropout, Add)
 
 
-def read(module: Any, samples: Any) -> Tuple[Network, Any]:
-    """The network, and what the module answers to the samples, a batch of at least 2.
+def read(module: Any, samples: Any) -> Tuple[Network, Any, Optional[Callable[[Any], Any]]]:
+    """The network; what goes out of its last layer for the samples, a batch of at least 2; and the softmax,
+    as a function of arrays, that the module has behind it, and the network has not.
 
     module: in eval mode."""
     reader = Reader(module)
@@ -32,15 +35,29 @@ def read(module: Any, samples: Any) -> Tuple[Network, Any]:
     names = {layer.name for layer in layers}
     weights = {key: array for key, array in reader.weights.items() if key.rpartition(".")[0] in names}
     masks = {key: mask for key, mask in reader.masks.items() if key in weights}
-    return Network(layers, weights, masks), answer.tensor
+    return Network(layers, weights, masks), answer.tensor, reader.last
+
+
+_TORCH, _HERE = (os.path.dirname(str(module.__file__)) + os.sep for module in (torch, sys.modules[__name__]))
+
+
+class _Tracer(fx.Tracer):  # type: ignore[misc]
+    """Remembers the lines of the module's code.  (record_stack_traces would load half of torch.)"""
+
+    def create_node(self, *arguments: Any, **named: Any) -> Any:
+        node = super().create_node(*arguments, **named)
+        frame: Any = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith(_TORCH):
+            frame = frame.f_back
+        if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
+            node.meta[LINE] = frame.f_code.co_filename, frame.f_lineno
+        return node
 
 
 class Reader:
     def __init__(self, module: Any) -> None:
-        tracer = fx.Tracer()
-        tracer.record_stack_traces = True
         try:
-            self.graph = tracer.trace(module)
+            self.graph = _Tracer().trace(module)
         except Exception as error:  # torch.fx raises whatever the module's own code does with its proxies
             raise UnsupportedError(
                 f"torch.fx cannot trace {type(module).__name__}: {error}. What forward does may not depend "
@@ -53,6 +70,7 @@ class Reader:
         self.masks: Dict[str, Any] = {}
         self.values: Dict[Any, Any] = {}  # of nodes: a Value, or what is no tensor
         self.used: Dict[int, str] = {}  # parameters, by id: where
+        self.last: Optional[Callable[[Any], Any]] = None
         self.node: Any = None
 
     # ------------------------------------------------------------------------- the graph ---

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import linecache
 from typing import Any, Dict
 
 from ..errors import UnsupportedError
+
+LINE = "mest_line"  # in a node's meta: (file, number)
 
 _RELU = "the activation here is ReLU: train with nn.ReLU"
 _NORM = "nn.BatchNorm2d, or nn.BatchNorm1d for features"
@@ -55,11 +58,17 @@ def instead_of(what: str) -> str:
 
 def refusal(node: Any, what: str, why: str, instead: str) -> UnsupportedError:
     """The error for a node of a torch.fx graph: where it is, what does not go, what does."""
-    stack = node.meta.get("nn_module_stack") or {}
     path = str(node.target) if node.op == "call_module" else ""
-    if not path and stack:
-        path = str(list(stack)[-1])
-    where = f"{path} ({what})" if path else f"{what} ({node.name})"
-    lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
-    code = f"\n  {lines[-2]}: {lines[-1]}" if len(lines) >= 2 else ""
-    return UnsupportedError(f"{where} {why}. Instead: {instead}{code}")
+    stack = list(node.meta.get("nn_module_stack") or {})
+    if not path and stack:  # torch before 2.0 does not tell
+        path = f"{stack[-1]}: " if stack[-1] else ""
+    where = f"{path} ({what})" if node.op == "call_module" else f"{path}{what} ({node.name})"
+    return UnsupportedError(f"{where} {why}. Instead: {instead}{_line(node)}")
+
+
+def _line(node: Any) -> str:
+    """The line of the module's code that made the node."""
+    if LINE not in node.meta:
+        return ""
+    file, number = node.meta[LINE]
+    return f'\n  File "{file}", line {number}: {linecache.getline(file, number).strip()}'
