@@ -22,7 +22,7 @@ _NOWHERE = np.zeros(0, np.int64)
 _NOTHING = np.zeros(0, np.uint32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Delta:
     """The difference of two states, `base` and `result`, that leads from either to the other, to the bit.
 
@@ -36,6 +36,12 @@ class Delta:
     result_hash: bytes
     full_bytes: int
     changes: Tuple[Change, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Delta) and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash((self.base_hash, self.result_hash))
 
     @property
     def file_bytes(self) -> int:
