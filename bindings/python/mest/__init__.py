@@ -74,12 +74,15 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from .estimators import MestClassifier, MestRegressor
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+_LAZY: Dict[str, str] = {
+    "MestClassifier": "estimators",
+    "MestRegressor": "estimators",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
@@ -119,7 +122,7 @@ __all__ = [
     "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
     "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
-    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
+    "Memory", "MestArgumentError", "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
     "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
     "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
     "resnet", "show_versions", "vgg",
