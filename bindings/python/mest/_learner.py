@@ -34,7 +34,8 @@ STREAM_UPDATES = 32
 _OPTIMIZER = ("learning_rate", "momentum", "weight_decay", "clip_norm")
 # Fields of Config that something else decides: what.
 _DECIDED = {
-    "batch": "batch_size", "seed": "random_state", "threads": "n_jobs", "samples": "the data", "loss": "the class",
+    "batch": "batch_size", "seed": "random_state", "threads": "n_jobs", "samples": "the data",
+    "loss": "the class",
     **{name: name for name in (*_OPTIMIZER, "epochs", "schedule", "density", "scheme", "method")},
 }  # fmt: skip
 
@@ -110,20 +111,33 @@ class Learner(sk.BaseEstimator):
         """Density of a hidden layer; None: what Config.density and Config.distribution say."""
         return max(AUTO_DENSITY, min(1.0, AUTO_INPUTS / inputs)) if self.density == "auto" else None
 
-    def _settings(self, seed: int, **data: Any) -> Config:
-        """data: fields that follow from the training set."""
+    def _settings(self, seed: int, updates: int, **data: Any) -> Config:
+        """updates: in an epoch, which some methods must know.  data: fields that follow from the
+        training set."""
         if isinstance(self.density, str) and self.density != "auto":
             raise ValueError(f"density={self.density!r}: a number, None for dense, or 'auto'")
-        more = dict(self.config or {})
+        more = self._more()
         for name in more:
             if name in _DECIDED:
                 raise ValueError(f"config has {name!r}, which {_DECIDED[name]} decides")
-        fields = {name: getattr(self, name) for name in (*_OPTIMIZER, "epochs", "schedule", "scheme", "method")}
+        own = (*_OPTIMIZER, "epochs", "schedule", "scheme", "method")
+        fields = {name: getattr(self, name) for name in own}
         density = AUTO_DENSITY if self.density == "auto" else self.density
         threads = threads_of(self.n_jobs)
         return as_config(None, {
-            **fields, "density": density, "threads": threads, "seed": seed, "loss": self._loss, **more, **data
+            **fields, "density": density, "threads": threads, "seed": seed, "loss": self._loss,
+            "steps_per_epoch": None if data.get("samples") else updates, **more, **data,
         })  # fmt: skip
+
+    def _more(self) -> Dict[str, Any]:
+        if not isinstance(self.config, (dict, type(None))):
+            raise TypeError(f"config={self.config!r}: a dict of fields of mest.Config is wanted")
+        return self.config or {}
+
+    def _updates(self, count: int) -> int:
+        """Of one pass over so many samples."""
+        batch = min(whole("batch_size", self.batch_size), count)
+        return -(-count // (batch * whole("micro_batches", self._more().get("micro_batches", 1))))
 
     def _model(self, inputs: int, outputs: int, settings: Config) -> Model:
         layers = self._layers(inputs, outputs)
@@ -147,7 +161,8 @@ class Learner(sk.BaseEstimator):
             rows, out = split(len(x), self.validation_fraction, y if ranked else None, seed)
             held, x, y = (x[out], y[out]), x[rows], y[rows]
         batch = min(whole("batch_size", self.batch_size), len(x))
-        settings = self._settings(seed, batch=batch, samples=len(x) if ranked else None)
+        counted = len(x) if ranked else None
+        settings = self._settings(seed, self._updates(len(x)), batch=batch, samples=counted)
         model = self._model(x.shape[1], outputs, settings)
         if self.warm_start and hasattr(self, "model_"):
             inherit(model, self.model_)
@@ -174,7 +189,8 @@ class Learner(sk.BaseEstimator):
         steady.update(schedule="constant", batch=whole("batch_size", self.batch_size))
         with (Turn() if new else self._turn).lock, advice():
             if new:
-                settings = replace(self._settings(seed_of(self.random_state)), **steady)
+                updates = max(STREAM_UPDATES, self._updates(len(x)))
+                settings = replace(self._settings(seed_of(self.random_state), updates), **steady)
                 model = self._model(x.shape[1], outputs, settings)
             else:
                 model = self.model_
@@ -199,7 +215,7 @@ class Learner(sk.BaseEstimator):
             print(f"call {self.n_iter_:>3}  loss {self.loss_:.4f}  density {self.density_:.4f}", flush=True)
 
     def _trained(self, model: Model) -> None:
-        """Attributes of any training; last, so that one that fails leaves nothing that looks fitted."""
+        """Attributes of any training."""
         self.loss_ = self.loss_curve_[-1]
         self.plan_ = model.plan()
         self.n_outputs_ = self.plan_.outputs

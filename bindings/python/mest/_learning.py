@@ -86,22 +86,37 @@ def split(
 
 
 @contextmanager
+def as_before(estimator: Any) -> Iterator[None]:
+    """A call that fails leaves no attribute of an estimator changed."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+@contextmanager
 def advice() -> Iterator[None]:
     """Says what mostly helps training that diverges."""
     try:
         yield
     except DivergedError as error:
         error.args = (
-            f"{error}. Features of very different sizes: StandardScaler before this in a Pipeline; else a lower "
-            "learning_rate, or clip_norm",
+            f"{error}. Features of very different sizes want a StandardScaler before this in a Pipeline; "
+            "else lower learning_rate, or set clip_norm",
         )
         raise
 
 
 def inherit(model: Model, other: Model) -> None:
     """Begins with the connections, weights and statistics of another of the same shape."""
-    shapes = [[(part.kind, part.rows, part.columns, part.sparse) for part in m.plan().layers] for m in (model, other)]
-    if shapes[0] != shapes[1]:
+
+    def shape(one: Model) -> List[Tuple[Any, ...]]:
+        return [(part.kind, part.rows, part.columns, part.sparse) for part in one.plan().layers]
+
+    if shape(model) != shape(other):
         raise ValueError("warm_start: the network is not the one that was fitted; set warm_start=False")
     for index, part in enumerate(model.plan().layers):
         if part.sparse:

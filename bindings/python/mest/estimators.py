@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ._learner import Floats, Learner
+from ._learning import as_before
 from ._without_sklearn import r2
 from .model import Model
 from .training import EpochRecord
@@ -83,17 +84,20 @@ _PARAMETERS = """
       training_rows_     rows of X that were trained on: all, without early_stopping
 
     partial_fit takes data as they come: each call is one pass over X at a constant learning rate,
-    and memory stays what it was at the first call, whatever the size of X: batches of batch_size.  An
-    epoch, in which methods count when to mutate and when to rest, is a call, or as many as 32 updates
-    take; a method that never rests, "vanilla" or "set", goes on adapting.  After fit it goes on with the
-    fitted model.
+    and memory stays what it was at the first call, whatever the size of X: batches of batch_size.  The
+    network and its method are those of the first call; learning_rate, momentum, weight_decay, clip_norm
+    and batch_size may change.  An epoch, by which methods count when to mutate and when to rest, is
+    a call, or as many as 32 updates take: "em&s" has up to 0.05 above `density` for 3/4 of `epochs`
+    such epochs, and rests then; "vanilla" and "set" are always at it, and go on adapting.  After fit
+    it goes on with the fitted model, whose connections rest.  A call that fails midway keeps what the
+    batches before have taught.
 
     Features are not scaled here: put a StandardScaler before, as for any network.  There are no
     sample weights and no class_weight, since the library has none.  Threads may share an
     estimator; calls of one model take turns.  pickle, copy.deepcopy and joblib.dump keep all of it: a
     copy predicts, and goes on training, to the same bits.  Errors: ValueError for what cannot be
-    meant, and those of `mest.errors`, DivergedError for instance, after which the estimator is as it
-    was before.
+    meant, and those of `mest.errors`, DivergedError for instance; the attributes are then as they were
+    before.
 """
 
 
@@ -103,13 +107,14 @@ class MestClassifier(sk.ClassifierMixin, Learner):
 
     def fit(self: C, X: ArrayLike, y: ArrayLike) -> C:
         """Trains a new network.  X: (n, features) numbers; y: (n,) labels of any kind."""
-        x, labels = self._data(X, y, reset=True)
-        classes, numbers = np.unique(labels, return_inverse=True)
-        if self.warm_start and hasattr(self, "model_") and not np.array_equal(classes, self.classes_):
-            raise ValueError(f"warm_start: y has the classes {classes}, fitted were {self.classes_}")
-        self._fit(x, numbers.astype(np.int32), len(classes))
-        self.classes_ = classes
-        self.forgetting_ = self.model_.forgetting()
+        with as_before(self):
+            x, labels = self._data(X, y, reset=True)
+            classes, numbers = np.unique(labels, return_inverse=True)
+            if self.warm_start and hasattr(self, "model_") and not np.array_equal(classes, self.classes_):
+                raise ValueError(f"warm_start: y has the classes {classes}, fitted were {self.classes_}")
+            self._fit(x, numbers.astype(np.int32), len(classes))
+            self.classes_ = classes
+            self.forgetting_ = self.model_.forgetting()
         return self
 
     def partial_fit(self: C, X: ArrayLike, y: ArrayLike, classes: Optional[ArrayLike] = None) -> C:
@@ -121,12 +126,13 @@ class MestClassifier(sk.ClassifierMixin, Learner):
         known = np.unique(np.asarray(classes)) if new else self.classes_
         if not new and classes is not None and not np.array_equal(np.unique(np.asarray(classes)), known):
             raise ValueError(f"classes={classes!r} is not the same as on the first call: {known}")
-        x, labels = self._data(X, y, reset=new)
-        strange = np.setdiff1d(labels, known)
-        if len(strange):
-            raise ValueError(f"y has the labels {strange}, which are not among the classes {known}")
-        self._partial_fit(x, np.searchsorted(known, labels).astype(np.int32), len(known))
-        self.classes_ = known
+        with as_before(self):
+            x, labels = self._data(X, y, reset=new)
+            strange = np.setdiff1d(labels, known)
+            if len(strange):
+                raise ValueError(f"y has the labels {strange}, which are not among the classes {known}")
+            self._partial_fit(x, np.searchsorted(known, labels).astype(np.int32), len(known))
+            self.classes_ = known
         return self
 
     def _data(self, X: ArrayLike, y: ArrayLike, reset: bool) -> Any:
@@ -167,22 +173,24 @@ class MestRegressor(sk.RegressorMixin, Learner):
 
     def fit(self: R, X: ArrayLike, y: ArrayLike) -> R:
         """Trains a new network.  X: (n, features), y: (n,) or (n, outputs) numbers."""
-        x, targets, flat = self._data(X, y, reset=True)
-        scaling = scaling_of(targets)
-        self._fit(x, scaled(targets, *scaling), targets.shape[1])
-        (self.y_mean_, self.y_scale_), self._flat = scaling, flat
+        with as_before(self):
+            x, targets, flat = self._data(X, y, reset=True)
+            scaling = scaling_of(targets)
+            self._fit(x, scaled(targets, *scaling), targets.shape[1])
+            (self.y_mean_, self.y_scale_), self._flat = scaling, flat
         return self
 
     def partial_fit(self: R, X: ArrayLike, y: ArrayLike) -> R:
         """Trains on: one pass over X.  y is scaled as the first call, or fit, has found it: let that
         one have a good sample of it."""
         new = not hasattr(self, "model_")
-        x, targets, flat = self._data(X, y, reset=new)
-        if not new and targets.shape[1] != self.n_outputs_:
-            raise ValueError(f"y has {targets.shape[1]} targets, fitted were {self.n_outputs_}")
-        scaling = scaling_of(targets) if new else (self.y_mean_, self.y_scale_)
-        self._partial_fit(x, scaled(targets, *scaling), targets.shape[1])
-        (self.y_mean_, self.y_scale_), self._flat = scaling, flat
+        with as_before(self):
+            x, targets, flat = self._data(X, y, reset=new)
+            if not new and targets.shape[1] != self.n_outputs_:
+                raise ValueError(f"y has {targets.shape[1]} targets, fitted were {self.n_outputs_}")
+            scaling = scaling_of(targets) if new else (self.y_mean_, self.y_scale_)
+            self._partial_fit(x, scaled(targets, *scaling), targets.shape[1])
+            (self.y_mean_, self.y_scale_), self._flat = scaling, flat
         return self
 
     def _data(self, X: ArrayLike, y: ArrayLike, reset: bool) -> Any:
@@ -219,7 +227,8 @@ def scaled(targets: NDArray[np.float64], mean: Any, scale: Any) -> Floats:
     return np.ascontiguousarray((targets - mean) / scale, np.float32)
 
 
-MestClassifier.__doc__ = """A network that trains sparse, as a scikit-learn classifier: softmax and cross-entropy.
+MestClassifier.__doc__ = """A network that trains sparse, as a scikit-learn classifier: cross-entropy of
+    the softmax.
 """ + _PARAMETERS.format(
     held="; of each class about the same share",
     own="""classes_           the labels, ascending: columns of predict_proba
