@@ -74,6 +74,7 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
+    from .estimators import MestClassifier, MestRegressor
     from .exchange.c_source import CSource, to_c
     from .exchange.delta import Delta, delta
     from .exchange.files import load_weights, read_weights, save_weights, write_weights
@@ -86,6 +87,8 @@ __version__ = "0.1.0"
 _LAZY: Dict[str, str] = {
     "CSource": "exchange.c_source",
     "Delta": "exchange.delta",
+    "MestClassifier": "estimators",
+    "MestRegressor": "estimators",
     "Network": "exchange.network",
     "delta": "exchange.delta",
     "from_torch": "exchange.torch",
@@ -136,10 +139,10 @@ __all__ = [
     "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
     "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
     "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
-    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
-    "MestIOError", "MestMemoryError", "Model", "MutationReport", "Network", "Plan", "Progress",
-    "ReLU", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", "UnsupportedError",
-    "VersionError", "delta", "ds_cnn", "errors", "from_torch", "load_weights", "mlp", "network_of",
-    "plan", "read_weights", "resnet", "save_weights", "show_versions", "to_c", "to_torch", "vgg",
-    "write_weights",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError",
+    "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
+    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "delta", "ds_cnn", "errors",
+    "from_torch", "load_weights", "mlp", "network_of", "plan", "read_weights", "resnet",
+    "save_weights", "show_versions", "to_c", "to_torch", "vgg", "write_weights",
 ]  # fmt: skip
