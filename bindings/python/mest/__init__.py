@@ -26,7 +26,7 @@ from . import errors
 from ._environment import Memory
 from ._tensors import TENSORS
 from .arrays import CopyWarning
-from .callbacks import Callback
+from .callbacks import Callback, Training
 from .config import Config
 from .errors import (
     BudgetError,
@@ -76,12 +76,19 @@ from .reports import (
 )
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from .callbacks import checkpoint_every, log_evaluation, mutation_log, record_evaluation
+    from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+_LAZY: Dict[str, str] = {
+    "checkpoint_every": "callbacks",
+    "early_stopping": "stopping",
+    "log_evaluation": "callbacks",
+    "mutation_log": "callbacks",
+    "record_evaluation": "callbacks",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
@@ -117,12 +124,14 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError", "CancelledError",
-    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
-    "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
-    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "read_run", "record", "resnet", "show_versions", "vgg",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
+    "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
+    "MestIOError", "MestMemoryError", "Model", "MutationReport", "Plan", "Progress", "ReLU", "Run",
+    "RunWriter", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", "Training",
+    "UnsupportedError", "VersionError", "checkpoint_every", "ds_cnn", "early_stopping", "errors",
+    "log_evaluation", "mlp", "mutation_log", "plan", "read_run", "record", "record_evaluation",
+    "resnet", "show_versions", "vgg",
 ]  # fmt: skip
