@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Callbacks of fit: when they are called, how they stop it, what early stopping brings back."""
 
+import io
 import logging
 import os
+import sys
+import time
 import warnings
 
 import numpy as np
@@ -185,8 +188,6 @@ def test_what_is_raised_reaches_the_caller(tmp_path, where):
 
 
 def test_the_end_sees_the_exception_and_does_not_hide_it():
-    import sys
-
     class Sees(mest.Callback):
         def end(self, model, history, reason):
             self.seen = sys.exc_info()[1]
@@ -372,6 +373,37 @@ def test_log_evaluation(capsys, caplog):
         mest.log_evaluation(to="file")
     with pytest.raises(ValueError, match="every is 0"):
         mest.log_evaluation(0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def slowly(batch, rng):
+    time.sleep(0.06)  # tqdm shows no more than ten states a second
+    return batch
+
+
+def test_the_bar_shows_loss_and_accuracy(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    history = learner().fit(*DATA, epochs=1, augment=slowly)
+    shown = sys.stderr.getvalue()
+    assert "epoch 0:   0%" in shown and "| 0/6 [" in shown and ", loss 1." in shown and ", accuracy 0." in shown
+    assert capsys.readouterr().out == f"{history[0]}\n" and shown.endswith("\r")  # the bar is gone
+    monkeypatch.setattr("sys.stderr", Terminal())
+    squares = learner(loss="mse", samples=None)
+    squares.fit([(DATA[0][:8], np.eye(3)[DATA[1][:8]])] * 3, epochs=1, augment=slowly)
+    assert ", loss" in sys.stderr.getvalue() and "accuracy" not in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("without", ["terminal", "tqdm", "stderr"])
+def test_lines_alone_where_there_can_be_no_bar(monkeypatch, capsys, without):
+    if without == "tqdm":
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr("sys.stderr", {"terminal": io.StringIO(), "tqdm": Terminal(), "stderr": None}[without])
+    history = learner().fit(*DATA, epochs=2)
+    assert capsys.readouterr().out == f"{history}\n" and (without == "stderr" or sys.stderr.getvalue() == "")
 
 
 def test_record_evaluation(tmp_path):

@@ -127,10 +127,9 @@ class _Loop:
                 continue
             if record is None:
                 return "stopped"
-            history.append(record)
             if self.progress:
                 print(record, flush=True)
-            stops = self.hooks.epoch(record)
+            stops = self.hooks.epoch(record, history)
             if keeper is not None:
                 keeper.keep(history, stops or model._epoch == last, self.hooks.saving)
             if stops:
