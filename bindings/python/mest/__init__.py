@@ -74,19 +74,23 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from . import plot, report
 
 __version__ = "0.1.0"
 
-# Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+# Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
+_LAZY: Dict[str, str] = {
+    "plot": "",
+    "report": "",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        module = import_module(f".{_LAZY[name] or name}", __name__)
+        value = getattr(module, name) if _LAZY[name] else module
         globals()[name] = value
         return value
 
@@ -122,5 +126,5 @@ __all__ = [
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
     "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
     "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "resnet", "show_versions", "vgg",
+    "plot", "report", "resnet", "show_versions", "vgg",
 ]  # fmt: skip
