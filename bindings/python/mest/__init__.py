@@ -26,6 +26,7 @@ from . import errors
 from ._environment import Memory
 from ._tensors import TENSORS
 from .arrays import CopyWarning
+from .callbacks import Callback
 from .config import Config
 from .errors import (
     BudgetError,
@@ -43,6 +44,7 @@ from .errors import (
     UnsupportedError,
     VersionError,
 )
+from .history import EpochRecord, History, Savings
 from .layers import (
     Add,
     AvgPool,
@@ -60,6 +62,7 @@ from .layers import (
 from .model import Model
 from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
+from .record import Run, RunWriter, read_run, record  # the function has the module's name
 from .reports import (
     CSR,
     Checkpoint,
@@ -71,7 +74,6 @@ from .reports import (
     Progress,
     StepReport,
 )
-from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
     from . import plot, report
@@ -119,12 +121,12 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError", "CancelledError",
     "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
     "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
+    "MutationReport", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError",
     "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "plot", "report", "resnet", "show_versions", "vgg",
+    "plot", "read_run", "record", "report", "resnet", "show_versions", "vgg",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from ._environment import Environment, OnLog, OnProgress
 from ._tensors import Tensors
 from .config import Config, as_config, code_of, number
 from .errors import DivergedError, MestArgumentError, StateError
+from .history import EpochRecord, History
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -26,7 +27,7 @@ from .reports import (
     MutationReport,
     StepReport,
 )
-from .training import Augment, EpochRecord, History, Keeper, fit
+from .training import Augment, Keeper, fit
 
 Path = Union[str, "os.PathLike[str]"]
 Floats = NDArray[np.float32]
