@@ -77,11 +77,14 @@ from .reports import (
 
 if TYPE_CHECKING:  # what _LAZY brings
     from . import plot, report
+    from .exchange.network import Network, network_of
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
 _LAZY: Dict[str, str] = {
+    "Network": "exchange.network",
+    "network_of": "exchange.network",
     "plot": "",
     "report": "",
 }
@@ -126,7 +129,7 @@ __all__ = [
     "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "plot", "read_run", "record", "report", "resnet", "show_versions", "vgg",
+    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError",
+    "StateError", "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp",
+    "network_of", "plan", "plot", "read_run", "record", "report", "resnet", "show_versions", "vgg",
 ]  # fmt: skip
