@@ -125,6 +125,12 @@ class Alone:
     layer: Layer
     times: Dict[Variant, Optional[float]]
     bytes: Dict[Variant, int]
+    without: float = 0.0  # microseconds of the same step without the layer
+
+    @property
+    def resolution(self) -> float:
+        """Microseconds, below which the layer's share of a step cannot be told from the rest's."""
+        return max(10.0, 0.15 * self.without)
 
     @property
     def dense(self) -> float:
@@ -171,6 +177,7 @@ def measure_alone(
         calls[key] = partial(model.step, x, y)
     found = _timing.interleave(calls, rounds, tally=tally)
     without = _timing.median(found[None])
+    one.without = 1e3 * without
     for key, model in models.items():
         if key is not None:
             one.times[key] = max(0.0, 1e3 * (_timing.median(found[key]) - without))

@@ -17,7 +17,6 @@ from ._output import Failure, passing, print_json, table
 from .bench import warn
 
 PAYS = 1.1  # times faster than dense: less is within what measurements scatter
-TINY = 5.0  # microseconds, below which a layer's time cannot be told from its surroundings'
 
 EXAMPLES = """Each distinct layer is timed alone, dense and with each scheme and density, in a training step (forward,
 gradients of weights and input, update); the variants take turns.  What accuracy a density costs, a training tells:
@@ -75,7 +74,7 @@ def best(one: Alone, density: float) -> Optional[Variant]:
 
 def advice(one: Alone) -> Tuple[Optional[Variant], str]:
     """What to take, None: dense; and why."""
-    if one.dense < TINY:
+    if one.dense < one.resolution:
         return None, "dense: too small to matter"
     found = [v for d in sorted({v.density for v in one.times if v.density < 1}, reverse=True) if (v := best(one, d))]
     if not found:
@@ -89,10 +88,10 @@ def advice(one: Alone) -> Tuple[Optional[Variant], str]:
 
 
 def faster(one: Alone, variant: Variant) -> float:
-    """Times faster than dense; what is below the clock counts as a microsecond."""
+    """Times faster than dense; what cannot be told from the step's other work counts as a part of that."""
     time = one.times[variant]
     assert time is not None
-    return one.dense / max(time, 1.0)
+    return one.dense / max(time, 0.1 * one.resolution)
 
 
 def rendered(alone: List[Alone], asked: List[float]) -> str:

@@ -43,7 +43,7 @@ def density(source: Any, ax: Optional[Axes] = None) -> Axes:
     ax.set_xlim(0, 1.14 * max(100 * layer.density for layer in layers))
     for what in ("sparse", "dense"):
         if any(layer.sparse is (what == "sparse") for layer in layers):
-            ax.bar(0, 0, color=COLOURS[what], label=what)
+            ax.barh(0, 0, color=COLOURS[what], label=what)
     dress(ax, "Connections that exist, by layer", "density, % of the weight matrix", grid="x")
     legend(ax, **BESIDE_TITLE)
     return ax
@@ -98,17 +98,19 @@ def survival(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None
     """
     if by is not None:
         _known(by)
-        names, epochs, table = by_layer(source, lambda p: 100 * p["survivors"] / max(1, p["first"]))
+        names, epochs, table = by_layer(source, _survived)
+        if not np.isfinite(table).any():
+            raise ValueError("this run's mutations do not tell how many connections survived")
         ax = axes_of(ax, 6, max(2.2, 0.9 + 0.22 * len(names)))
         return heat(ax, table, names, epochs, "First connections that still exist, by layer", "%", 100)
     if isinstance(source, tuple):
         at, share = (np.asarray(values, float) for values in source)
     else:
-        told = [m for m in mutations_of(source) if any("survivors" in p for p in m.get("layers") or [])]
+        told = [m for m in mutations_of(source) if _survivors(m.get("layers") or []) is not None]
         if not told:
             raise ValueError("this run's mutations do not tell how many connections survived")
         at = column(told, "epoch")
-        share = np.array([_survivors(m["layers"]) for m in told])
+        share = np.array([_survivors(m["layers"]) for m in told], float)
     ax = axes_of(ax)
     if len(at) and at[0] > 0:
         at, share = np.insert(at, 0, 0), np.insert(share, 0, 1.0)
@@ -122,9 +124,16 @@ def survival(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None
     return ax
 
 
-def _survivors(parts: List[Dict[str, Any]]) -> float:
-    first = sum(part["first"] for part in parts)
-    return sum(part["survivors"] for part in parts) / first if first else 0.0
+def _survived(part: Mapping[str, Any]) -> float:
+    share = _survivors([dict(part)])
+    return float("nan") if share is None else 100 * share
+
+
+def _survivors(parts: List[Dict[str, Any]]) -> Optional[float]:
+    """Share of the first connections of all layers; None where it is not known."""
+    known = [part for part in parts if part.get("first") and part["first"] == part["first"]]
+    first = sum(part["first"] for part in known)
+    return sum(part["survivors"] for part in known) / first if first else None
 
 
 def importance(source: Any, ax: Optional[Axes] = None, *, layer: Any = None) -> Axes:

@@ -40,7 +40,9 @@ def forgetting(source: Any, ax: Optional[Axes] = None) -> Axes:
     heights = [bar.get_height() for bar in bars]
     if max(heights) > 100 * min(h for h in heights if h):
         ax.set_yscale("log")
-        ax.set_ylim(bottom=0.7)
+        ax.set_ylim(0.7, 2.5 * max(heights))
+    else:
+        ax.set_ylim(0, 1.12 * max(heights))
     if len(bars) <= 14:
         ax.bar_label(ax.containers[0], [f"{h:,.0f}" for h in shown], fontsize=SMALL - 1, padding=1)
         if never:

@@ -44,6 +44,7 @@ def memory(source: Any, ax: Optional[Axes] = None) -> Axes:
         ax.annotate(size(plan["total_bytes"]), (left, row), (4, 0), va="center", textcoords="offset points",
                     fontsize=SMALL)  # fmt: skip
     ax.set_yticks(range(len(plans)), [plain(name) for name in plans])
+    ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(plans) - 0.4, -0.6)
     ax.set_xlim(0, 1.16 * most / unit)
     title = "Memory of the model while it trains"
@@ -51,7 +52,8 @@ def memory(source: Any, ax: Optional[Axes] = None) -> Axes:
     used = [what for what, field in PARTS if any(plan.get(field) for plan in plans.values())]
     handles, labels = ax.get_legend_handles_labels()
     kept = [(h, label) for h, label in zip(handles, labels) if label in used]
-    ax.legend([h for h, _ in kept], [label for _, label in kept], fontsize=SMALL - 0.5, frameon=False, ncols=4,
+    ax.legend([h for h, _ in kept], [label for _, label in kept], fontsize=SMALL - 0.5, frameon=False,
+              ncols=4 if ax.figure.get_figwidth() > 6 else 3,
               loc="upper center", bbox_to_anchor=(0.45, 0), borderaxespad=4)  # fmt: skip
     return ax
 

@@ -21,13 +21,14 @@ def html(run: Any, *, title: Optional[str] = None) -> str:
     """The page.  run: a Run, or the path of its record; title: None: from its network and method."""
     from ..plot._source import opened
     from . import _parts, _svg
+    from ._parts import when
     from ._page import page, text
 
     run = opened(run)
     facts = run.run
     config = facts.get("config") or {}
     ended, message = _parts.outcome(run)
-    lead = f'<p class="soft">{text(_parts.network(run))}. {text(facts.get("started") or "")}: {text(ended)}.</p>'
+    lead = f'<p class="soft">{text(_parts.network(run))}. {text(when(facts))}: {text(ended)}.</p>'
     if message:
         lead += f'<p class="box bad">{text(message)}</p>'
     if not _svg.available():

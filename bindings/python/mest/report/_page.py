@@ -32,7 +32,7 @@ nav { margin: 0.6rem 0 1.2rem; display: flex; flex-wrap: wrap; gap: 0.2rem 1rem;
 .card dd { margin: 0; font-size: 1.35rem; font-weight: 600; line-height: 1.3; overflow-wrap: anywhere; }
 .card dd small { display: block; font-size: 0.8rem; font-weight: 400; }
 .pictures { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
-  align-items: start; }
+  align-items: start; margin-bottom: 0.8rem; }
 figure { margin: 0; padding: 0.7rem; }
 figure svg { display: block; width: 100%; height: auto; margin: 0 auto; }
 figcaption { font-size: 0.85rem; margin-top: 0.4rem; }
@@ -46,7 +46,7 @@ th button { font: inherit; color: inherit; background: none; border: 0; padding:
 th[aria-sort=ascending] button::after { content: " \\25B2"; } th[aria-sort=descending] button::after { content: " \\25BC"; }
 td.long { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 summary { cursor: pointer; padding: 0.2rem 0; }
-pre { overflow-x: auto; font-size: 0.85rem; margin: 0.4rem 0; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; margin: 0.4rem 0; }
 .images { display: flex; flex-wrap: wrap; gap: 0.5rem; list-style: none; padding: 0; margin: 0.4rem 0; }
 .images li { text-align: center; font-size: 0.75rem; color: var(--soft); }
 .images img { display: block; width: 72px; height: 72px; image-rendering: pixelated; border: 1px solid var(--line);

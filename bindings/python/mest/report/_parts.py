@@ -7,9 +7,11 @@ import dataclasses
 import math
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
+
 from .. import plot
 from ..config import Config
-from ..plot._source import Layer, layers_of
+from ..plot._source import Layer, column, layers_of
 from ..plot._style import size
 from ..plot.samples import NEVER_LEARNED, picture_of
 from ..plot.sizes import PARTS, compared
@@ -27,11 +29,15 @@ def number(value: Any, form: str = ".4f") -> str:
     return format(value, form) if known(value) else ""
 
 
+def count(value: Any) -> str:
+    return f"{value:,.0f}" if known(value) else ""
+
+
 def percent(value: Any) -> str:
     return f"{100 * value:.2f} %" if known(value) else ""
 
 
-def drawn(draw: Callable[[Any], Any], alt: str, caption: str, height: float = 3.0) -> str:
+def drawn(draw: Callable[[Any], Any], alt: str, caption: str, height: float = 2.8) -> str:
     """A figure, or nothing where the run has not what it shows, or nothing to draw with is installed."""
     if not _svg.available():
         return ""
@@ -65,6 +71,11 @@ def network(run: Run) -> str:
             f"{last.get('channels')} outputs")  # fmt: skip
 
 
+def when(facts: Mapping[str, Any]) -> str:
+    """2026-01-02 03:04:05 UTC"""
+    return str(facts.get("started") or "no date recorded").replace("T", " ").replace("+00:00", " UTC")
+
+
 def outcome(run: Run) -> Tuple[str, str]:
     """(how it ended, what the record says of it)"""
     if run.end is None:
@@ -91,13 +102,13 @@ def summary(run: Run) -> str:
         items.append(("weights, indices, gradients, state", size(bytes_), against))
         items.append(("memory in all", size(plan.get("total_bytes") or 0), f"{plan.get('threads', '?')} threads"))
     if epochs:
-        seconds = sum(epoch.get("seconds") or 0.0 for epoch in epochs)
+        seconds = float(np.nansum(column(epochs, "seconds")))
         items.append(("time of training", duration(seconds),
                       f"{len(epochs)} epochs, {duration(seconds / len(epochs))} each"))  # fmt: skip
     if run.forgetting:
         last = run.forgetting[-1]
-        items.append(("never forgotten", f"{last.get('unforgettable', 0):,}",
-                      f"of {last.get('samples', 0):,} samples"))  # fmt: skip
+        items.append(("never forgotten", count(last.get("unforgettable")),
+                      f"of {count(last.get('samples'))} samples"))  # fmt: skip
     return cards(items)
 
 
@@ -142,7 +153,7 @@ def epochs_table(run: Run) -> str:
     rows = [
         [e.get("epoch"), number(e.get("loss")), percent(e.get("accuracy")), number(e.get("validation_loss")),
          percent(e.get("validation_accuracy")), number(e.get("learning_rate"), ".3g"), percent(e.get("density")),
-         *(f"{e.get(f) or 0:,}" for f in ("dropped", "grown", "forgotten", "samples", "frozen")),
+         *(count(e.get(f)) for f in ("dropped", "grown", "forgotten", "samples", "frozen")),
          number(e.get("seconds"), ".3f")]
         for e in run.epochs
     ]  # fmt: skip
@@ -158,9 +169,9 @@ def memory(run: Run) -> str:
     if not total:
         return ""
     parts = [(what, plan.get(field) or 0) for what, field in PARTS if plan.get(field)]
-    most = max(parts, key=lambda part: part[1])
+    most = max(parts, key=lambda part: part[1], default=("", 0))
     said = f"{total:,} bytes in one block, of which {100 * most[1] / total:.0f} % are {most[0]}"
-    rows = [[what, Cell(f"{count:,}", count), percent(count / total)] for what, count in parts]
+    rows: List[List[Any]] = [[what, Cell(count(part), part), percent(part / total)] for what, part in parts]
     rows.append(["all", Cell(f"{total:,}", total), "100.00 %"])
     pictures = [drawn(lambda ax: plot.memory(run, ax), f"Memory of the model: {said}", f"{said}.", 2.2)]
     try:
@@ -179,27 +190,27 @@ def memory(run: Run) -> str:
 def mutations(run: Run) -> str:
     moved = run.mutations
     weights = layers_of(run)
-    pictures = []
-    if weights:
-        said = "Share of the weight matrix that exists in the end, by layer"
-        pictures.append(drawn(lambda ax: plot.density(run, ax), f"{said}: {_densities(weights)}",
-                              f"{said}.", max(1.6, 0.7 + 0.22 * len(weights))))  # fmt: skip
-    lead = ""
+    pictures, lead = [], ""
+    high = max(2.2, 0.9 + 0.2 * sum(layer.sparse for layer in weights))
     if moved:
-        dropped, grown = (sum(m.get(f) or 0 for m in moved) for f in ("dropped", "grown"))
+        dropped, grown = (int(np.nansum(column(moved, name))) for name in ("dropped", "grown"))
         said = f"{len(moved)} mutations dropped {dropped:,} and grew {grown:,} connections"
         explored = moved[-1].get("explored")
         more = f" {percent(explored)} of all positions have been connected at some time." if known(explored) else ""
         lead = f"<p>{text(said)}.{text(more)}</p>"
-        pictures.append(drawn(lambda ax: plot.churn(run, ax), f"Churn by epoch: {said}", f"{said}."))
         pictures += [
+            drawn(lambda ax: plot.churn(run, ax), f"Churn by epoch: {said}", f"{said}."),
             drawn(lambda ax: plot.survival(run, ax), "First connections that still exist, by epoch",
                   "How many of the first connections still exist."),
-            drawn(lambda ax: plot.churn(run, ax, by="layer"), "Heat map of dropped connections by layer and mutation",
-                  "Where connections were dropped.", max(2.2, 0.9 + 0.2 * len(weights))),
-            drawn(lambda ax: plot.survival(run, ax, by="layer"), "Heat map of surviving connections by layer and mutation",
-                  "Where the first connections survived.", max(2.2, 0.9 + 0.2 * len(weights))),
+            drawn(lambda ax: plot.churn(run, ax, by="layer"), "Heat map: dropped connections by layer and mutation",
+                  "Where connections were dropped.", high),
+            drawn(lambda ax: plot.survival(run, ax, by="layer"), "Heat map: first connections that still exist, by "
+                  "layer and mutation", "Where the first connections survived.", high),
         ]  # fmt: skip
+    if weights:
+        said = "Share of the weight matrix that exists in the end, by layer"
+        pictures.append(drawn(lambda ax: plot.density(run, ax), f"{said}: {_densities(weights)}",
+                              f"{said}.", max(1.6, 0.7 + 0.22 * len(weights))))  # fmt: skip
     if run.importance:
         pictures.append(drawn(lambda ax: plot.importance(run, ax), "Histogram of |weight| of the connections",
                               "How large the connections' weights are in the end."))  # fmt: skip
@@ -215,7 +226,7 @@ def _mutation_table(moved: Sequence[Mapping[str, Any]]) -> str:
     if not moved:
         return ""
     rows = [
-        [m.get("epoch"), f"{m.get('dropped') or 0:,}", f"{m.get('grown') or 0:,}", f"{m.get('active') or 0:,}",
+        [m.get("epoch"), *(count(m.get(name)) for name in ("dropped", "grown", "active")),
          percent(m.get("density")), percent(m.get("explored"))]
         for m in moved
     ]  # fmt: skip
@@ -230,14 +241,13 @@ def forgetting(run: Run) -> str:
     if not run.forgetting:
         return ""
     last = run.forgetting[-1]
-    learned, never = last.get("learned") or 0, last.get("never_learned") or 0
-    said = (f"{last.get('unforgettable') or 0:,} of {last.get('samples') or 0:,} samples were learned and never "
-            f"forgotten, {learned - (last.get('unforgettable') or 0):,} were forgotten at least once, {never:,} were "
-            f"never learned")  # fmt: skip
-    count = sum(e.get("forgotten") or 0 for e in run.epochs)
+    kept, learned, never = (last.get(name, 0) for name in ("unforgettable", "learned", "never_learned"))
+    said = (f"{count(kept)} of {count(last.get('samples', 0))} samples were learned and never forgotten, "
+            f"{count(learned - kept)} were forgotten at least once, {count(never)} were never learned")  # fmt: skip
+    events = int(np.nansum(column(run.epochs, "forgotten")))
     parts = [
         drawn(lambda ax: plot.forgetting(run, ax), f"Histogram of forgetting: {said}", f"{said}."),
-        drawn(lambda ax: plot.forgotten(run, ax), f"Samples forgotten by epoch, {count:,} in all",
+        drawn(lambda ax: plot.forgotten(run, ax), f"Samples forgotten by epoch, {events:,} in all",
               "Answered rightly at one presentation and wrongly at the next."),
     ]  # fmt: skip
     return f"<p>{text(said)}.</p>" + figures(parts) + _most_forgotten(run)
@@ -249,8 +259,8 @@ def _most_forgotten(run: Run) -> str:
     if not ids:
         return ""
     items = []
-    for place, (sample, count) in enumerate(zip(ids, counts)):
-        times = "never learned" if count == NEVER_LEARNED else f"{count} times"
+    for place, (sample, forgotten) in enumerate(zip(ids, counts)):
+        times = "never learned" if forgotten == NEVER_LEARNED else f"{forgotten} times"
         shown = ""
         if images is not None and place < len(images) and _svg.available():
             shown = f'<img src="{_svg.png(picture_of(images[place]))}" alt="sample {text(sample)}" loading="lazy">'

@@ -16,7 +16,10 @@ from ..plot._style import COLOURS
 INK = "#010203"  # no other colour is this one; it becomes the text's
 
 # Colours of the pictures in the light and in the dark scheme, where some would not be seen.
-DARK = {"#0072b2": "#4da6e0", "#7a5195": "#b48ad0", "#d55e00": "#f08040", "#8c8c8c": "#9a9a9a", "#009e73": "#2bbd92"}
+DARK = {
+    "#0072b2": "#3f8fd6", "#56b4e9": "#a5dcff", "#7a5195": "#b48ad0", "#d55e00": "#f08040", "#8c8c8c": "#9a9a9a",
+    "#009e73": "#2bbd92",
+}  # fmt: skip
 VARIABLES: Dict[str, str] = {colour: f"--c{colour[1:]}" for colour in sorted({*COLOURS.values()})}
 
 
@@ -29,7 +32,7 @@ def available() -> bool:
         return False
 
 
-def picture(draw: Callable[[Any], Any], alt: str, width: float = 5.4, height: float = 3.0) -> str:
+def picture(draw: Callable[[Any], Any], alt: str, width: float = 4.8, height: float = 2.8) -> str:
     """<svg> of what draw(axes) draws, so many inches large (96 pixels each), narrower where the page is."""
     matplotlib, figures = import_module("matplotlib"), import_module("matplotlib.figure")
     with matplotlib.rc_context(), warnings.catch_warnings():
