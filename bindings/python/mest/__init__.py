@@ -26,7 +26,7 @@ from . import errors
 from ._environment import Memory
 from ._tensors import TENSORS
 from .arrays import CopyWarning
-from .callbacks import Callback
+from .callbacks import Callback, Training
 from .config import Config
 from .errors import (
     BudgetError,
@@ -77,15 +77,22 @@ from .reports import (
 
 if TYPE_CHECKING:  # what _LAZY brings
     from . import plot, report
+    from .callbacks import checkpoint_every, log_evaluation, mutation_log, record_evaluation
     from .exchange.network import Network, network_of
+    from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
 _LAZY: Dict[str, str] = {
     "Network": "exchange.network",
+    "checkpoint_every": "callbacks",
+    "early_stopping": "stopping",
+    "log_evaluation": "callbacks",
+    "mutation_log": "callbacks",
     "network_of": "exchange.network",
     "plot": "",
+    "record_evaluation": "callbacks",
     "report": "",
 }
 
@@ -124,12 +131,14 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError", "CancelledError",
-    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
-    "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
-    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError",
-    "StateError", "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp",
-    "network_of", "plan", "plot", "read_run", "record", "report", "resnet", "show_versions", "vgg",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
+    "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
+    "MestIOError", "MestMemoryError", "Model", "MutationReport", "Network", "Plan", "Progress",
+    "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS",
+    "Training", "UnsupportedError", "VersionError", "checkpoint_every", "ds_cnn", "early_stopping",
+    "errors", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot", "read_run",
+    "record", "record_evaluation", "report", "resnet", "show_versions", "vgg",
 ]  # fmt: skip
