@@ -298,8 +298,8 @@ def test_what_cannot_be_drawn_says_why(trained, tmp_path):
         (lambda: mest.plot.forgetting([0, 0]), ValueError, "no sample has been seen"),
         (lambda: mest.plot.memory(7), TypeError, "Plan"),
         (lambda: mest.plot.comparison([{"name": "dense"}]), ValueError, "two records"),
-        (lambda: mest.plot.connections(dense, 1), mest.MestArgumentError, ""),
-        (lambda: mest.plot.density(tmp_path / "none.jsonl"), FileNotFoundError, ""),
+        (lambda: mest.plot.connections(dense, 1), mest.MestArgumentError, "dense|sparse"),
+        (lambda: mest.plot.density(tmp_path / "none.jsonl"), FileNotFoundError, "none.jsonl"),
     ):
         with pytest.raises(kind, match=said):
             draw()

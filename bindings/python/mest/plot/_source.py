@@ -144,4 +144,4 @@ def by_layer(source: Any, value: Any) -> Tuple[List[str], List[int], Numbers]:
 
 
 def wrong(source: Any, wanted: str) -> TypeError:
-    return TypeError(f"this picture is drawn from {wanted}, not from {type(source).__name__}")
+    return TypeError(f"{type(source).__name__}: this is made from {wanted}")

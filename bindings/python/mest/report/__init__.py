@@ -19,12 +19,14 @@ __all__ = ["html", "write"]
 
 def html(run: Any, *, title: Optional[str] = None) -> str:
     """The page.  run: a Run, or the path of its record; title: None: from its network and method."""
-    from ..plot._source import opened
+    from ..plot._source import is_run, opened, wrong
     from . import _parts, _svg
     from ._parts import when
     from ._page import page, text
 
     run = opened(run)
+    if not is_run(run):
+        raise wrong(run, "a Run: mest.read_run(path)")
     facts = run.run
     config = facts.get("config") or {}
     ended, message = _parts.outcome(run)

@@ -61,6 +61,8 @@ def _inline(svg: str, alt: str, width: float) -> str:
     svg = svg.replace("#000000", "currentColor").replace(INK, "currentColor").replace("#ffffff", "var(--card)")
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
+    used = set(re.findall(r"#([\w-]+)", svg))  # other names would be there once in each picture
+    svg = re.sub(r' id="([^"]*)"', lambda found: found.group() if found.group(1) in used else "", svg)
     return re.sub(r"\n\s*", "\n", svg).strip()
 
 
