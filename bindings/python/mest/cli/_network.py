@@ -137,9 +137,9 @@ def _called(make: Callable[..., Any], shape: Optional[Shape], outputs: Optional[
 
 
 def _failed(path: str, error: Exception) -> Failure:
-    trace, line = error.__traceback__, None
+    trace, line, full = error.__traceback__, None, os.path.abspath(path)
     while trace is not None:
-        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == path else line
+        line = trace.tb_lineno if os.path.abspath(trace.tb_frame.f_code.co_filename) == full else line
         trace = trace.tb_next
     where = f"{path}, line {line}" if line else path
     return Failure(f"{where}: {type(error).__name__}: {error}")
