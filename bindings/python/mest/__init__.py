@@ -76,18 +76,24 @@ from .reports import (
 )
 
 if TYPE_CHECKING:  # what _LAZY brings
+    from . import plot, report
     from .callbacks import checkpoint_every, log_evaluation, mutation_log, record_evaluation
+    from .exchange.network import Network, network_of
     from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
-# Loaded when first asked for, so that `import mest` stays quick: name -> module.
+# Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
 _LAZY: Dict[str, str] = {
+    "Network": "exchange.network",
     "checkpoint_every": "callbacks",
     "early_stopping": "stopping",
     "log_evaluation": "callbacks",
     "mutation_log": "callbacks",
+    "network_of": "exchange.network",
+    "plot": "",
     "record_evaluation": "callbacks",
+    "report": "",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
@@ -95,7 +101,8 @@ if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        module = import_module(f".{_LAZY[name] or name}", __name__)
+        value = getattr(module, name) if _LAZY[name] else module
         globals()[name] = value
         return value
 
@@ -129,9 +136,9 @@ __all__ = [
     "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
     "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
     "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
-    "MestIOError", "MestMemoryError", "Model", "MutationReport", "Plan", "Progress", "ReLU", "Run",
-    "RunWriter", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", "Training",
-    "UnsupportedError", "VersionError", "checkpoint_every", "ds_cnn", "early_stopping", "errors",
-    "log_evaluation", "mlp", "mutation_log", "plan", "read_run", "record", "record_evaluation",
-    "resnet", "show_versions", "vgg",
+    "MestIOError", "MestMemoryError", "Model", "MutationReport", "Network", "Plan", "Progress",
+    "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS",
+    "Training", "UnsupportedError", "VersionError", "checkpoint_every", "ds_cnn", "early_stopping",
+    "errors", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot", "read_run",
+    "record", "record_evaluation", "report", "resnet", "show_versions", "vgg",
 ]  # fmt: skip

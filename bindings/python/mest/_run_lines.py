@@ -49,7 +49,7 @@ def layers_of(model: "Model") -> List[Record]:
     ]
 
 
-def beginning(model: "Model", layers: List[Record]) -> Record:
+def beginning(model: "Model", layers: List[Record], command: Optional[str]) -> Record:
     from . import __version__
 
     plan = model.plan()
@@ -60,6 +60,7 @@ def beginning(model: "Model", layers: List[Record]) -> Record:
         "libmest": model._lib.mest_version_string().decode(),
         "started": now(),
         "machine": machine(),
+        **({} if command is None else {"command": command}),
         "config": dataclasses.asdict(model.config),
         "layers": layers,
         "plan": {name: getattr(plan, name) for name in _PLAN},

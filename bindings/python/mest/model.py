@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +33,9 @@ from .reports import (
     StepReport,
 )
 from .training import fit
+
+if TYPE_CHECKING:
+    from .exchange.state import Keys
 
 Path = Union[str, "os.PathLike[str]"]
 Floats = NDArray[np.float32]
@@ -311,6 +314,31 @@ class Model(Tensors):
             raise MestArgumentError(f"the path {path!r} has a zero byte")
         self._call(function, name, *flags, ctypes.byref(report))
         return from_struct(Checkpoint, report)
+
+    def state_dict(self, *, masks: bool = False) -> Dict[str, Floats]:
+        """Copies of all parameters and statistics by torch's names, "conv1.weight": dense float32 arrays,
+        weights zero where no connection is.
+
+        masks: the weight of a sparse layer as torch.nn.utils.prune has it, "conv1.weight_orig" and
+        "conv1.weight_mask"; the mask also has the connections that are 0."""
+        from .exchange.state import state_dict
+
+        return state_dict(self, masks=masks)
+
+    def load_state_dict(self, mapping: Mapping[str, Any], strict: bool = True) -> "Keys":
+        """Takes over arrays by their names: numpy's, torch's tensors or a state_dict of them.
+
+        Connections of sparse layers become those that are not zero, or those of "<weight>_mask"; where
+        the scheme wants more, the fewest that it needs.  LayerPlan.capacity has to suffice.  Dense
+        layers stay dense.  Momentum begins at 0.  strict=False: names may lack on either side.
+        Returns what had no counterpart: (missing, unexpected).
+
+        Errors: MestArgumentError (names, shapes, values that are not finite, too many connections),
+        UnsupportedError (connections that a scheme cannot have).  The model is then as it was.
+        """
+        from .exchange.state import load_state_dict
+
+        return load_state_dict(self, mapping, strict)
 
     # --------------------------------------------------------------------------- forgetting ---
 

@@ -46,7 +46,9 @@ __all__ = ["Run", "RunWriter", "read_run", "record"]
 _CHOOSING = ("snip", "grasp")  # connections of before the choice are nobody's
 
 
-def record(path: Path, *, images: Optional[ArrayLike] = None, most: int = 25) -> "RunWriter":
+def record(
+    path: Path, *, images: Optional[ArrayLike] = None, most: int = 25, command: Optional[str] = None
+) -> "RunWriter":
     """A callback that writes the record of a training to a file, for `read_run`, `mest.plot` and
     `mest report`: model.fit(x, y, callbacks=[mest.record("run.jsonl")]).
 
@@ -54,8 +56,9 @@ def record(path: Path, *, images: Optional[ArrayLike] = None, most: int = 25) ->
     mostly x itself: those of the `most` samples that were forgotten most often are kept, as a grid
     shows them.  Where training goes on in a model that has been resumed, or trained before, the
     file goes on, too; a new model begins it anew.
+    command: what somebody types to get this training, for the report.
     """
-    return RunWriter(path, images=images, most=most)
+    return RunWriter(path, images=images, most=most, command=command)
 
 
 class RunWriter(Callback):
@@ -71,7 +74,9 @@ class RunWriter(Callback):
     another network.
     """
 
-    def __init__(self, path: Path, *, images: Optional[ArrayLike] = None, most: int = 25) -> None:
+    def __init__(
+        self, path: Path, *, images: Optional[ArrayLike] = None, most: int = 25, command: Optional[str] = None
+    ) -> None:
         if most < 0:
             raise MestArgumentError(f"most is {most}; use 0 on")
         self.path = os.fspath(path)
@@ -82,6 +87,7 @@ class RunWriter(Callback):
                 "height, width) is wanted"
             )
         self.most = most
+        self.command = command
         self._file: Optional[Any] = None
         self._model: Optional["Model"] = None  # while it is open
         self._moved: Dict[int, MutationReport] = {}  # by number, not yet written
@@ -110,7 +116,7 @@ class RunWriter(Callback):
             self._refuse_a_stranger()
             self._file = open(self.path, "wb", buffering=0)
             self._first = None if model.config.method in _CHOOSING else connections(model)
-            self._write(beginning(model, layers), *self._first_connections())
+            self._write(beginning(model, layers, self.command), *self._first_connections())
         else:
             self._first = first_of(earlier)
             self._file = open(self.path, "r+b", buffering=0)
