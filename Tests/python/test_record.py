@@ -294,9 +294,3 @@ def test_any_cut_of_a_file_is_read(tmp_path):
         (tmp_path / "cut").write_bytes(content[:size])
         run = mest.read_run(tmp_path / "cut")
         assert len(run.epochs) <= 2 and run.run["format"] == 1
-
-
-def test_the_function_keeps_its_name_beside_its_module(tmp_path):
-    from mest.record import RunWriter
-
-    assert isinstance(mest.record(tmp_path / "r"), RunWriter)

@@ -26,7 +26,6 @@ from . import errors
 from ._environment import Memory
 from ._tensors import TENSORS
 from .arrays import CopyWarning
-from .callbacks import Callback, Training
 from .config import Config
 from .errors import (
     BudgetError,
@@ -62,7 +61,6 @@ from .layers import (
 from .model import Model
 from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
-from .record import Run, RunWriter, read_run, record  # the function has the module's name
 from .reports import (
     CSR,
     Checkpoint,
@@ -77,21 +75,36 @@ from .reports import (
 
 if TYPE_CHECKING:  # what _LAZY brings
     from . import plot, report
-    from .callbacks import checkpoint_every, log_evaluation, mutation_log, record_evaluation
+    from .callbacks import (
+        Callback,
+        Training,
+        checkpoint_every,
+        log_evaluation,
+        mutation_log,
+        record_evaluation,
+    )
     from .exchange.network import Network, network_of
+    from .recording import RunWriter, record
+    from .run import Run, read_run
     from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
 _LAZY: Dict[str, str] = {
+    "Callback": "callbacks",
     "Network": "exchange.network",
+    "Run": "run",
+    "RunWriter": "recording",
+    "Training": "callbacks",
     "checkpoint_every": "callbacks",
     "early_stopping": "stopping",
     "log_evaluation": "callbacks",
     "mutation_log": "callbacks",
     "network_of": "exchange.network",
     "plot": "",
+    "read_run": "run",
+    "record": "recording",
     "record_evaluation": "callbacks",
     "report": "",
 }

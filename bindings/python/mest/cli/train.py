@@ -172,7 +172,7 @@ def _callbacks(data: _data.Data, options: argparse.Namespace, epochs: List[Epoch
 
     found: List[Any] = [keep]
     if options.record is not None:
-        from ..record import record
+        from ..recording import record
 
         pictures = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and options.shape is None or options.shape
         ranked = data.y.ndim == 1

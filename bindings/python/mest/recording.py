@@ -36,12 +36,12 @@ from .callbacks import Callback
 from .errors import MestArgumentError, MestError
 from .history import EpochRecord, History
 from .reports import MutationReport
-from .run import Path, Record, Run, read_run, whole_lines
+from .run import Path, Record, read_run, whole_lines
 
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["Run", "RunWriter", "read_run", "record"]
+__all__ = ["RunWriter", "record"]
 
 _CHOOSING = ("snip", "grasp")  # connections of before the choice are nobody's
 
