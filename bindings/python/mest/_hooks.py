@@ -56,11 +56,11 @@ class Hooks:
             stops |= bool(tell(self._model, report))
         return stops
 
-    def epoch(self, record: EpochRecord, history: History) -> bool:
-        """An epoch is complete: all get its record, the history first, whatever one of them raises."""
+    def epoch(self, record: EpochRecord, first: List[Callable[[], Any]]) -> bool:
+        """An epoch is complete: all get its record, whatever one of them raises, after `first` was done."""
         answers: List[Any] = []
         tells = [partial(tell, self._model, record) for tell in self._all("epoch")]
-        _all_of([partial(history.append, record), *tells], answers)
+        _all_of([*first, *tells], answers)
         return any(map(bool, answers))
 
     def saving(self, path: str) -> None:

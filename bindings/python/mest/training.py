@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
 from numpy.typing import ArrayLike, NDArray
@@ -127,9 +128,8 @@ class _Loop:
                 continue
             if record is None:
                 return "stopped"
-            if self.progress:
-                print(record, flush=True)
-            stops = self.hooks.epoch(record, history)
+            line = [partial(print, record, flush=True)] if self.progress else []
+            stops = self.hooks.epoch(record, [partial(history.append, record), *line])
             if keeper is not None:
                 keeper.keep(history, stops or model._epoch == last, self.hooks.saving)
             if stops:
