@@ -75,13 +75,16 @@ from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
     from .exchange.network import Network, network_of
+    from .exchange.onnx import from_onnx, to_onnx
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
 _LAZY: Dict[str, str] = {
     "Network": "exchange.network",
+    "from_onnx": "exchange.onnx",
     "network_of": "exchange.network",
+    "to_onnx": "exchange.onnx",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
@@ -124,6 +127,6 @@ __all__ = [
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
     "MutationReport", "Network", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "network_of", "plan",
-    "resnet", "show_versions", "vgg",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "from_onnx",
+    "mlp", "network_of", "plan", "resnet", "show_versions", "to_onnx", "vgg",
 ]  # fmt: skip
