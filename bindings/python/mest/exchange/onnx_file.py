@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CorruptError, MestArgumentError, UnsupportedError
-from .onnx_node import Node, batch_of
+from .onnx_node import Node, batch_of, text
 
 # Of values in one tensor that a file may ask for without bringing them, that is in sparse form.  Far above
 # what a layer can have at the densities that make sense; 2^28 floats are a GiB.
@@ -43,13 +43,14 @@ class File:
         self._onnx = package()
         model, self._folder = self._opened(source)
         graph = model.graph
-        self.metadata: Dict[str, str] = {item.key: item.value for item in model.metadata_props}
-        self._dense = {tensor.name: tensor for tensor in graph.initializer}
-        self._sparse = {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+        self.metadata: Dict[str, str] = {text(item.key): text(item.value) for item in model.metadata_props}
+        self._dense = {text(tensor.name): tensor for tensor in graph.initializer}
+        self._sparse = {text(tensor.values.name): tensor for tensor in graph.sparse_initializer}
         self._read: Dict[str, NDArray[Any]] = {}
         self.masks: Dict[str, NDArray[np.bool_]] = {}  # of sparse initializers that have been read
-        self.output = self._only("output", [value.name for value in graph.output])
+        self.output = self._only("output", [text(value.name) for value in graph.output])
         self.nodes = self._needed([self._node(node) for node in graph.node], graph)
+        self.batch = 0  # of a file that is for one size of batch; 0: any
         self.input, self.shape = self._entrance(graph)
         self.uses: Dict[str, int] = {self.output: 1}
         for node in self.nodes:
@@ -90,22 +91,23 @@ class File:
         return model
 
     def _node(self, node: Any) -> Node:
+        op, name = text(node.op_type), text(node.name)
         if node.domain not in ("", "ai.onnx"):
             raise UnsupportedError(
-                f"node {node.name!r} ({node.op_type}) is of {node.domain!r}, not of ONNX itself: "
+                f"node {name!r} ({op}) is of {node.domain!r}, not of ONNX itself: "
                 "export the network without optimisations for one runtime"
             )
         attributes = {}
         for item in node.attribute:
             try:
-                attributes[item.name] = self._onnx.helper.get_attribute_value(item)
+                attributes[text(item.name)] = self._onnx.helper.get_attribute_value(item)
             except ValueError as error:
-                raise CorruptError(f"node {node.name!r} ({node.op_type}): {error}") from error
-        return Node(node.op_type, node.name, tuple(node.input), tuple(node.output), attributes)
+                raise CorruptError(f"node {name!r} ({op}): {error}") from error
+        return Node(op, name, tuple(map(text, node.input)), tuple(map(text, node.output)), attributes)
 
     def _needed(self, nodes: Sequence[Node], graph: Any) -> List[Node]:
         """Those that the output depends on, after a look at their order."""
-        known: Set[str] = {"", *self._dense, *self._sparse, *(value.name for value in graph.input)}
+        known: Set[str] = {"", *self._dense, *self._sparse, *(text(value.name) for value in graph.input)}
         for node in nodes:
             for name in node.inputs:
                 if name not in known:
@@ -134,6 +136,7 @@ class File:
         kind = values[0].type.tensor_type
         if not kind.HasField("shape") or not kind.shape.dim:
             raise UnsupportedError(f"input {name!r} has no shape: export with a fixed number of pixels")
+        self.batch = max(0, kind.shape.dim[0].dim_value)
         shape = []
         for dim in kind.shape.dim[1:]:
             if dim.WhichOneof("value") != "dim_value":
@@ -224,7 +227,7 @@ class File:
 
     def _brought_in(self, tensor: Any) -> Any:
         """The same tensor with its data inside, read from a file in the model's folder."""
-        said = {item.key: item.value for item in tensor.external_data}
+        said = {text(item.key): text(item.value) for item in tensor.external_data}
         what = f"tensor {tensor.name!r} is in the file {said.get('location')!r}"
         if self._folder is None:
             raise MestArgumentError(f"{what}, of a folder that is not known: pass the model's path instead")

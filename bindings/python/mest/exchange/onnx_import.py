@@ -52,7 +52,10 @@ class Reader:
         }
         self._entered: Optional[Value] = None
         self._names: Set[str] = set()
-        self._said = {what: _table(file.metadata, "mest." + what) for what in ("density", "scheme")}
+        self._schemes, densities = (_table(file.metadata, "mest." + what) for what in ("scheme", "density"))
+        # Of a network with sparse layers the others are dense for a reason.
+        mixed = any(isinstance(value, float) and value < 1 for value in densities.values())
+        self._dense = {name for name, value in densities.items() if value == 1 and mixed}
 
     def read(self, operations: Mapping[str, Callable[["Reader", Node], Union[Value, Array]]]) -> Network:
         for node in self.file.nodes:
@@ -198,8 +201,8 @@ class Reader:
         self._names.add(name)
         layer.name = name
         if isinstance(layer, (Linear, Conv2d)):  # what to_onnx has written
-            density, scheme = (self._said[what].get(name) for what in ("density", "scheme"))
-            layer.density = 1.0 if density == 1 and layer.density is None else layer.density
+            scheme = self._schemes.get(name)
+            layer.density = 1.0 if name in self._dense else layer.density
             layer.scheme = scheme if isinstance(scheme, str) and scheme in _WORDS["scheme"] else None
         return name
 
@@ -212,12 +215,14 @@ def _table(metadata: Mapping[str, str], key: str) -> Dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-# Parts of names that exporters add: what a tensor is of its layer, operations, whole networks.
-_OF_A_LAYER = re.compile(r"[._/](weight|bias|gamma|beta|kernel|running_mean)(_fused)?$")
+# What exporters add to names: numbers of outputs, what a tensor is of its layer, operations, whole networks.
+_ADDED = re.compile(r"(:\d+|_output_\d+|_(weights|bias)_fused_bn)$")
 _NO_NAME = re.compile(r"(onnx::\w+|const\w*|\d+|val_\d+|getitem(_\d+)?|node_\w+|\w*__\d+)$", re.I)
+_OF_A_LAYER = re.compile(r"[._/](weight|bias|gamma|beta|kernel|running_mean)$")
 _NOT_OF_THE_LAYER = re.compile(
-    r"(functional|model|sequential|StatefulPartitionedCall|ReadVariableOp|Cast|Squeeze|Reshape|transpose|Conv2D"
-    r"|convolution|depthwise|BiasAdd|MatMul|Conv|Gemm|BatchNormalization|batchnorm|Add|Mul|mul|add|sub)(_\d+)*$"
+    r"(functional|model|sequential|StatefulPartitionedCall|ReadVariableOp|Cast|Squeeze|Reshape|Transpose"
+    r"|transpose|Conv2D|convolution|depthwise|BiasAdd|MatMul|Conv|Gemm|FusedBatchNormV3|BatchNormalization"
+    r"|batchnorm|Add|Mul|mul|add|sub)(_\d+)*$"
 )
 
 
@@ -226,9 +231,10 @@ def _readable(name: str) -> str:
     "layer1.0.conv1.weight" and "/layer1/layer1.0/conv1/Conv" are layer1.0.conv1,
     "model/conv2d_1/convolution/ReadVariableOp:0" is conv2d_1."""
     name = "".join(c if c.isprintable() else "_" for c in name)
-    name = _OF_A_LAYER.sub("", re.sub(r":\d+$", "", name))
+    name = _ADDED.sub("", name)
     if _NO_NAME.match(name):
         return ""
+    name = _OF_A_LAYER.sub("", name)
     parts: List[str] = []
     for part in name.split("/"):
         if part and not _NOT_OF_THE_LAYER.match(part):

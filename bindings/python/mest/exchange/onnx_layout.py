@@ -76,7 +76,7 @@ def reshape(reader: Reader, node: Node) -> Union[Value, Array]:
         kept = zip(wanted, (*found.shape, *[0] * len(wanted)))
         lengths = [old if new == 0 and not node.integer("allowzero", 0) else new for new, old in kept]
         return _arithmetic(node, lambda: found.reshape(lengths))
-    if len(wanted) < 2:
+    if len(wanted) < 2 or wanted[0] not in (BATCH, 0, reader.file.batch):
         raise node.refuse(f"shape {wanted} mixes samples: the first axis has to stay the batch")
     size, rest = int(np.prod(found.dims)), []
     for axis, length in enumerate(wanted[1:]):

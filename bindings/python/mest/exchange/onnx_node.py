@@ -23,6 +23,13 @@ _HINTS = {
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuant")
 
 
+def text(value: Any) -> str:
+    """A string of a file; protobuf gives bytes for what is none."""
+    if not isinstance(value, str):
+        raise CorruptError(f"damaged: {value!r} is no text")
+    return value
+
+
 def batch_of(dims: Sequence[int]) -> str:
     """A shape for messages: (batch, 3, 32, 32)."""
     return f"(batch, {', '.join(map(str, dims))})"
@@ -57,8 +64,8 @@ class Node(NamedTuple):
         return float(value)
 
     def integers(self, name: str, default: Sequence[int]) -> List[int]:
-        value = self.attributes.get(name, default)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(v, int) for v in value):
+        value = self.attributes.get(name, list(default))
+        if not isinstance(value, list) or not all(isinstance(v, int) for v in value):
             raise self.corrupt(f"attribute {name} is {value!r}, integers are wanted")
         return list(value)
 

@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, Sequence, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MestArgumentError
 from ..layers import BatchNorm, Conv2d, Linear, Pair
 from .onnx_import import Reader, Value
 from .onnx_node import Node, batch_of
@@ -76,7 +77,7 @@ def gemm(reader: Reader, node: Node) -> Value:
     if node.input(2) and beta:
         weight = reader.floats(node, 1, "weight")
         outputs = weight.shape[1 if turned else 0] if weight.ndim == 2 else 1
-        bias = _row(node, reader.floats(node, 2, "bias"), outputs) * np.float32(beta)
+        bias = _single(node, _row(node, reader.floats(node, 2, "bias"), outputs) * np.float64(beta))
     return _linear(reader, node, turned, alpha, bias)
 
 
@@ -100,7 +101,7 @@ def _linear(reader: Reader, node: Node, turned: bool, alpha: float, bias: Option
             ordered = np.empty_like(array)
             ordered[:, value.order] = array
             array = ordered
-        return array * np.float32(alpha) if alpha != 1 and array.dtype == np.float32 else array
+        return _single(node, array * np.float64(alpha)) if alpha != 1 and array.dtype == np.float32 else array
 
     outputs = weight.shape[1 if turned else 0]
     layer = Linear(outputs, bias=bias is not None)
@@ -164,20 +165,28 @@ def affine(reader: Reader, node: Node, index: int, scale: Any, shift: Any) -> Va
     factor, offset = vectors
     layer = value.layer
     if not value.alone or not isinstance(layer, (Conv2d, Linear, BatchNorm)):
-        layer = Conv2d(channels, 1, groups=channels)
+        layer = Conv2d(channels, 1, groups=channels, density=1.0)
         name = reader.name(layer, node)
-        reader.weights[name + ".weight"] = factor.astype(np.float32).reshape(-1, 1, 1, 1)
-        reader.weights[name + ".bias"] = offset.astype(np.float32)
+        reader.weights[name + ".weight"] = _single(node, factor).reshape(-1, 1, 1, 1)
+        reader.weights[name + ".bias"] = _single(node, offset)
         return reader.emit(layer, value, value.shape, value.dims, places, value.features)
     key = layer.name + ".weight"
     weight = reader.weights[key].astype(float)
-    reader.weights[key] = (weight * factor.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
+    reader.weights[key] = _single(node, weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
     if isinstance(layer, BatchNorm) or layer.bias or offset.any():
         bias = reader.weights.get(layer.name + ".bias", np.zeros(channels)).astype(float)
-        reader.weights[layer.name + ".bias"] = (bias * factor + offset).astype(np.float32)
+        reader.weights[layer.name + ".bias"] = _single(node, bias * factor + offset)
         if not isinstance(layer, BatchNorm):
             layer.bias = True
     return value
+
+
+def _single(node: Node, array: NDArray[np.float64]) -> Floats:
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if not np.isfinite(single).all():
+        raise MestArgumentError(f"{node}: with its constant the weights before it are too large for a float")
+    return single
 
 
 def _vector(reader: Reader, node: Node, index: int, what: str, count: int) -> Floats:
