@@ -316,6 +316,7 @@ def test_names_are_those_of_the_file():
         ("/layer1/layer1.0/conv1/Conv", "layer1.0.conv1"),
         ("/5/Transpose_output_0", "5"),
         ("1.weight", "1"),
+        ("weight", ""),
         ("onnx::Conv_37", ""),
         ("35", ""),
         ("const_fold_opt__168", ""),

@@ -218,7 +218,7 @@ def _table(metadata: Mapping[str, str], key: str) -> Dict[str, Any]:
 # What exporters add to names: numbers of outputs, what a tensor is of its layer, operations, whole networks.
 _ADDED = re.compile(r"(:\d+|_output_\d+|_(weights|bias)_fused_bn)$")
 _NO_NAME = re.compile(r"(onnx::\w+|const\w*|\d+|val_\d+|getitem(_\d+)?|node_\w+|\w*__\d+)$", re.I)
-_OF_A_LAYER = re.compile(r"[._/](weight|bias|gamma|beta|kernel|running_mean)$")
+_OF_A_LAYER = re.compile(r"(^|[._/])(weight|bias|gamma|beta|kernel|running_mean)$")
 _NOT_OF_THE_LAYER = re.compile(
     r"(functional|model|sequential|StatefulPartitionedCall|ReadVariableOp|Cast|Squeeze|Reshape|Transpose"
     r"|transpose|Conv2D|convolution|depthwise|BiasAdd|MatMul|Conv|Gemm|FusedBatchNormV3|BatchNormalization"
