@@ -74,17 +74,34 @@ from .reports import (
 from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
+    from .estimators import MestClassifier, MestRegressor
+    from .exchange.c_source import CSource, to_c
+    from .exchange.delta import Delta, delta
+    from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
     from .exchange.onnx import from_onnx, to_onnx
+    from .exchange.torch import from_torch, to_torch
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module.
 _LAZY: Dict[str, str] = {
+    "CSource": "exchange.c_source",
+    "Delta": "exchange.delta",
+    "MestClassifier": "estimators",
+    "MestRegressor": "estimators",
     "Network": "exchange.network",
+    "delta": "exchange.delta",
     "from_onnx": "exchange.onnx",
+    "from_torch": "exchange.torch",
+    "load_weights": "exchange.files",
     "network_of": "exchange.network",
+    "read_weights": "exchange.files",
+    "save_weights": "exchange.files",
+    "to_c": "exchange.c_source",
     "to_onnx": "exchange.onnx",
+    "to_torch": "exchange.torch",
+    "write_weights": "exchange.files",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
@@ -121,12 +138,14 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
-    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
-    "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
-    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
+    "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError",
+    "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
     "MutationReport", "Network", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "from_onnx",
-    "mlp", "network_of", "plan", "resnet", "show_versions", "to_onnx", "vgg",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "delta", "ds_cnn", "errors",
+    "from_onnx", "from_torch", "load_weights", "mlp", "network_of", "plan", "read_weights", "resnet",
+    "save_weights", "show_versions", "to_c", "to_onnx", "to_torch", "vgg", "write_weights",
 ]  # fmt: skip

@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _abi, arrays
 from ._environment import Environment, OnLog, OnProgress
+from ._memory_io import Bytes, MemoryIO
 from ._tensors import Tensors
 from .config import Config, as_config, code_of, number
-from .errors import DivergedError, MestArgumentError, StateError
+from .errors import DivergedError, MestArgumentError, MestError, StateError
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -47,6 +48,9 @@ class Model(Tensors):
     on_progress(Progress): during long calls; return True to stop the call with CallbackError.
     on_log(level, message): "info" or "warning"; default: logging.getLogger("mest").
 
+    A model can be pickled and copied, and the copy continues to the same bits; on_progress and on_log
+    stay behind.  `to_bytes` gives what continuing needs alone.
+
     Memory is one block, known from `plan` and never grown.  One model is for one thread at a time:
     a second call that overlaps raises StateError; `cancel` alone is free.  Usable as a context
     manager; `close` gives the memory back.
@@ -75,8 +79,19 @@ class Model(Tensors):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> Any:
-        raise TypeError("a Model cannot be copied or pickled: see save and load")
+    def __getstate__(self) -> Dict[str, Any]:
+        """For pickle and copy: what the model is, and all that continuing needs (`to_bytes`).
+        Callbacks stay behind: they belong to this process.  Attributes of your own travel."""
+        own = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in ("layers", "config")}
+        return {
+            "layers": self.layers, "config": self.config, "checkpoint": self.to_bytes(),
+            "attributes": own,
+        }  # fmt: skip
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        Model.__init__(self, state["layers"], state["config"])
+        self.load_bytes(state["checkpoint"])
+        vars(self).update(state["attributes"])
 
     def plan(self) -> Plan:
         """Every byte of this model; print it."""
@@ -227,6 +242,54 @@ class Model(Tensors):
         found = self._checkpoint(self._lib.mest_model_load_file, path, flags)
         self._epoch = found.epochs - 1
         return found
+
+    def to_bytes(self) -> bytes:
+        """What `save` would write, as bytes: all that continuing needs, but for layers and config.
+
+        Plan.checkpoint_bytes says how many at most; twice that is needed for a moment.
+        """
+        report = _abi.mest_checkpoint_report()
+        kept = self._with_bytes(self._lib.mest_model_save, b"", report)
+        return kept.slot(report.slot)
+
+    def load_bytes(self, data: Bytes, *, strict: bool = True) -> Checkpoint:
+        """Continues where `to_bytes` was called, or `save`: its file has the same bytes.
+
+        strict and errors as in `load`.  The model is as it was when this fails.
+        """
+        flags = 0 if strict else _abi.MEST_LOAD_OTHER_SETTINGS
+        report = _abi.mest_checkpoint_report()
+        try:
+            self._with_bytes(self._lib.mest_model_load, data, report, flags)
+        except MestError as error:  # which knows slots of a device alone
+            error.args = (str(error).replace("slot 0", "the data"),)
+            raise
+        self._epoch = report.epochs - 1
+        return from_struct(Checkpoint, report)
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: Bytes,
+        layers: Sequence[Layer],
+        config: Optional[Config] = None,
+        *,
+        strict: bool = True,
+        **fields: Any,
+    ) -> "Model":
+        """A new model that continues where `to_bytes` was called on one of these layers and this
+        config.  fields: as in Model, on_progress and on_log too."""
+        model = cls(layers, config, **fields)
+        model.load_bytes(data, strict=strict)
+        return model
+
+    def _with_bytes(self, function: Callable[..., int], data: Bytes, report: Any, *flags: int) -> MemoryIO:
+        with self._idle():
+            kept = MemoryIO(self._environment, data)
+            self._call_idle(
+                self._open(), function, ctypes.byref(kept.struct), *flags, ctypes.byref(report), calls_back=True
+            )
+        return kept
 
     def _checkpoint(self, function: Callable[..., int], path: Path, *flags: int) -> Checkpoint:
         name, report = os.fsencode(path), _abi.mest_checkpoint_report()
