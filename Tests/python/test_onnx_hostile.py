@@ -54,10 +54,15 @@ def test_no_source(source):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(OSError):
-        mest.from_onnx(tmp_path / "none.onnx")
-    with pytest.raises(OSError):
-        mest.from_onnx(tmp_path)
+    for path in (tmp_path / "none.onnx", tmp_path):
+        with pytest.raises(mest.MestIOError, match="cannot read"):
+            mest.from_onnx(path)
+    model = mest.from_onnx(small())
+    (tmp_path / "kept").write_bytes(b"before")
+    for path in (tmp_path / "none" / "model.onnx", tmp_path):
+        with pytest.raises(mest.MestIOError, match="cannot write"):
+            mest.to_onnx(model, path)
+    assert os.listdir(tmp_path) == ["kept"]
 
 
 def test_cut_off_anywhere():

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..config import Config
-from ..errors import MestArgumentError
+from ..errors import MestArgumentError, MestIOError
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -42,8 +43,8 @@ def from_onnx(
     the same: see docs/onnx.md for what that costs.
 
     Errors: UnsupportedError naming the node that mest has no layer for; CorruptError for a file that is
-    damaged or lies about its contents; MestArgumentError; OSError; those of Model.  The file is not trusted:
-    data beside it is read from its own folder alone.
+    damaged or lies about its contents; MestArgumentError; MestIOError (an OSError); those of Model.  The
+    file is not trusted: data beside it is read from its own folder alone.
     Memory: the file, its weights as float32, and the model.
     """
     from .onnx_file import File
@@ -57,7 +58,8 @@ def from_onnx(
 def to_onnx(
     model: "Model", path: Optional[Path] = None, *, sparse: bool = False, softmax: bool = False
 ) -> Any:
-    """The model in inference mode as an onnx.ModelProto, also written to `path` when that is given.
+    """The model in inference mode as an onnx.ModelProto, also written to `path` when that is given, a file
+    that is replaced as a whole or not at all.
 
     Input: "input", (batch, channels, height, width), or (batch, features); output: "logits" (for loss "mse"
     "outputs"), (batch, classes), or with softmax=True "probabilities".  The batch axis is open.
@@ -68,7 +70,7 @@ def to_onnx(
     Densities and schemes go along as metadata; from_onnx reads them.
 
     Memory: a dense copy of the weights, and the ModelProto.
-    Errors: MestArgumentError for softmax=True with loss "mse"; OSError.
+    Errors: MestArgumentError for softmax=True with loss "mse"; MestIOError (an OSError).
     """
     from .onnx_export import exported
 
@@ -76,7 +78,23 @@ def to_onnx(
         raise MestArgumentError('softmax=True: loss "mse" has no probabilities')
     made = exported(model, sparse, softmax)
     if path is not None:
-        content = made.SerializeToString()
-        with open(path, "wb") as file:
-            file.write(content)
+        _write(os.fspath(path), made.SerializeToString())
     return made
+
+
+def _write(name: str, content: bytes) -> None:
+    """A file as a whole or not at all."""
+    temporary = f"{name}.{os.getpid()}.tmp"
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            raise
+    except OSError as error:
+        raise MestIOError(f"cannot write {name}: {error.strerror or error}") from error

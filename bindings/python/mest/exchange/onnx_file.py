@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CorruptError, MestArgumentError, UnsupportedError
+from ..errors import CorruptError, MestArgumentError, MestIOError, UnsupportedError
 from .onnx_node import Node, batch_of, text
 
 # Of values in one tensor that a file may ask for without bringing them, that is in sparse form.  Far above
@@ -36,7 +36,7 @@ class File:
 
     Errors: CorruptError for what is not, or not all of, an ONNX model; UnsupportedError for more than one
     input or output and for operations from elsewhere; MestArgumentError for what is no model at all;
-    OSError where the file cannot be read.
+    MestIOError where the file cannot be read.
     """
 
     def __init__(self, source: Any) -> None:
@@ -68,8 +68,11 @@ class File:
         if isinstance(source, (str, os.PathLike)):
             path = os.fspath(source)
             folder = os.path.dirname(os.path.abspath(path))
-            with open(path, "rb") as file:
-                content = file.read()
+            try:
+                with open(path, "rb") as file:
+                    content = file.read()
+            except OSError as error:
+                raise MestIOError(f"cannot read {os.fsdecode(path)}: {error.strerror or error}") from error
         if not isinstance(content, (bytes, bytearray, memoryview)):
             raise MestArgumentError(
                 f"{type(source).__name__} is no ONNX model: a path, an onnx.ModelProto or a file's bytes are"

@@ -193,11 +193,11 @@ class Reader:
     def name(self, layer: Layer, node: Node, *sources: str) -> str:
         """Names a layer after its weights in the file, or after the node."""
         wanted = next(filter(None, map(_readable, (*sources, node.name))), node.op.lower())
-        name, number = _short(wanted), 1
+        name, number = _short(wanted, "~"), 1
         while name in self._names:
             number += 1
-            tail = f"_{number}"
-            name = _short(wanted, len(tail)) + tail
+            cut = _short(wanted, f"~{number}~")
+            name = cut if cut != wanted else _short(f"{wanted}_{number}", f"~{number}~")
         self._names.add(name)
         layer.name = name
         if isinstance(layer, (Linear, Conv2d)):  # what to_onnx has written
@@ -244,12 +244,9 @@ def _readable(name: str) -> str:
     return ".".join(parts)
 
 
-def _short(name: str, less: int = 0) -> str:
-    """The end of a name, in whole parts where that is possible, of the bytes that a layer's name may have."""
-    room = _abi.MEST_NAME_BYTES - 1 - less
-    while len(name.encode()) > room:
-        _, dot, rest = name.partition(".")
-        if not rest:
-            return name.encode()[-room:].decode("utf-8", "ignore")
-        name = rest
-    return name
+def _short(name: str, mark: str) -> str:
+    """A name that is too long for mest.h as its end behind a mark, as `from_torch` has it."""
+    most = _abi.MEST_NAME_BYTES - 1
+    if len(name.encode()) <= most:
+        return name
+    return mark + name.encode()[len(mark) - most :].decode(errors="ignore")
