@@ -58,7 +58,8 @@ def transpose(reader: Reader, node: Node) -> Union[Value, Array]:
     if sorted(perm) != list(range(rank)):
         raise node.corrupt(f"perm {perm} is none of {rank} axes")
     if not isinstance(found, Value):
-        return found.transpose(perm)
+        turned: Array = found.transpose(perm)
+        return turned
     if perm[0] != 0:
         raise node.refuse(f"perm {perm} moves the batch axis")
     axes = [axis - 1 for axis in perm[1:]]
