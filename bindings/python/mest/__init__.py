@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # what _LAZY brings
     from .exchange.delta import Delta, delta
     from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
+    from .exchange.onnx import from_onnx, to_onnx
     from .exchange.torch import from_torch, to_torch
     from .recording import RunWriter, record
     from .run import Run, read_run
@@ -109,19 +110,21 @@ _LAZY: Dict[str, str] = {
     "checkpoint_every": "callbacks",
     "delta": "exchange.delta",
     "early_stopping": "stopping",
+    "from_onnx": "exchange.onnx",
     "from_torch": "exchange.torch",
     "load_weights": "exchange.files",
     "log_evaluation": "callbacks",
     "mutation_log": "callbacks",
     "network_of": "exchange.network",
-    "plot": "",
+    "plot": "None",
     "read_run": "run",
     "read_weights": "exchange.files",
     "record": "recording",
     "record_evaluation": "callbacks",
-    "report": "",
+    "report": "None",
     "save_weights": "exchange.files",
     "to_c": "exchange.c_source",
+    "to_onnx": "exchange.onnx",
     "to_torch": "exchange.torch",
     "write_weights": "exchange.files",
 }
@@ -169,8 +172,8 @@ __all__ = [
     "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
     "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings",
     "ShapeError", "StateError", "StepReport", "TENSORS", "Training", "UnsupportedError",
-    "VersionError", "checkpoint_every", "delta", "ds_cnn", "early_stopping", "errors", "from_torch",
-    "load_weights", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot",
-    "read_run", "read_weights", "record", "record_evaluation", "report", "resnet", "save_weights",
-    "show_versions", "to_c", "to_torch", "vgg", "write_weights",
+    "VersionError", "checkpoint_every", "delta", "ds_cnn", "early_stopping", "errors", "from_onnx",
+    "from_torch", "load_weights", "log_evaluation", "mlp", "mutation_log", "network_of", "plan",
+    "plot", "read_run", "read_weights", "record", "record_evaluation", "report", "resnet",
+    "save_weights", "show_versions", "to_c", "to_onnx", "to_torch", "vgg", "write_weights",
 ]  # fmt: skip
