@@ -170,7 +170,8 @@ class Learner(sk.BaseEstimator):
             known: Pair = held
             stopper = Stopper(self, model, lambda record: self._score(model, record, *known))
         with advice():
-            history = model.fit(x, y, validation=held, progress=bool(self.verbose), callback=stopper)
+            callbacks = [] if stopper is None else [stopper]
+            history = model.fit(x, y, validation=held, progress=bool(self.verbose), callbacks=callbacks)
         if stopper is not None:
             stopper.restore()
         self.history_ = history
