@@ -70,7 +70,7 @@ def python(code, *arguments):
     MestClassifier(n_jobs=1),
     MestClassifier(network=with_batch_norm, early_stopping=True, epochs=20, n_jobs=1),
     MestRegressor(n_jobs=1),
-    MestRegressor(hidden_layer_sizes=(30, 20), method="rigl", early_stopping=True, n_jobs=1),
+    MestRegressor(hidden_layer_sizes=(30, 20), method="rigl", early_stopping=True, epochs=20, n_jobs=1),
 ])  # fmt: skip
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
