@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures: what is drawn is what was measured.  Looks at the numbers of bars and lines, not at pixels."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -277,6 +280,21 @@ def test_dollars_in_names_are_no_mathematics():
     ax = mest.plot.density(model)
     ax.figure.canvas.draw()  # mathematics would be parsed here
     mest.plot.importance(model).figure.canvas.draw()
+
+
+def test_the_pictures_of_the_documentation(tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("make_pictures", root / "docs" / "pictures" / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    monkeypatch.setattr(sys, "argv", ["make.py", "--out", str(tmp_path), "--epochs", "3"])
+    monkeypatch.setattr(make.shutil, "which", lambda name: None)  # no browser
+    with matplotlib.rc_context():
+        make.main()
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == sorted(path.name for path in (root / "docs" / "pictures").glob("*.svg"))
+    for path in tmp_path.iterdir():
+        ElementTree.parse(path)
 
 
 # ------------------------------------------------------------------------------------- errors ---

@@ -76,7 +76,8 @@ def churn(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None) -
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
     dress(ax, "Mask churn: connections that moved", "epoch", "connections")
     whole_epochs(ax)
-    legend(ax, loc="best", ncols=2)
+    ax.set_ylim(-1.05 * max(dropped.max(), 1), 1.3 * max(grown.max(), 1))  # the legend is above the bars
+    legend(ax, loc="upper right", ncols=2)
     return ax
 
 
