@@ -3,8 +3,8 @@
 
     python docs/pictures/make.py [--out FOLDER] [--epochs 20]
 
-Takes some seconds; the same bytes each time for the same matplotlib.  The screenshot of a report is made where a
-Chromium is installed.
+Takes some seconds; the same bytes each time for the same matplotlib.  The screenshot of a report is made
+where a Chromium is installed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def schemes() -> Any:
     """The weight matrix of a layer of each scheme, black where a connection is."""
     figure, panels = plt.subplots(2, 4, figsize=(9, 5.2), layout="constrained")
     for ax, (scheme, what) in zip(panels.flat, SCHEMES.items()):
-        mest.plot.connections(model_of(scheme), "shown", ax, rows=32, columns=36 if scheme == "pattern" else 32)
+        mest.plot.connections(
+            model_of(scheme), "shown", ax, rows=32, columns=36 if scheme == "pattern" else 32
+        )
         ax.set_title(f"{scheme}: {what}", fontsize=9, loc="left")
         ax.set_xticks([])
         ax.set_yticks([])
@@ -82,7 +84,10 @@ def schemes() -> Any:
 def model_of(scheme: str) -> mest.Model:
     """A network whose layer "shown" has a quarter of its connections (nm24: half), in 32 outputs."""
     if scheme == "pattern":
-        layers = [mest.Input(8, 8, 8), mest.Conv2d(32, 3, padding=1, scheme=scheme, density=0.22, name="shown")]
+        layers = [
+            mest.Input(8, 8, 8),
+            mest.Conv2d(32, 3, padding=1, scheme=scheme, density=0.22, name="shown"),
+        ]
         return mest.Model([*layers, mest.GlobalAvgPool(), mest.Linear(10, density=1.0)], seed=1)
     density = 0.5 if scheme == "nm24" else 0.25
     sparse = dict(scheme=scheme, density=density)
@@ -94,9 +99,17 @@ def train(record: Path, epochs: int) -> Tuple[np.ndarray, np.ndarray]:
     """The digits with EM&S; which connections of one layer there were before and after a mutation."""
     data = digits()
     model = mest.Model(
-        mest.mlp((1, 8, 8), [128, 64], 10), density=0.1, method="em&s", epochs=epochs, mutation_every=1, batch=32,
-        samples=len(data.x_train), learning_rate=0.03, schedule="cosine", seed=1,
-    )  # fmt: skip
+        mest.mlp((1, 8, 8), [128, 64], 10),
+        density=0.1,
+        method="em&s",
+        epochs=epochs,
+        mutation_every=1,
+        batch=32,
+        samples=len(data.x_train),
+        learning_rate=0.03,
+        schedule="cosine",
+        seed=1,
+    )
     masks = []
     model.fit(
         data.x_train, data.y_train, validation=(data.x_test, data.y_test), progress=False,
@@ -153,10 +166,21 @@ def screenshot(record: Path, folder: Path, path: Path) -> None:
         return
     mest.report.write(record, folder / "run.html", title="Digits, EM&S, density 0.1")
     subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1120,1380",
-         f"--screenshot={path}", (folder / "run.html").as_uri()],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
-    )  # fmt: skip
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--window-size=1120,1380",
+            f"--screenshot={path}",
+            (folder / "run.html").as_uri(),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=120,
+    )
     print(path.name)
 
 

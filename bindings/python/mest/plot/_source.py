@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 def opened(source: Any) -> Any:
     """A run for the path of its record; anything else as it is."""
     if isinstance(source, (str, os.PathLike)):
-        from .. import read_run
+        from ..run import read_run
 
         return read_run(source)
     return source
