@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Callbacks of fit: when they are called, how they stop it, what early stopping brings back."""
 
+import io
 import logging
 import os
+import sys
+import time
 import warnings
 
 import numpy as np
@@ -24,6 +27,10 @@ def learner(**config):
 
 def fit(model, *callbacks, **more):
     return model.fit(*DATA, progress=False, callbacks=list(callbacks), **more)
+
+
+class Oops(Exception):
+    pass
 
 
 class Diary(mest.Callback):
@@ -129,21 +136,30 @@ def test_who_begins_may_say_that_nothing_is_left():
 
 
 @pytest.mark.parametrize("micro", [1, 4])
-def test_a_stop_in_an_epoch(tmp_path, micro):
-    """The epoch is no complete one: no record, and the checkpoint is that of the one before."""
+@pytest.mark.parametrize("how", ["stops", Oops, KeyboardInterrupt])
+def test_a_stop_in_an_epoch(tmp_path, micro, how):
+    """The epoch is no complete one: no record, no checkpoint, and nothing is left of a started update."""
 
     class Budget(mest.Callback):
-        left = 8
+        left = 6
 
         def step(self, model, report):
             self.left -= 1
+            if not self.left and how != "stops":
+                raise how
             return not self.left
 
-    diary, model = Diary(), learner(micro_batches=micro, batch=5)
-    history = fit(model, diary, Budget(), checkpoint=tmp_path / "c", checkpoint_every=1)
-    complete = 0 if micro > 1 else 0
-    assert len(history) == complete and diary.seen[-1] == ("end", "stopped")
-    assert model.begin_epoch().epoch == 1  # which goes on, and no gradient was left in it
+    diary, model = Diary(), learner(micro_batches=micro, batch=5, method="static")
+    if how == "stops":
+        assert fit(model, diary, Budget(), checkpoint=tmp_path / "c") == []
+    else:
+        with pytest.raises(how):
+            fit(model, diary, Budget(), checkpoint=tmp_path / "c")
+    reason = {"stops": "stopped", Oops: "failed", KeyboardInterrupt: "interrupted"}[how]
+    assert diary.seen[-1] == ("end", reason) and os.listdir(tmp_path) == [] and model.history == []
+    before = fingerprint(model)
+    model.set_tensor(1, "bias", model.tensor(1, "bias"))  # refused while an update is not complete
+    assert model.begin_epoch().epoch == 1 and fingerprint(model) == before
 
 
 def test_a_stop_in_an_epoch_resumes_to_the_same_bits(tmp_path):
@@ -159,10 +175,6 @@ def test_a_stop_in_an_epoch_resumes_to_the_same_bits(tmp_path):
 
 
 # ------------------------------------------------------------------------------------ exceptions ---
-
-
-class Oops(Exception):
-    pass
 
 
 @pytest.mark.parametrize("where", ["begin", "mutation", "step", "epoch", "saving", "end"])
@@ -185,8 +197,6 @@ def test_what_is_raised_reaches_the_caller(tmp_path, where):
 
 
 def test_the_end_sees_the_exception_and_does_not_hide_it():
-    import sys
-
     class Sees(mest.Callback):
         def end(self, model, history, reason):
             self.seen = sys.exc_info()[1]
@@ -196,6 +206,21 @@ def test_the_end_sees_the_exception_and_does_not_hide_it():
     with pytest.warns(UserWarning, match="failed at the end, too: OSError: disk full"), pytest.raises(Oops):
         fit(learner(), sees, after, lambda record: (_ for _ in ()).throw(Oops()))
     assert isinstance(sees.seen, Oops) and after.seen[-1] == ("end", "failed")
+
+
+def test_ctrl_c_comes_before_other_exceptions():
+    def oops(record):
+        raise Oops
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    diary = Diary()
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(), oops, interrupt, oops, diary)
+    assert diary.seen[-2:] == [("epoch", 0), ("end", "interrupted")]  # it got the record all the same
+    with pytest.raises(Oops):
+        fit(learner(), oops, lambda record: 1 / 0)
 
 
 def test_history_is_kept_where_fit_does_not_return():
@@ -321,10 +346,16 @@ def test_early_stopping_is_resumed(tmp_path, stop):
 def test_a_best_state_that_is_gone_is_said(tmp_path):
     path = tmp_path / "c"
     fit(overfits(), mest.early_stopping(4), validation=OTHER, checkpoint=path)
-    os.unlink(f"{path}.best")
-    model = overfits()
-    with pytest.warns(UserWarning, match="its state is gone: the model stays"):
-        fit(model, mest.early_stopping(4), validation=OTHER, checkpoint=path)
+    for best in (None, b"damaged", path.read_bytes()):  # the last one: of another epoch
+        os.unlink(f"{path}.best")
+        if best is not None:
+            (tmp_path / "c.best").write_bytes(best)
+        model, last = overfits(), overfits()
+        with pytest.warns(UserWarning, match="its state is gone: the model stays"):
+            fit(model, mest.early_stopping(4), validation=OTHER, checkpoint=path)
+        last.load(path)
+        assert fingerprint(model) == fingerprint(last)
+        (tmp_path / "c.best").touch()
 
 
 def test_the_best_after_an_exception():
@@ -372,6 +403,37 @@ def test_log_evaluation(capsys, caplog):
         mest.log_evaluation(to="file")
     with pytest.raises(ValueError, match="every is 0"):
         mest.log_evaluation(0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def slowly(batch, rng):
+    time.sleep(0.06)  # tqdm shows no more than ten states a second
+    return batch
+
+
+def test_the_bar_shows_loss_and_accuracy(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    history = learner().fit(*DATA, epochs=1, augment=slowly)
+    shown = sys.stderr.getvalue()
+    assert "epoch 0:   0%" in shown and "| 0/6 [" in shown and ", loss 1." in shown and ", accuracy 0." in shown
+    assert capsys.readouterr().out == f"{history[0]}\n" and shown.endswith("\r")  # the bar is gone
+    monkeypatch.setattr("sys.stderr", Terminal())
+    squares = learner(loss="mse", samples=None)
+    squares.fit([(DATA[0][:8], np.eye(3)[DATA[1][:8]])] * 3, epochs=1, augment=slowly)
+    assert ", loss" in sys.stderr.getvalue() and "accuracy" not in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("without", ["terminal", "tqdm", "stderr"])
+def test_lines_alone_where_there_can_be_no_bar(monkeypatch, capsys, without):
+    if without == "tqdm":
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr("sys.stderr", {"terminal": io.StringIO(), "tqdm": Terminal(), "stderr": None}[without])
+    history = learner().fit(*DATA, epochs=2)
+    assert capsys.readouterr().out == f"{history}\n" and (without == "stderr" or sys.stderr.getvalue() == "")
 
 
 def test_record_evaluation(tmp_path):

@@ -26,7 +26,6 @@ from . import errors
 from ._environment import Memory
 from ._tensors import TENSORS
 from .arrays import CopyWarning
-from .callbacks import Callback, Training
 from .config import Config
 from .errors import (
     BudgetError,
@@ -62,7 +61,6 @@ from .layers import (
 from .model import Model
 from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
-from .record import Run, RunWriter, read_run, record  # the function has the module's name
 from .reports import (
     CSR,
     Checkpoint,
@@ -77,23 +75,55 @@ from .reports import (
 
 if TYPE_CHECKING:  # what _LAZY brings
     from . import plot, report
-    from .callbacks import checkpoint_every, log_evaluation, mutation_log, record_evaluation
+    from .callbacks import (
+        Callback,
+        Training,
+        checkpoint_every,
+        log_evaluation,
+        mutation_log,
+        record_evaluation,
+    )
+    from .estimators import MestClassifier, MestRegressor
+    from .exchange.c_source import CSource, to_c
+    from .exchange.delta import Delta, delta
+    from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
+    from .exchange.torch import from_torch, to_torch
+    from .recording import RunWriter, record
+    from .run import Run, read_run
     from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
 _LAZY: Dict[str, str] = {
+    "CSource": "exchange.c_source",
+    "Callback": "callbacks",
+    "Delta": "exchange.delta",
+    "MestClassifier": "estimators",
+    "MestRegressor": "estimators",
     "Network": "exchange.network",
+    "Run": "run",
+    "RunWriter": "recording",
+    "Training": "callbacks",
     "checkpoint_every": "callbacks",
+    "delta": "exchange.delta",
     "early_stopping": "stopping",
+    "from_torch": "exchange.torch",
+    "load_weights": "exchange.files",
     "log_evaluation": "callbacks",
     "mutation_log": "callbacks",
     "network_of": "exchange.network",
     "plot": "",
+    "read_run": "run",
+    "read_weights": "exchange.files",
+    "record": "recording",
     "record_evaluation": "callbacks",
     "report": "",
+    "save_weights": "exchange.files",
+    "to_c": "exchange.c_source",
+    "to_torch": "exchange.torch",
+    "write_weights": "exchange.files",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
@@ -131,14 +161,16 @@ def show_versions() -> None:
 
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError",
-    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "Callback", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
     "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
     "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
-    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError", "MestError",
-    "MestIOError", "MestMemoryError", "Model", "MutationReport", "Network", "Plan", "Progress",
-    "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError", "StepReport", "TENSORS",
-    "Training", "UnsupportedError", "VersionError", "checkpoint_every", "ds_cnn", "early_stopping",
-    "errors", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot", "read_run",
-    "record", "record_evaluation", "report", "resnet", "show_versions", "vgg",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError",
+    "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
+    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings",
+    "ShapeError", "StateError", "StepReport", "TENSORS", "Training", "UnsupportedError",
+    "VersionError", "checkpoint_every", "delta", "ds_cnn", "early_stopping", "errors", "from_torch",
+    "load_weights", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot",
+    "read_run", "read_weights", "record", "record_evaluation", "report", "resnet", "save_weights",
+    "show_versions", "to_c", "to_torch", "vgg", "write_weights",
 ]  # fmt: skip

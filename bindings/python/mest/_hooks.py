@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from .arrays import warn_caller
 from .callbacks import AnyCallback, Callback, Training
@@ -57,11 +56,12 @@ class Hooks:
             stops |= bool(tell(self._model, report))
         return stops
 
-    def epoch(self, record: EpochRecord) -> bool:
-        stops = False
-        for tell in self._all("epoch"):
-            stops |= bool(tell(self._model, record))
-        return stops
+    def epoch(self, record: EpochRecord, first: List[Callable[[], Any]]) -> bool:
+        """An epoch is complete: all get its record, whatever one of them raises, after `first` was done."""
+        answers: List[Any] = []
+        tells = [partial(tell, self._model, record) for tell in self._all("epoch")]
+        _all_of([*first, *tells], answers)
+        return any(map(bool, answers))
 
     def saving(self, path: str) -> None:
         for tell in self._all("saving"):
@@ -69,9 +69,8 @@ class Hooks:
 
     def end(self, history: History, reason: str) -> None:
         """Every one is told, whatever those before it raise."""
-        with ExitStack() as stack:
-            for tell in reversed(self._ends):
-                stack.callback(tell, self._model, history, reason)
+        ends, self._ends = self._ends, []
+        _all_of([partial(tell, self._model, history, reason) for tell in ends], [])
 
     def end_failed(self, history: History, reason: str) -> None:
         """While an exception is on its way to the caller, who shall see that one."""
@@ -79,6 +78,23 @@ class Hooks:
             self.end(history, reason)
         except Exception as also:
             warn_caller(f"a callback failed at the end, too: {type(also).__name__}: {also}")
+
+
+def _all_of(calls: List[Callable[[], Any]], answers: List[Any]) -> None:
+    """Calls every one, wherever Ctrl-C comes; then raises it, or else what was raised first."""
+    failure: Optional[BaseException] = None
+    waiting = iter(calls)
+    call = next(waiting, None)
+    while call is not None:
+        try:
+            while call is not None:
+                calling, call = call, next(waiting, None)
+                answers.append(calling())
+        except BaseException as error:
+            if failure is None or isinstance(failure, Exception) and not isinstance(error, Exception):
+                failure = error
+    if failure is not None:
+        raise failure
 
 
 def _methods(one: Any) -> Dict[str, Callable[..., Any]]:

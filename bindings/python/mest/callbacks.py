@@ -33,16 +33,17 @@ class Callback:
     """Base class of objects that look on while `fit` trains.  Overwrite what is wanted; any other
     object with some of these methods will do, too, and so will a function of the EpochRecord.
 
-        class Slower(mest.Callback):
+        class GoodEnough(mest.Callback):
             def epoch(self, model, record):
                 return record.loss < 0.01  # True: stop
 
-        model.fit(x, y, callbacks=[Slower(), print])
+        model.fit(x, y, callbacks=[GoodEnough(), print])
 
     In the order of the list: begin, then step by step and epoch by epoch, then end.  What a callback
-    raises ends the training and reaches the caller of fit; the model stays usable, and every callback
-    that has begun is told of the end.  `model` may be asked anything between its calls (predict,
-    save, csr, ...), but not be trained.  `model.history` has the records so far.
+    raises ends the training and reaches the caller of fit; the model stays usable, the others get the
+    record of a complete epoch all the same, and all that have begun are told of the end.  `model` may
+    be asked anything (predict, save, csr, ...), but not be trained.  `model.history` has the records so
+    far.
     """
 
     training: Training  # set by fit before `begin`

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
 from numpy.typing import ArrayLike, NDArray
@@ -127,10 +128,8 @@ class _Loop:
                 continue
             if record is None:
                 return "stopped"
-            history.append(record)
-            if self.progress:
-                print(record, flush=True)
-            stops = self.hooks.epoch(record)
+            line = [partial(print, record, flush=True)] if self.progress else []
+            stops = self.hooks.epoch(record, [partial(history.append, record), *line])
             if keeper is not None:
                 keeper.keep(history, stops or model._epoch == last, self.hooks.saving)
             if stops:
@@ -202,9 +201,18 @@ class _Loop:
             raise
 
     def _drop(self, gathered: Optional[Tuple[Any, Any]]) -> None:
-        # Gradients of an unfinished update would keep the next epoch from beginning; the library drops
-        # them when a step fails, and a cancelled step is one that surely does.
-        if gathered is not None and self.model.config.micro_batches > 1:
-            with suppress(MestError):
-                self.model.cancel()
-                self.model.step(*gathered)
+        """Drops an update whose micro-batches are not complete: it would keep connections from being
+        set, and be applied when the next epoch begins."""
+        if gathered is None or self.model.config.micro_batches == 1:
+            return
+        try:
+            self._drop_step(*gathered)
+        except KeyboardInterrupt:  # one more; no step must be left in work
+            self._drop_step(*gathered)
+            raise
+
+    def _drop_step(self, x: Any, y: Any) -> None:
+        with suppress(MestError):  # a step that is cancelled in the middle drops what was gathered
+            self.model.step_slice(x, y, quantum=1)
+            self.model.cancel()
+            self.model.step_slice(x, y)

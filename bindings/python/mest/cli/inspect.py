@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 from ..plot._style import size
-from ..record import read_run
+from ..run import read_run
 from . import _checkpoint
 from ._options import add_json, command
 from ._output import Failure, print_json, table

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from .. import report
-from ..record import read_run
+from ..run import read_run
 from ..report import _svg
 from ._options import command
 from ._output import say

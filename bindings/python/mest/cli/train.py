@@ -202,7 +202,7 @@ class _Start(Callback):
 def _recording(data: _data.Data, options: argparse.Namespace) -> List[Callback]:
     if options.record is None:
         return []
-    from ..record import record
+    from ..recording import record
 
     pictures = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and data.y.ndim == 1
     command_ = shlex.join(["mest", *options.words])
