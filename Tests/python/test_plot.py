@@ -289,6 +289,7 @@ def test_curves(trained):
     assert list(mest.plot.curves(run, what="learning_rate").lines[0].get_ydata()) == [
         pytest.approx(e["learning_rate"]) for e in run.epochs
     ]
+    assert list(line(mest.plot.curves(trained[2]), "validation").get_ydata()) == list(line(ax, "validation").get_ydata())
     nan = float("nan")
     alone = mest.History(
         record(e, accuracy=nan, validation_accuracy=nan, validation_loss=nan) for e in range(3)
@@ -297,6 +298,18 @@ def test_curves(trained):
     assert ax.get_ylabel() == "loss" and [item.get_label() for item in ax.lines] == ["training"]
     both = mest.plot.curves({"a": run, "b": alone}, what="loss")
     assert {item.get_label() for item in both.lines} == {"a training", "a validation", "b training"}
+
+
+def test_estimators_are_drawn_as_their_models():
+    from mest.datasets import digits
+
+    data = digits()
+    x, y = data.x_train[:200].reshape(200, -1), data.y_train[:200]
+    found = mest.MestClassifier(hidden_layer_sizes=(16,), density=0.2, method="static", epochs=2).fit(x, y)
+    assert len(mest.plot.curves(found, what="loss").lines[0].get_xdata()) == 2
+    assert widths(mest.plot.density(found))[0] == pytest.approx(20, rel=0.01)
+    assert heights(mest.plot.forgetting(found), 0)[0] == found.model_.forgetting().histogram[0]
+    assert f"{found.model_.plan().total_bytes:,}" in mest.plot.memory(found).get_title(loc="left")
 
 
 def test_the_same_thing_has_the_same_colour(trained):
@@ -340,7 +353,7 @@ def test_what_cannot_be_drawn_says_why(trained, tmp_path):
     dense = mest.Model([mest.Input(4), mest.Linear(3)])
     for draw, kind, said in (
         (lambda: mest.plot.churn(mest.History([record(0)])), ValueError, "static"),
-        (lambda: mest.plot.churn(model), TypeError, "Run or a History"),
+        (lambda: mest.plot.churn(model.plan()), TypeError, "a History or a Model"),
         (lambda: mest.plot.churn(run, by="epoch"), ValueError, "'layer'"),
         (lambda: mest.plot.survival(model), TypeError, "read_run"),
         (lambda: mest.plot.curves(mest.History()), ValueError, "no epoch"),

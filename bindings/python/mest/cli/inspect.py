@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import zipfile
 from typing import Any, Dict, List
 
 import numpy as np
 
+from ..exchange.files import read_weights
 from ..plot._style import size
 from ..run import read_run
 from . import _checkpoint
@@ -38,12 +38,10 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if os.path.splitext(options.file)[1].lower() in (".npz", ".safetensors"):
+        return _weights(options, {name: _array(array) for name, array in read_weights(options.file).items()})
     with open(options.file, "rb") as file:
         image = file.read()
-    if image[:4] == b"PK\x03\x04":
-        return _weights(options, _npz(options.file))
-    if image[8:10] == b'{"' and 0 < int.from_bytes(image[:8], "little") < len(image):
-        return _weights(options, _safetensors(image, options.file))
     if image.lstrip()[:1] == b"{":
         return _run(options)
     found = _checkpoint.slots(image)
@@ -134,51 +132,9 @@ def _indented(text: str) -> str:
 # ---------------------------------------------------------------------------------------- others ---
 
 
-def _npz(path: str) -> Dict[str, Dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: _array(file[name]) for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise Failure(f"{path} is damaged: {error}") from None
-
-
 def _array(array: Any) -> Dict[str, Any]:
     return {"shape": list(array.shape), "type": str(array.dtype), "bytes": int(array.nbytes),
             "not_zero": int(np.count_nonzero(array))}  # fmt: skip
-
-
-def _safetensors(image: bytes, path: str) -> Dict[str, Dict[str, Any]]:
-    """The header tells names, types and places; the format is 8 bytes of its length, JSON, then data."""
-    import json
-
-    length = int.from_bytes(image[:8], "little")
-    try:
-        header = json.loads(image[8 : 8 + length])
-        found = {}
-        for name, part in header.items():
-            if name != "__metadata__":
-                begin, end = part["data_offsets"]
-                data = image[8 + length + begin : 8 + length + end]
-                kind = {
-                    "F32": "<f4",
-                    "F64": "<f8",
-                    "F16": "<f2",
-                    "I64": "<i8",
-                    "I32": "<i4",
-                    "U8": "u1",
-                    "BOOL": "?",
-                }
-                known = kind.get(part["dtype"])
-                count = None if known is None else int(np.count_nonzero(np.frombuffer(data, known)))
-                found[name] = {
-                    "shape": part["shape"],
-                    "type": part["dtype"],
-                    "bytes": end - begin,
-                    "not_zero": count,
-                }
-        return found
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Failure(f"{path} is damaged: {error}") from None
 
 
 def _weights(options: argparse.Namespace, arrays: Dict[str, Dict[str, Any]]) -> int:
@@ -188,11 +144,9 @@ def _weights(options: argparse.Namespace, arrays: Dict[str, Dict[str, Any]]) -> 
     rows = []
     for name, part in arrays.items():
         count = int(np.prod(part["shape"], dtype=np.int64))
-        exists = part["not_zero"]
-        share = f"{exists / count:.2%}" if exists is not None and count else ""
-        shown = "" if exists is None else f"{exists:,}"
+        share = f"{part['not_zero'] / count:.2%}" if count else ""
         rows.append(
-            [name, "x".join(map(str, part["shape"])), part["type"], f"{part['bytes']:,}", shown, share]
+            [name, "x".join(map(str, part["shape"])), part["type"], f"{part['bytes']:,}", f"{part['not_zero']:,}", share]
         )
     print(table(["array", "shape", "type", ">bytes", ">not zero", ">share"], rows))
     print(f"{len(arrays)} arrays, {size(sum(part['bytes'] for part in arrays.values()))}")

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from ..callbacks import Callback
+from ..exchange.files import save_weights, write_weights
 from ..history import EpochRecord
 from ..model import Model
 from ..plot._style import size
@@ -94,7 +95,7 @@ def _writable(options: argparse.Namespace) -> None:
     if options.out is not None and not options.out.endswith((".npz", ".safetensors")):
         raise Failure(f"--out {options.out}: .npz or .safetensors is wanted")
     if options.out is not None and options.out.endswith(".safetensors"):
-        _safetensors()
+        _needs_safetensors()
 
 
 # ----------------------------------------------------------------------------------------- data ---
@@ -218,22 +219,16 @@ def _augmentation(options: argparse.Namespace, data: _data.Data) -> Optional[Cal
 
 
 def _write_weights(model: Model, path: str, scaling: Scaling) -> None:
-    arrays = model.state_dict()
-    if path.endswith(".safetensors"):
-        _safetensors().save_file(arrays, path)
-    else:
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+    save_weights(model, path)
     if scaling is not None:
-        np.savez(os.path.splitext(path)[0] + ".scaling.npz", mean=scaling[0], deviation=scaling[1])
+        write_weights({"mean": scaling[0], "deviation": scaling[1]}, os.path.splitext(path)[0] + ".scaling.npz")
 
 
-def _safetensors() -> Any:
+def _needs_safetensors() -> None:
     try:
-        return import_module("safetensors.numpy")
+        import_module("safetensors.numpy")
     except ImportError as error:
-        raise ImportError(
-            "--out FILE.safetensors wants safetensors (pip install safetensors); .npz needs nothing"
-        ) from error
+        raise ImportError("--out FILE.safetensors wants safetensors (pip install safetensors); .npz does not") from error
 
 
 # --------------------------------------------------------------------------------------- the end ---
