@@ -270,6 +270,63 @@ def test_density():
     assert everything.plan().layers[-1].sparse
 
 
+# ----------------------------------------------------------------------------------------------- training ---
+
+
+def small(rng_seed):
+    torch.manual_seed(rng_seed)
+    module = nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2),
+        nn.BatchNorm2d(8, momentum=0.3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    return module, torch.randn(6, 8, 2, 7, 7), torch.randint(0, 4, (6, 8))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        (dict(momentum=0.9, weight_decay=1e-2), dict(momentum=0.9, weight_decay=1e-2)),
+        (dict(momentum=0.8, nesterov=True), dict(momentum=0.8, nesterov=True, weight_decay=0.0)),
+        (dict(smoothing=0.2), dict(momentum=0.0, weight_decay=0.0, label_smoothing=0.2 * 3 / 4)),
+        (dict(clip=0.3, momentum=0.9), dict(clip_norm=0.3, weight_decay=0.0)),
+        (dict(cosine=6), dict(momentum=0.0, weight_decay=0.0, schedule="cosine", learning_rate_min=0.01, epochs=6)),
+        (dict(step=2), dict(momentum=0.0, weight_decay=0.0, schedule="step", schedule_every=2, epochs=6)),
+    ],
+)
+def test_training_is_torchs(theirs, ours, masked):
+    """The table of docs/pytorch.md: the same weights after six epochs of one update."""
+    module, xs, ys = small(1)
+    if masked:
+        prune.l1_unstructured(module[3], "weight", amount=0.6)
+    model = mest.from_torch(module, xs[0], batch=8, learning_rate=0.05, steps_per_epoch=1, threads=1, **ours)
+    module.train()
+    theirs = dict(theirs)
+    clip, cosine, step = theirs.pop("clip", None), theirs.pop("cosine", None), theirs.pop("step", None)
+    loss = nn.CrossEntropyLoss(label_smoothing=theirs.pop("smoothing", 0.0))
+    optimizer = torch.optim.SGD(module.parameters(), 0.05, **theirs)
+    scheduler = None
+    if cosine:
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=cosine, eta_min=0.01)
+    if step:
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=step, gamma=0.1)
+    for x, y in zip(xs, ys):
+        optimizer.zero_grad()
+        value = loss(module(x), y)
+        value.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(module.parameters(), clip)
+        report = model.step(x.numpy(), y.numpy())
+        assert report.loss == pytest.approx(value.item(), rel=1e-4)
+        assert report.learning_rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5)
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+    expected = mest.from_torch(module.eval(), xs[0], batch=8).state_dict()
+    for key, array in model.state_dict().items():
+        np.testing.assert_allclose(array, expected[key], atol=1e-4, err_msg=key)
+
+
 # ------------------------------------------------------------------------------------------------ names ---
 
 
@@ -431,6 +488,20 @@ def test_good_ways_to_write_it(case):
     x = torch.randn(5, 3, 6, 8)
     model = mest.from_torch(module, x[:1], batch=5)
     same(model.predict(x.numpy()), answers(module, x))
+
+
+def test_pictures_of_one_pixel():
+    """A Flatten behind those that torch flattens: bfloat16 asks for it."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2))
+    x = torch.randn(2, 3, 6, 6)
+    model = mest.from_torch(module, x, batch=2, activations="bfloat16")
+    assert np.abs(model.predict(x.numpy()) - answers(module, x)).max() < 0.02
+
+
+def test_lazy_modules():
+    module = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    same(mest.from_torch(module, x, batch=2).predict(x.numpy()), answers(module, x))
 
 
 @pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(dim=-1)])

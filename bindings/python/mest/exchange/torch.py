@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -66,11 +67,14 @@ def network_from_torch(module: Any, example_input: Any) -> Network:
             part.training = False
         with torch.no_grad():
             samples = _samples(torch, module, example_input)
+            if any(map(torch.nn.parameter.is_lazy, module.parameters())):
+                with contextlib.suppress(Exception):  # the reader says it better
+                    module(samples.clone())  # gives lazy modules their parameters
             network, answer, last = read(module, samples.clone())
-            try:
+            if all(parameter.layout == torch.strided for parameter in module.parameters()):
                 answer = module(samples.clone())
-            except (RuntimeError, NotImplementedError):
-                last = None  # torch has no convolution with sparse weights; the reader has another way
+            else:  # torch has no convolution with sparse weights; the reader has another way
+                last = None
     finally:
         for part, training in states:
             part.training = training

@@ -6,6 +6,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Dict, Optional, Tuple
 
+import numpy as np
+
 from .. import _abi
 from .state import Floats, Mask, as_array
 
@@ -36,7 +38,7 @@ def short_names(module: Any) -> Dict[str, str]:
 
 def weight_of(module: Any, name: str) -> Tuple[Floats, Optional[Mask]]:
     """A weight and, where there is one with zeros, its mask: that of torch.nn.utils.prune, or the places
-    of a sparse tensor."""
+    that a sparse tensor stores."""
     if hasattr(module, "weight_orig") and hasattr(module, "weight_mask"):
         # As the module's next call will compute it: `weight` is from the last one.
         mask = as_array(module.weight_mask, name + "_mask") != 0
@@ -46,13 +48,12 @@ def weight_of(module: Any, name: str) -> Tuple[Floats, Optional[Mask]]:
     array = number_of(tensor, name)
     if tensor.layout == torch.strided:
         return array, None
-    if tensor.layout == torch.sparse_csr:
-        ones = torch.ones_like(tensor.values())
-        tensor = torch.sparse_csr_tensor(tensor.crow_indices(), tensor.col_indices(), ones, tensor.shape)
+    mask = array != 0
+    if tensor.layout == torch.sparse_csr and tensor.ndim == 2:
+        starts, columns = tensor.crow_indices().cpu().numpy(), tensor.col_indices().cpu().numpy()
+        mask[np.repeat(np.arange(len(starts) - 1), starts[1:] - starts[:-1]), columns] = True
     elif tensor.layout == torch.sparse_coo:
-        tensor = tensor.coalesce()
-        tensor = torch.sparse_coo_tensor(tensor.indices(), torch.ones_like(tensor.values()), tensor.shape)
-    mask = number_of(tensor, name) != 0
+        mask[tuple(tensor.coalesce().indices().cpu().numpy())] = True
     return array, None if mask.all() else mask
 
 
