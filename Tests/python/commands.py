@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands called as somebody types them, each test in an empty folder: fixtures of the tests of `mest ...`."""
+"""Commands called as somebody types them, each test in an empty folder: fixtures of their tests."""
 
 import pytest
 import runs

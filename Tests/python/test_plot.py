@@ -289,7 +289,8 @@ def test_curves(trained):
     assert list(mest.plot.curves(run, what="learning_rate").lines[0].get_ydata()) == [
         pytest.approx(e["learning_rate"]) for e in run.epochs
     ]
-    assert list(line(mest.plot.curves(trained[2]), "validation").get_ydata()) == list(line(ax, "validation").get_ydata())
+    of_the_model = line(mest.plot.curves(trained[2]), "validation")
+    assert list(of_the_model.get_ydata()) == list(line(ax, "validation").get_ydata())
     nan = float("nan")
     alone = mest.History(
         record(e, accuracy=nan, validation_accuracy=nan, validation_loss=nan) for e in range(3)

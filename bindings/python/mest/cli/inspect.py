@@ -146,7 +146,14 @@ def _weights(options: argparse.Namespace, arrays: Dict[str, Dict[str, Any]]) -> 
         count = int(np.prod(part["shape"], dtype=np.int64))
         share = f"{part['not_zero'] / count:.2%}" if count else ""
         rows.append(
-            [name, "x".join(map(str, part["shape"])), part["type"], f"{part['bytes']:,}", f"{part['not_zero']:,}", share]
+            [
+                name,
+                "x".join(map(str, part["shape"])),
+                part["type"],
+                f"{part['bytes']:,}",
+                f"{part['not_zero']:,}",
+                share,
+            ]
         )
     print(table(["array", "shape", "type", ">bytes", ">not zero", ">share"], rows))
     print(f"{len(arrays)} arrays, {size(sum(part['bytes'] for part in arrays.values()))}")

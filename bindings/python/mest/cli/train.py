@@ -221,14 +221,15 @@ def _augmentation(options: argparse.Namespace, data: _data.Data) -> Optional[Cal
 def _write_weights(model: Model, path: str, scaling: Scaling) -> None:
     save_weights(model, path)
     if scaling is not None:
-        write_weights({"mean": scaling[0], "deviation": scaling[1]}, os.path.splitext(path)[0] + ".scaling.npz")
+        beside = os.path.splitext(path)[0] + ".scaling.npz"
+        write_weights({"mean": scaling[0], "deviation": scaling[1]}, beside)
 
 
 def _needs_safetensors() -> None:
     try:
         import_module("safetensors.numpy")
     except ImportError as error:
-        raise ImportError("--out FILE.safetensors wants safetensors (pip install safetensors); .npz does not") from error
+        raise ImportError("--out FILE.safetensors wants safetensors: pip install safetensors") from error
 
 
 # --------------------------------------------------------------------------------------- the end ---

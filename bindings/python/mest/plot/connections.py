@@ -164,7 +164,7 @@ def importance(source: Any, ax: Optional[Axes] = None, *, layer: Any = None) -> 
     counts = [_rebinned(edges, numbers, common) for _, edges, numbers in histograms]
     together = np.sum(counts, axis=0)
     only = histograms[0][0] if len(histograms) == 1 else "all layers"
-    ax.stairs(together, common, fill=True, color=COLOURS["weights"], alpha=0.35, label=plain(only))
+    ax.stairs(together, common, fill=True, color=COLOURS["weights"], alpha=0.5, label=plain(only))
     if 1 < len(histograms) <= 6:
         for colour, (name, _, _), part in zip(CYCLE, histograms, counts):
             ax.stairs(part, common, color=colour, linewidth=1.4, label=plain(name))
