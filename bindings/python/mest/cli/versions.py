@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-from typing import Any
+from typing import Any, Dict
 
 from .. import show_versions
 from ._options import add_json, command
@@ -14,7 +14,9 @@ from ._output import print_json
 
 
 def add(commands: Any) -> None:
-    made = command(commands, "versions", run, "Package, library, Python, numpy, machine: for bug reports.", "")
+    made = command(
+        commands, "versions", run, "Package, library, Python, numpy, machine: for bug reports.", ""
+    )
     add_json(made)
 
 
@@ -25,5 +27,11 @@ def run(options: argparse.Namespace) -> None:
     written = io.StringIO()
     with contextlib.redirect_stdout(written):
         show_versions()
-    lines = [line for line in written.getvalue().splitlines() if line.strip()]
-    print_json({line[:12].strip(): line[12:].strip() for line in lines})
+    found: Dict[str, str] = {}
+    for line in written.getvalue().splitlines():
+        name, value = line[:12].strip(), line[12:].strip()
+        if name:
+            found[name] = value
+        elif found:  # a second line of the last one
+            found[list(found)[-1]] += " " + value
+    print_json(found)
