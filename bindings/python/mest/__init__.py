@@ -17,14 +17,10 @@ The work is done by libmest, a C library; see `mest.show_versions()` for the one
 
 from __future__ import annotations
 
-import platform
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from . import errors
-from ._environment import Memory
-from ._tensors import TENSORS
+from . import _lib, errors
 from .arrays import CopyWarning
 from .config import Config
 from .errors import (
@@ -57,36 +53,59 @@ from .layers import (
     MaxPool,
     ReLU,
 )
-from .model import Model
 from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
-from .reports import (
-    CSR,
-    Checkpoint,
-    EpochReport,
-    Evaluation,
-    ForgettingReport,
-    LayerMutation,
-    MutationReport,
-    Progress,
-    StepReport,
-)
-from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from . import datasets
+    from ._environment import Memory
+    from ._tensors import TENSORS
+    from ._versions import show_versions
+    from .model import Model
+    from .reports import (
+        CSR,
+        Checkpoint,
+        EpochReport,
+        Evaluation,
+        ForgettingReport,
+        LayerMutation,
+        MutationReport,
+        Progress,
+        StepReport,
+    )
+    from .training import EpochRecord, History, Savings
 
 __version__ = "0.1.0"
 
-# Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+# Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
+# A function of its module's name (plan) cannot be here: the loaded module would take its place.
+_LAZY: Dict[str, str] = {
+    "CSR": "reports",
+    "Checkpoint": "reports",
+    "EpochRecord": "training",
+    "EpochReport": "reports",
+    "Evaluation": "reports",
+    "ForgettingReport": "reports",
+    "History": "training",
+    "LayerMutation": "reports",
+    "Memory": "_environment",
+    "Model": "model",
+    "MutationReport": "reports",
+    "Progress": "reports",
+    "Savings": "training",
+    "StepReport": "reports",
+    "TENSORS": "_tensors",
+    "datasets": "",
+    "show_versions": "_versions",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        module = import_module(f".{_LAZY[name] or name}", __name__)
+        value = getattr(module, name) if _LAZY[name] else module
         globals()[name] = value
         return value
 
@@ -95,24 +114,7 @@ def __dir__() -> List[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def show_versions() -> None:
-    """Prints what a bug report needs: package, library, Python, numpy, machine."""
-    import numpy
-
-    from . import _lib
-
-    lib = _lib.library()
-    for what, value in (
-        ("mest", __version__),
-        ("libmest", f"{lib.mest_version_string().decode()} (ABI {lib.mest_abi_version()})"),
-        ("loaded from", _lib.path()),
-        ("build", lib.mest_build_info().decode()),
-        ("Python", sys.version.split()[0]),
-        ("numpy", numpy.__version__),
-        ("machine", f"{platform.system()} {platform.machine()}"),
-    ):
-        print(f"{what:<12} {value}")
-
+_lib.check()
 
 __all__ = [
     "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
@@ -121,6 +123,6 @@ __all__ = [
     "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
     "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
     "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "resnet", "show_versions", "vgg",
+    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "datasets", "ds_cnn", "errors",
+    "mlp", "plan", "resnet", "show_versions", "vgg",
 ]  # fmt: skip
