@@ -73,7 +73,7 @@ bench_threads    := threads.py
 bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
-.PHONY: help setup build firmware demo test fuzz bench install uninstall clean
+.PHONY: help setup build firmware demo test fuzz bench reference install uninstall clean
 
 help:
 	@echo 'libmest $(VERSION): sparse training on edge devices'
@@ -84,6 +84,7 @@ help:
 	@echo '  make test       everything that CI checks'
 	@echo '  make fuzz       looks for inputs that break it; FUZZ_SECONDS=600 for each of three targets'
 	@echo '  make bench      the benchmarks, results and the table of the README; BENCH_PYTHON with torch compares'
+	@echo '  make reference  web pages of the C API (Doxygen) and of the Python package (pdoc) in $(BUILD)/reference'
 	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
 	@echo '  make uninstall  what make install put there'
 	@echo '  make clean      remove what was built'
@@ -121,6 +122,10 @@ bench: build
 	@tools/setup.sh demo
 	@$(foreach part,$(BENCHMARKS),date '+%T $(part)' && $(RUN_BENCH) benchmarks/$(bench_$(part)) --save &&) date +%T
 	@$(RUN_BENCH) benchmarks/readme.py
+
+reference: build
+	@tools/setup.sh demo
+	@$(BESIDE) tools/make-reference.sh
 
 # Writes a packaging template with its names filled in.
 fill = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@MINOR@|$(MINOR)|g' \
