@@ -3,7 +3,7 @@
 # Everything that is checked, part by part; the last line has the totals of all.
 #
 #   tools/run-tests.sh            all parts
-#   tools/run-tests.sh NAME ...   the parts named; abi, c, symbols, install, python need library, golden needs c
+#   tools/run-tests.sh NAME ...   the parts named; abi, c, symbols, install, wheel, python need library, golden needs c
 #
 # A part is a shell function below.  It prints lines "...: N passed, N failed[, N skipped]", which are
 # added up; what it prints else is shown when it fails.  Logs stay in $BUILD/tests.
@@ -255,6 +255,7 @@ pair openmp openmp valgrind valgrind_example
 pair aarch64 'tools/emulate.sh aarch64' armv7 'tools/emulate.sh armv7'
 pair address address thread thread
 part install  tools/check-install.sh
+part wheel    tools/check-wheel.sh
 part python   python_tests
 part types    types
 

@@ -143,5 +143,8 @@ def test_show_versions(capsys):
         except importlib.metadata.PackageNotFoundError:
             version = None
         assert lines.get(package) == version
-    new = modules_of("import mest, io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()): mest.show_versions()")
+    new = modules_of(
+        "import mest, io, contextlib\n"
+        "with contextlib.redirect_stdout(io.StringIO()): mest.show_versions()"
+    )
     assert not new & {"torch", "matplotlib", "tqdm", "sklearn", "onnx", "onnxruntime", "scipy"}
