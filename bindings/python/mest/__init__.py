@@ -57,11 +57,22 @@ from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
 
 if TYPE_CHECKING:  # what _LAZY brings
-    from . import datasets
+    from . import datasets, plot, report
     from ._environment import Memory
     from ._tensors import TENSORS
     from ._versions import show_versions
+    from .callbacks import (
+        Callback,
+        Training,
+        checkpoint_every,
+        log_evaluation,
+        mutation_log,
+        record_evaluation,
+    )
+    from .exchange.network import Network, network_of
+    from .history import EpochRecord, History, Savings
     from .model import Model
+    from .recording import RunWriter, record
     from .reports import (
         CSR,
         Checkpoint,
@@ -73,7 +84,8 @@ if TYPE_CHECKING:  # what _LAZY brings
         Progress,
         StepReport,
     )
-    from .training import EpochRecord, History, Savings
+    from .run import Run, read_run
+    from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
@@ -81,21 +93,36 @@ __version__ = "0.1.0"
 # A function of its module's name (plan) cannot be here: the loaded module would take its place.
 _LAZY: Dict[str, str] = {
     "CSR": "reports",
+    "Callback": "callbacks",
     "Checkpoint": "reports",
-    "EpochRecord": "training",
+    "EpochRecord": "history",
     "EpochReport": "reports",
     "Evaluation": "reports",
     "ForgettingReport": "reports",
-    "History": "training",
+    "History": "history",
     "LayerMutation": "reports",
     "Memory": "_environment",
     "Model": "model",
     "MutationReport": "reports",
+    "Network": "exchange.network",
     "Progress": "reports",
-    "Savings": "training",
+    "Run": "run",
+    "RunWriter": "recording",
+    "Savings": "history",
     "StepReport": "reports",
     "TENSORS": "_tensors",
+    "Training": "callbacks",
+    "checkpoint_every": "callbacks",
     "datasets": "",
+    "early_stopping": "stopping",
+    "log_evaluation": "callbacks",
+    "mutation_log": "callbacks",
+    "network_of": "exchange.network",
+    "plot": "",
+    "read_run": "run",
+    "record": "recording",
+    "record_evaluation": "callbacks",
+    "report": "",
     "show_versions": "_versions",
 }
 
@@ -117,12 +144,13 @@ def __dir__() -> List[str]:
 _lib.check()
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError", "CancelledError",
     "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
-    "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
-    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "datasets", "ds_cnn", "errors",
-    "mlp", "plan", "resnet", "show_versions", "vgg",
+    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool", "History",
+    "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory",
+    "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model", "MutationReport", "Network",
+    "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError", "StepReport",
+    "TENSORS", "Training", "UnsupportedError", "VersionError", "checkpoint_every", "datasets", "ds_cnn",
+    "early_stopping", "errors", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot",
+    "read_run", "record", "record_evaluation", "report", "resnet", "show_versions", "vgg",
 ]  # fmt: skip
