@@ -73,7 +73,7 @@ try 'extras' extras
 needs() { [ "$(grep ^Requires-Dist "$inside/$info/METADATA" | grep -v 'extra ==')" = 'Requires-Dist: numpy>=1.22' ]; }
 try 'numpy is all that it needs' needs
 try 'tags' says WHEEL 'Root-Is-Purelib: false' "Tag: py3-none-linux_$(uname -m)"
-try 'the command mest' says entry_points.txt 'mest = mest.cli:main'
+try 'it brings the command mest' says entry_points.txt 'mest = mest.cli:main'
 
 # ------------------------------------------------------------------------- for another machine --- */
 
@@ -127,7 +127,8 @@ for minor in 9 10 11 12 13; do
     pip_of install --quiet --no-compile --only-binary :all: "$numpy" >"$work/log" 2>&1 \
         || { skip "no $numpy to be had for Python 3.$minor"; continue; }
     try "Python 3.$minor: install" pip_of install --quiet --no-index "$wheel" \
-        && try "Python 3.$minor: the README's example" bare "$at/bin/python" "$work/example.py"
+        && try "Python 3.$minor: the README's example" bare "$at/bin/python" "$work/example.py" \
+        && try "Python 3.$minor: the command mest" bare "$at/bin/mest" versions
     newest=$at
 done
 if [ -n "$newest" ]; then
