@@ -186,13 +186,18 @@ def test_what_an_iterable_raises_is_raised():
     """The epoch is not complete; the model goes on with the next."""
 
     def breaks():
-        yield from cut(IDS)[:3]
+        yield from cut(IDS)[:4] + cut(IDS)[:3]
         raise OSError("the disk is gone")
 
     for micro in (1, 2):
-        model = learner(micro_batches=micro, batch=8)
+        model = learner(micro_batches=micro, batch=8, method="static")
         with pytest.raises(OSError, match="the disk is gone"):
             model.fit(breaks, progress=False)
+        before = fingerprint(model)
+        copy = learner(micro_batches=micro, batch=8, method="static")
+        copy.load_bytes(model.to_bytes())
+        copy.begin_epoch()
+        assert fingerprint(copy) == before  # no part of an update was left
         assert model.history == [] and model.fit(cut(IDS), epochs=1, progress=False)[0].epoch == 1
 
 

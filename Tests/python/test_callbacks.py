@@ -29,6 +29,10 @@ def fit(model, *callbacks, **more):
     return model.fit(*DATA, progress=False, callbacks=list(callbacks), **more)
 
 
+class Oops(Exception):
+    pass
+
+
 class Diary(mest.Callback):
     """Notes every call."""
 
@@ -132,21 +136,30 @@ def test_who_begins_may_say_that_nothing_is_left():
 
 
 @pytest.mark.parametrize("micro", [1, 4])
-def test_a_stop_in_an_epoch(tmp_path, micro):
-    """The epoch is no complete one: no record, and the checkpoint is that of the one before."""
+@pytest.mark.parametrize("how", ["stops", Oops, KeyboardInterrupt])
+def test_a_stop_in_an_epoch(tmp_path, micro, how):
+    """The epoch is no complete one: no record, no checkpoint, and nothing is left of a started update."""
 
     class Budget(mest.Callback):
-        left = 8
+        left = 6
 
         def step(self, model, report):
             self.left -= 1
+            if not self.left and how != "stops":
+                raise how
             return not self.left
 
-    diary, model = Diary(), learner(micro_batches=micro, batch=5)
-    history = fit(model, diary, Budget(), checkpoint=tmp_path / "c", checkpoint_every=1)
-    complete = 0 if micro > 1 else 0
-    assert len(history) == complete and diary.seen[-1] == ("end", "stopped")
-    assert model.begin_epoch().epoch == 1  # which goes on, and no gradient was left in it
+    diary, model = Diary(), learner(micro_batches=micro, batch=5, method="static")
+    if how == "stops":
+        assert fit(model, diary, Budget(), checkpoint=tmp_path / "c") == []
+    else:
+        with pytest.raises(how):
+            fit(model, diary, Budget(), checkpoint=tmp_path / "c")
+    reason = {"stops": "stopped", Oops: "failed", KeyboardInterrupt: "interrupted"}[how]
+    assert diary.seen[-1] == ("end", reason) and os.listdir(tmp_path) == [] and model.history == []
+    before = fingerprint(model)
+    model.set_tensor(1, "bias", model.tensor(1, "bias"))  # refused while an update is not complete
+    assert model.begin_epoch().epoch == 1 and fingerprint(model) == before
 
 
 def test_a_stop_in_an_epoch_resumes_to_the_same_bits(tmp_path):
@@ -162,10 +175,6 @@ def test_a_stop_in_an_epoch_resumes_to_the_same_bits(tmp_path):
 
 
 # ------------------------------------------------------------------------------------ exceptions ---
-
-
-class Oops(Exception):
-    pass
 
 
 @pytest.mark.parametrize("where", ["begin", "mutation", "step", "epoch", "saving", "end"])
@@ -197,6 +206,21 @@ def test_the_end_sees_the_exception_and_does_not_hide_it():
     with pytest.warns(UserWarning, match="failed at the end, too: OSError: disk full"), pytest.raises(Oops):
         fit(learner(), sees, after, lambda record: (_ for _ in ()).throw(Oops()))
     assert isinstance(sees.seen, Oops) and after.seen[-1] == ("end", "failed")
+
+
+def test_ctrl_c_comes_before_other_exceptions():
+    def oops(record):
+        raise Oops
+
+    def interrupt(record):
+        raise KeyboardInterrupt
+
+    diary = Diary()
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(), oops, interrupt, oops, diary)
+    assert diary.seen[-2:] == [("epoch", 0), ("end", "interrupted")]  # it got the record all the same
+    with pytest.raises(Oops):
+        fit(learner(), oops, lambda record: 1 / 0)
 
 
 def test_history_is_kept_where_fit_does_not_return():
@@ -322,10 +346,16 @@ def test_early_stopping_is_resumed(tmp_path, stop):
 def test_a_best_state_that_is_gone_is_said(tmp_path):
     path = tmp_path / "c"
     fit(overfits(), mest.early_stopping(4), validation=OTHER, checkpoint=path)
-    os.unlink(f"{path}.best")
-    model = overfits()
-    with pytest.warns(UserWarning, match="its state is gone: the model stays"):
-        fit(model, mest.early_stopping(4), validation=OTHER, checkpoint=path)
+    for best in (None, b"damaged", path.read_bytes()):  # the last one: of another epoch
+        os.unlink(f"{path}.best")
+        if best is not None:
+            (tmp_path / "c.best").write_bytes(best)
+        model, last = overfits(), overfits()
+        with pytest.warns(UserWarning, match="its state is gone: the model stays"):
+            fit(model, mest.early_stopping(4), validation=OTHER, checkpoint=path)
+        last.load(path)
+        assert fingerprint(model) == fingerprint(last)
+        (tmp_path / "c.best").touch()
 
 
 def test_the_best_after_an_exception():

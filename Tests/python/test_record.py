@@ -122,8 +122,10 @@ def test_pictures_of_the_most_forgotten(tmp_path):
 
 def test_a_resumed_run_goes_on(tmp_path):
     """The same records as of a run that was never stopped; what the checkpoint has not is replaced."""
-    fit(learner(), mest.record(tmp_path / "whole"))
+    moves = {"mutation_every": 1, "mutation_epochs": (4, 6)}
+    fit(learner(**moves), mest.record(tmp_path / "whole"))
     whole = mest.read_run(tmp_path / "whole")
+    assert whole.mutations[-1]["epoch"] == 5
 
     def power(record):
         if record.epoch == 4:
@@ -131,12 +133,12 @@ def test_a_resumed_run_goes_on(tmp_path):
 
     kept = {"checkpoint": tmp_path / "c", "checkpoint_every": 3}
     with pytest.raises(Oops):
-        fit(learner(), mest.record(tmp_path / "r"), power, **kept)
+        fit(learner(**moves), mest.record(tmp_path / "r"), power, **kept)
     broken = mest.read_run(tmp_path / "r")
     assert len(broken.epochs) == 5 and broken.end["reason"] == "failed" and broken.end["message"] == "Oops: power"
     with open(tmp_path / "r", "ab") as file:
         file.write(b'{"kind": "epo')
-    fit(learner(), mest.record(tmp_path / "r"), **kept)
+    fit(learner(**moves), mest.record(tmp_path / "r"), **kept)
     run = mest.read_run(tmp_path / "r")
     for mine, theirs in ((run.epochs, whole.epochs), (run.mutations, whole.mutations)):
         assert [repr({**m, "seconds": 0}) for m in mine] == [repr({**t, "seconds": 0}) for t in theirs]
@@ -153,6 +155,26 @@ def test_epochs_that_are_not_trained_again_are_gone(tmp_path):
         fit(learner(), mest.record(tmp_path / "r"), power, checkpoint=tmp_path / "c", checkpoint_every=2)
     fit(learner(), mest.record(tmp_path / "r"), checkpoint=tmp_path / "c", epochs=4)
     assert [e["epoch"] for e in mest.read_run(tmp_path / "r").epochs] == [0, 1, 2, 3]
+
+
+def test_epochs_after_a_good_state_are_gone(tmp_path):
+    """A step diverges in epoch 5, training returns to epoch 3, and is stopped after that."""
+    broken = []
+
+    def diverge(batch, rng):
+        if model.history and model.history[-1].epoch == 4 and not broken:
+            broken.append(1)
+            return np.full_like(batch, 3e38)
+        return batch
+
+    model = learner(epochs=8, recover_epochs=3)
+    with pytest.warns(UserWarning, match="eturned"):
+        fit(model, lambda r: bool(broken), mest.record(tmp_path / "r"), augment=diverge)
+    run = mest.read_run(tmp_path / "r")
+    for records in (run.epochs, run.forgetting):
+        assert [record["epoch"] for record in records] == [0, 1, 2, 3]
+    assert [m["epoch"] for m in run.mutations] == [r.epoch for r in model.history if r.mutated]
+    assert [m["dropped"] for m in run.mutations] == [r.dropped for r in model.history if r.mutated]
 
 
 def test_a_second_fit_goes_on_and_a_new_model_begins_anew(tmp_path):
@@ -238,6 +260,9 @@ def test_later_records_replace_earlier_ones(tmp_path):
     end = {"kind": "end", "reason": "failed"}
     run = mest.read_run(written(tmp_path / "r", RUN, *epochs[:3], end, *epochs[3:]))
     assert [(e["epoch"], e["loss"]) for e in run.epochs] == [(0, 0), (1, 3), (2, 4)] and run.end is None
+    again, ends = {"kind": "again", "epoch": 1}, [{"kind": "importance", "layers": []}, end]
+    run = mest.read_run(written(tmp_path / "s", RUN, *epochs[:3], *ends, again))
+    assert len(run.epochs) == 1 and run.end is None and run.importance is None
 
 
 @pytest.mark.parametrize(

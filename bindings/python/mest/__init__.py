@@ -69,7 +69,12 @@ if TYPE_CHECKING:  # what _LAZY brings
         mutation_log,
         record_evaluation,
     )
+    from .estimators import MestClassifier, MestRegressor
+    from .exchange.c_source import CSource, to_c
+    from .exchange.delta import Delta, delta
+    from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
+    from .exchange.torch import from_torch, to_torch
     from .history import EpochRecord, History, Savings
     from .model import Model
     from .recording import RunWriter, record
@@ -93,8 +98,10 @@ __version__ = "0.1.0"
 # A function of its module's name (plan) cannot be here: the loaded module would take its place.
 _LAZY: Dict[str, str] = {
     "CSR": "reports",
+    "CSource": "exchange.c_source",
     "Callback": "callbacks",
     "Checkpoint": "reports",
+    "Delta": "exchange.delta",
     "EpochRecord": "history",
     "EpochReport": "reports",
     "Evaluation": "reports",
@@ -102,6 +109,8 @@ _LAZY: Dict[str, str] = {
     "History": "history",
     "LayerMutation": "reports",
     "Memory": "_environment",
+    "MestClassifier": "estimators",
+    "MestRegressor": "estimators",
     "Model": "model",
     "MutationReport": "reports",
     "Network": "exchange.network",
@@ -114,16 +123,24 @@ _LAZY: Dict[str, str] = {
     "Training": "callbacks",
     "checkpoint_every": "callbacks",
     "datasets": "",
+    "delta": "exchange.delta",
     "early_stopping": "stopping",
+    "from_torch": "exchange.torch",
+    "load_weights": "exchange.files",
     "log_evaluation": "callbacks",
     "mutation_log": "callbacks",
     "network_of": "exchange.network",
     "plot": "",
     "read_run": "run",
+    "read_weights": "exchange.files",
     "record": "recording",
     "record_evaluation": "callbacks",
     "report": "",
+    "save_weights": "exchange.files",
     "show_versions": "_versions",
+    "to_c": "exchange.c_source",
+    "to_torch": "exchange.torch",
+    "write_weights": "exchange.files",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
@@ -144,13 +161,15 @@ def __dir__() -> List[str]:
 _lib.check()
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "Callback", "CallbackError", "CancelledError",
-    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool", "History",
-    "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory",
-    "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model", "MutationReport", "Network",
-    "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings", "ShapeError", "StateError", "StepReport",
-    "TENSORS", "Training", "UnsupportedError", "VersionError", "checkpoint_every", "datasets", "ds_cnn",
-    "early_stopping", "errors", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot",
-    "read_run", "record", "record_evaluation", "report", "resnet", "show_versions", "vgg",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "Callback", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport",
+    "GlobalAvgPool", "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear",
+    "MaxPool", "Memory", "MestArgumentError", "MestClassifier", "MestError", "MestIOError", "MestMemoryError",
+    "MestRegressor", "Model", "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter",
+    "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", "Training", "UnsupportedError",
+    "VersionError", "checkpoint_every", "datasets", "delta", "ds_cnn", "early_stopping", "errors",
+    "from_torch", "load_weights", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot",
+    "read_run", "read_weights", "record", "record_evaluation", "report", "resnet", "save_weights",
+    "show_versions", "to_c", "to_torch", "vgg", "write_weights",
 ]  # fmt: skip

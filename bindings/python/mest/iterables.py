@@ -132,4 +132,4 @@ def are_batches(model: "Model", x: Any) -> bool:
     if isinstance(first, (list, tuple)) and first and is_array(first[0]):
         first = first[0]
     found = tuple(getattr(first, "shape", ()))
-    return found not in sample and found[1:] in sample
+    return found[1:] in sample

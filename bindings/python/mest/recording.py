@@ -127,9 +127,7 @@ class RunWriter(Callback):
         self._model = model
 
     def mutation(self, model: "Model", report: MutationReport) -> None:
-        # Numbers that come again are of an epoch that is trained again.
-        self._moved = {n: seen for n, seen in self._moved.items() if n < report.mutations}
-        self._moved[report.mutations] = report
+        self._moved[report.mutations] = report  # the same number again: its epoch is trained again
         if self._first is None and model.config.method in _CHOOSING:
             self._first = connections(model)
             self._write(*self._first_connections())

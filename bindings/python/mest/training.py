@@ -201,9 +201,18 @@ class _Loop:
             raise
 
     def _drop(self, gathered: Optional[Tuple[Any, Any]]) -> None:
-        # Gradients of an unfinished update would keep the next epoch from beginning; the library drops
-        # them when a step fails, and a cancelled step is one that surely does.
-        if gathered is not None and self.model.config.micro_batches > 1:
-            with suppress(MestError):
-                self.model.cancel()
-                self.model.step(*gathered)
+        """Drops an update whose micro-batches are not complete: it would keep connections from being
+        set, and be applied when the next epoch begins."""
+        if gathered is None or self.model.config.micro_batches == 1:
+            return
+        try:
+            self._drop_step(*gathered)
+        except KeyboardInterrupt:  # one more; no step must be left in work
+            self._drop_step(*gathered)
+            raise
+
+    def _drop_step(self, x: Any, y: Any) -> None:
+        with suppress(MestError):  # a step that is cancelled in the middle drops what was gathered
+            self.model.step_slice(x, y, quantum=1)
+            self.model.cancel()
+            self.model.step_slice(x, y)

@@ -79,7 +79,7 @@ def _asked(layers: List[Layer], density: Densities, scheme: Schemes) -> List[Mat
         layer.density = densities.get(index, layer.density)
         layer.scheme = schemes.get(index, layer.scheme)
         if isinstance(layer, Conv2d) and layer.groups != 1:
-            if isinstance(density, Mapping) and index in densities and layer.density != 1:
+            if isinstance(density, Mapping) and density.get(layer.name, 1) != 1:
                 raise UnsupportedError(f"density of layer {layer.name!r}: a depthwise convolution is dense")
             layer.density = 1.0
         if layer.density == 1:

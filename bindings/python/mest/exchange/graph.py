@@ -23,6 +23,27 @@ def copied(layers: Sequence[Layer]) -> List[Layer]:
     return copies
 
 
+def living(layers: Sequence[Layer], last: int) -> List[Layer]:
+    """The layers that lead to layer `last`, which then is the last one."""
+    links: List[Dict[str, int]] = [{}]
+    for index, layer in enumerate(layers[1:], 1):
+        links.append({"from_": index - 1 if layer.from_ is None else _resolve(layers, index, layer.from_)})
+        if isinstance(layer, Add) and layer.with_ is not None:
+            links[index]["with_"] = _resolve(layers, index, layer.with_)
+    leads = {last}
+    for index in range(last, 0, -1):
+        if index in leads:
+            leads.update(links[index].values())
+    new = {old: number for number, old in enumerate(sorted(leads))}
+    found: List[Layer] = []
+    for old, number in new.items():
+        ends: Dict[str, Any] = {name: new[index] for name, index in links[old].items()}
+        if ends.get("from_") == number - 1:
+            ends["from_"] = None
+        found.append(dataclasses.replace(layers[old], **ends))  # type: ignore[type-var]
+    return found
+
+
 class Groups(NamedTuple):
     """Channels that exist together: a group is what one Linear or Conv2d makes and all that is computed
     from it channel by channel; an addition makes one group of two (mest.h, below the schemes).

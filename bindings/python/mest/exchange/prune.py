@@ -137,8 +137,8 @@ class Form(NamedTuple):
         return best
 
     def density(self, units: int) -> float:
-        """What mest.Linear's density gives so many units in a pool."""
-        return min(1.0, units / self.positions * self.weights / self.span)
+        """What mest.Linear's density gives so many units in a pool, or next to it."""
+        return min(1.0, max(1e-6, units / self.positions * self.weights / self.span))
 
 
 def norms(weight: NDArray[Any], form: Form) -> NDArray[np.float64]:

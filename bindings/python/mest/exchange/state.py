@@ -59,6 +59,7 @@ def state_dict(model: "Model", *, masks: bool = False) -> Dict[str, Floats]:
 def load_state_dict(model: "Model", mapping: Mapping[str, Any], strict: bool = True) -> Keys:
     """Takes over arrays by their names: numpy's, or tensors of torch, dense or sparse, on any device.
 
+    The weight of a convolution may also be the matrix (outputs, inputs * kernel_h * kernel_w).
     The connections of a sparse layer become those that are not zero, or those of "<weight>_mask", filled
     up to the smallest set that its scheme can have; LayerPlan.capacity has to suffice for them.  A layer
     that is dense here stays so.  Momentum begins at 0.
@@ -89,8 +90,9 @@ def install(model: "Model", weights: Mapping[str, Floats], masks: Mapping[str, M
     for entry in entries(model):
         if entry.key not in weights:
             continue
-        array = weights[entry.key]
-        shape = shape_of(model, entry)
+        array, mask, shape = weights[entry.key], masks.get(entry.key), shape_of(model, entry)
+        if len(shape) == 4 and array.shape == (shape[0], int(np.prod(shape[1:]))):
+            array = array.reshape(shape)  # sparse matrices have two axes
         if array.shape != shape:
             raise MestArgumentError(f"{entry.key} has shape {array.shape}, the model's is {shape}")
         prune.finite(array, entry.key)
@@ -99,7 +101,7 @@ def install(model: "Model", weights: Mapping[str, Floats], masks: Mapping[str, M
         if entry.what != "weight" or not parts[entry.layer].sparse:
             plain.append((entry, array))
             continue
-        mask = masks.get(entry.key)
+        mask = mask.reshape(shape) if mask is not None and mask.size == array.size else mask
         if mask is not None and mask.shape != shape:
             raise MestArgumentError(f"{entry.key}_mask has shape {mask.shape}, the model's is {shape}")
         sparse[entry.layer] = array, (array != 0 if mask is None else mask)
