@@ -3,8 +3,8 @@
 # Everything that is checked, part by part; the last line has the totals of all.
 #
 #   tools/run-tests.sh            all parts
-#   tools/run-tests.sh NAME ...   the parts named; abi, c, cpp, symbols, install, deb, swiftpm, python need library, golden
-#                                 needs c
+#   tools/run-tests.sh NAME ...   the parts named; abi, c, cpp, symbols, install, deb, swiftpm, wheel, python need library,
+#                                 golden needs c
 #
 # A part is a shell function below.  It prints lines "...: N passed, N failed[, N skipped]", which are
 # added up; what it prints else is shown when it fails.  Logs stay in $BUILD/tests.
@@ -303,6 +303,7 @@ pair address address thread thread
 part install  tools/check-install.sh
 part deb      tools/check-deb.sh
 part swiftpm  tools/check-swift.sh
+part wheel    tools/check-wheel.sh
 part python   python_tests
 part types    types
 part reference reference

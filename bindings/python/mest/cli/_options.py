@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 import re
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -58,15 +59,16 @@ def descriptions() -> Dict[str, Tuple[str, str]]:
     """(group, what it is) of each field, as Config's docstring has it."""
     found: Dict[str, Tuple[str, str]] = {}
     group, name = "", ""
-    for line in (Config.__doc__ or "").splitlines():
-        entry = re.match(r"      (\w+) = \S+\s+(\S.*)$", line)
-        heading = re.match(r"    ([A-Z][^.]*)$", line)
+    # Python 3.13 takes the indentation off a docstring, others leave it.
+    for line in inspect.cleandoc(Config.__doc__ or "").splitlines():
+        entry = re.match(r"  (\w+) = \S+\s+(\S.*)$", line)
+        heading = re.match(r"([A-Z][^.]*)$", line)
         if entry:
             name = entry.group(1)
             found[name] = group, entry.group(2)
         elif heading:
             group, name = heading.group(1).split(":")[0], ""
-        elif name and line.startswith(" " * 8) and line.strip():
+        elif name and line.startswith(" " * 4) and line.strip():
             found[name] = group, f"{found[name][1]} {line.strip()}"
         elif not line.strip():
             name = ""
