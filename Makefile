@@ -74,17 +74,20 @@ bench_threads    := threads.py
 bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
-.PHONY: help setup build firmware demo test fuzz bench install uninstall deb clean
+.PHONY: help setup build firmware wheel demo test test-all fuzz bench reference install uninstall deb clean
 
 help:
 	@echo 'libmest $(VERSION): sparse training on edge devices'
 	@echo
 	@echo '  make build      libmest.so and libmest.a in $(OUT)'
 	@echo '  make firmware   libmest.a for microcontrollers in $(BUILD)/firmware; TARGETS=cortex-m4f for one (docs/firmware.md)'
+	@echo '  make wheel      the Python package with the library in dist; TARGET=aarch64-linux for that machine'
 	@echo '  make demo       train a sparse network on this machine, from a private Python environment'
 	@echo '  make test       everything that CI checks'
+	@echo '  make test-all   the same with torch, onnx, onnxruntime and safetensors, which it installs in .venv'
 	@echo '  make fuzz       looks for inputs that break it; FUZZ_SECONDS=600 for each of three targets'
 	@echo '  make bench      the benchmarks, results and the table of the README; BENCH_PYTHON with torch compares'
+	@echo '  make reference  web pages of the C API (Doxygen) and of the Python package (pdoc) in $(BUILD)/reference'
 	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
 	@echo '  make uninstall  what make install put there'
 	@echo '  make deb        Debian packages of it in $(BUILD)/deb'
@@ -107,12 +110,25 @@ TARGETS ?=
 firmware: setup
 	@tools/firmware.sh $(TARGETS)
 
+# The Python package with the library: for this machine, or with TARGET=aarch64-linux for that one.
+TARGET ?=
+DIST   ?= $(CURDIR)/dist
+wheel: TARGETS := $(TARGET)
+wheel: $(if $(TARGET),firmware,build)
+	@tools/setup.sh demo
+	@DIST='$(DIST)' tools/wheel.sh $(if $(TARGET),$(BUILD)/firmware/$(TARGET),$(OUT))/libmest.so
+
 demo: build
 	@tools/setup.sh demo
 	@$(RUN_PYTHON) examples/python/demo.py
 
 test:
 	@tools/setup.sh test
+	@tools/run-tests.sh
+
+# With torch, onnx and onnxruntime, whose tests are skipped otherwise: some hundred megabytes.
+test-all:
+	@tools/setup.sh test-all
 	@tools/run-tests.sh
 
 fuzz:
@@ -123,6 +139,10 @@ bench: build
 	@tools/setup.sh demo
 	@$(foreach part,$(BENCHMARKS),date '+%T $(part)' && $(RUN_BENCH) benchmarks/$(bench_$(part)) --save &&) date +%T
 	@$(RUN_BENCH) benchmarks/readme.py
+
+reference: build
+	@tools/setup.sh demo
+	@$(BESIDE) tools/make-reference.sh
 
 # LIBDIR, below PREFIX, is lib64 or lib/x86_64-linux-gnu where a system says so.  What pkg-config and CMake read says
 # where things are from where it lies itself, so that an installed tree can be moved: UP leads from there to PREFIX.
@@ -162,4 +182,4 @@ deb: build
 	@tools/make-deb.sh
 
 clean:
-	@rm -rf .build out
+	@rm -rf .build out dist

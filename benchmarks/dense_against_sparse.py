@@ -8,12 +8,12 @@ A step is forward, backward and update; examples/c/dense_against_sparse.c is the
 
 from __future__ import annotations
 
-from functools import partial
 from typing import List
 
 import common
 import networks
 from common import median, ratio, times
+from mest._measure import Variant, dense_against_sparse
 
 SPARSITIES = (0, 80, 90, 95)
 SHOWN = ("mlp", "resnet20")
@@ -29,15 +29,16 @@ def main() -> None:
     records = []
     for name in SHOWN:
         network = networks.NETWORKS[name]
-        models = {s: networks.model(network, options.batch, options.threads, s) for s in SPARSITIES}
-        x, y = network.data(options.batch)
-        calls = {sparsity: partial(model.step, x, y) for sparsity, model in models.items()}
-        found = common.interleave(calls, options.rounds)
-        for sparsity, samples in found.items():
-            plan = models[sparsity].plan()
+        variants = [Variant(round(1 - sparsity / 100, 6)) for sparsity in SPARSITIES]
+        found = dense_against_sparse(
+            network.layers, variants, batch=options.batch, rounds=options.rounds, threads=options.threads,
+            tally=common.TALLY,
+        )  # fmt: skip
+        for sparsity, measured in zip(SPARSITIES, found):
+            samples = measured.samples
             lines.append([
-                network.title, f"{sparsity} %", f"{median(samples):.2f}", times(ratio(found[0], samples)),
-                f"{plan.sparse_bytes / 1024:,.0f}", f"{plan.total_bytes / 1024:,.0f}",
+                network.title, f"{sparsity} %", f"{median(samples):.2f}", times(ratio(found[0].samples, samples)),
+                f"{measured.model_bytes / 1024:,.0f}", f"{measured.total_bytes / 1024:,.0f}",
             ])  # fmt: skip
             records.append({"network": network.title, "sparsity": sparsity, "samples": samples})
     header = ["network", ">sparsity", ">ms a step", ">than dense", ">model KiB", ">whole block KiB"]

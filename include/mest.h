@@ -1278,13 +1278,14 @@ MEST_API MEST_NODISCARD mest_status mest_model_load(mest_model *model, const mes
                                                     mest_checkpoint_report *out_report);
 
 /*
- * The same in a file.  Saving writes path.tmp, forces it to the disk and renames it: `path` is the
- * state before or after.  One model, one path: of two processes that save to the same one at the
+ * mest_model_save() in a file.  Writes path.tmp, forces it to the disk and renames it: `path` is the state
+ * before or after.  One model, one path: of two processes that save to the same one at the
  * same time the second gets IO, and its message says why.  Errors: also UNSUPPORTED, in builds
  * without an operating system.
  */
 MEST_API MEST_NODISCARD mest_status mest_model_save_file(mest_model *model, const char *path,
                                                          mest_checkpoint_report *out_report);
+/* mest_model_load() from a file.  Errors: also UNSUPPORTED, as above. */
 MEST_API MEST_NODISCARD mest_status mest_model_load_file(mest_model *model, const char *path,
                                                          uint32_t flags,
                                                          mest_checkpoint_report *out_report);

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing and says nothing when nothing is.
 #
-#   tools/setup.sh build | demo | test
+#   tools/setup.sh build | demo | test | test-all
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
-purpose=${1:-build}
+purpose=${1:-build} heavy=
+[ "$purpose" != test-all ] || purpose=test heavy=yes
 python=${PYTHON:-python3}
 
 # ---------------------------------------------------------------------------- Debian packages
@@ -67,12 +68,12 @@ fi
 # What the tests can do without: they say what they skip.
 if [ "$purpose" = test ]; then
     gcc_major=$(gcc -dumpversion | cut -d. -f1)
-    optional=(abigail-tools debhelper dpkg-dev lintian libomp-dev gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm
+    optional=(abigail-tools debhelper doxygen dpkg-dev lintian libomp-dev gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm
         qemu-system-misc qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
     [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
     missing_of "${optional[@]}"
     if [ ${#missing[@]} -gt 0 ]; then
-        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, emulated ARM, firmware, OpenMP, Debian packages"
+        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, references, emulated ARM, firmware, OpenMP, Debian packages"
     fi
 fi
 
@@ -86,14 +87,24 @@ found=$(swift --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\.[0-9]*
 # ------------------------------------------------------------------------------------ Python
 
 [ "$purpose" != build ] || exit 0
-wanted=$root/tools/requirements.txt
-stamp=$root/.venv/.installed-$(cksum <"$wanted" | tr ' ' -)
-if [ ! -e "$stamp" ]; then
-    say "installing Python packages into .venv"
+python_packages() { # FILE
+    local wanted=$root/tools/$1 stamp log
+    stamp=$root/.venv/.installed-${1%.txt}-$(cksum <"$wanted" | tr ' ' -)
+    [ ! -e "$stamp" ] || return 0
+    say "installing the Python packages of tools/$1 into .venv"
     log=$(mktemp)
     { [ -x "$root/.venv/bin/python" ] || "$python" -m venv "$root/.venv"; } >"$log" 2>&1 \
         && "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wanted" >>"$log" 2>&1 \
-        || { tail -n 20 "$log" >&2; fail "could not install the packages of tools/requirements.txt into .venv"; }
-    rm -f "$log" "$root"/.venv/.installed-*
+        || { tail -n 20 "$log" >&2; fail "could not install the packages of tools/$1 into .venv"; }
+    rm -f "$log" "$root/.venv/.installed-${1%.txt}"-*
     touch "$stamp"
-fi
+}
+
+python_packages requirements.txt
+[ -n "$heavy" ] || exit 0
+# PyTorch's own index has it without CUDA, a tenth of the size.  Where that cannot be reached, CUDA comes with it.
+in_venv=$root/.venv/bin/python
+"$in_venv" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' \
+    || "$in_venv" -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps \
+        --index-url https://download.pytorch.org/whl/cpu torch >/dev/null 2>&1 || true
+python_packages requirements-all.txt

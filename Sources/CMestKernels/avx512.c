@@ -7,7 +7,7 @@
 #include "pool_job.h"
 
 #if MESTK_X86
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(MESTK_VECTOR_LEVEL("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"), apply_to = function)
 #define MESTK_TARGET_FMA 1
 #include "scalar_inline.h"
 

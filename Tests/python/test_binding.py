@@ -328,16 +328,23 @@ def test_copies_are_announced_where_they_are_asked_for():
     assert [w.filename for w in told] == [__file__]
 
 
-def test_forked_child_is_told(tmp_path):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_child_has_its_own_copy(threads):
+    """As servers and process pools do it: the model is made before, used after.  mest.h: Fork."""
     done = run_python(
-        "import mest, os\n"
-        "m = mest.Model([mest.Input(2), mest.Linear(2)], batch=1, threads=1)\n"
+        "import mest, numpy as np, os, sys\n"
+        "x, y = np.random.default_rng(0).normal(size=(64, 64)).astype('f'), np.arange(64) % 10\n"
+        f"m = mest.Model(mest.mlp(64, [512], 10), batch=64, density=0.5, threads={threads})\n"
+        "m.step(x, y)\n"
         "pid = os.fork()\n"
-        "if pid == 0:\n"
-        "    try: m.predict([[1.0, 2.0]])\n"
-        "    except mest.StateError as e: print(e); os._exit(7)\n"
-        "    os._exit(1)\n"
-        "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-        "m.predict([[1.0, 2.0]])\n"
+        "steps = 3 if pid == 0 else 1\n"  # what one of them does the other does not see
+        "for _ in range(steps): m.step(x, y)\n"
+        "print(steps, hash(m.predict(x).tobytes()), m.step(x, y).update, flush=True)\n"
+        "if pid == 0: sys.exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7\n"
+        "for _ in range(1): m.step(x, y)\n"
+        "print(3, hash(m.predict(x).tobytes()), m.step(x, y).update, flush=True)\n",
     )
-    assert done.returncode == 0 and done.stdout.split()[-1] == "7", done.stderr
+    assert done.returncode == 0, done.stderr
+    lines = sorted(done.stdout.splitlines())
+    assert len(lines) == 3 and lines[0].startswith("1 ") and lines[1] == lines[2] and lines[1].endswith(" 5")

@@ -36,9 +36,9 @@ def jitter(x, rng):
 
 
 def fit(model, path=None, stop=None, **more):
-    stops = None if stop is None else lambda record: record.epoch == stop
+    stops = [] if stop is None else [lambda record: record.epoch == stop]
     kept = {} if path is None else {"checkpoint": path}
-    return model.fit(*DATA, progress=False, augment=jitter, callback=stops, **kept, **more)
+    return model.fit(*DATA, progress=False, augment=jitter, callbacks=stops, **kept, **more)
 
 
 def test_load_continues_where_save_was_called(tmp_path):

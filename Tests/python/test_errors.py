@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is refused, by which exception, with which words, and that a refusal changes nothing."""
 
-import copy
 import ctypes
 import dataclasses
 import inspect
-import pickle
 import platform
 import re
 
@@ -343,12 +341,6 @@ def test_words_may_be_written_otherwise():
 def test_wrong_selections(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         tiny(samples=9).select("number", **fields)
-
-
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_copies_of_a_model(copied):
-    with pytest.raises(TypeError, match="save and load"):
-        copied(tiny())
 
 
 def test_fit_of_fewer_than_no_epochs():

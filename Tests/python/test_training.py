@@ -234,7 +234,7 @@ def test_fit_history():
     )  # fmt: skip
     seen = []
     history = model.fit(
-        x, y, validation=(x, y), progress=False, callback=lambda r: seen.append(r.epoch)
+        x, y, validation=(x, y), progress=False, callbacks=[lambda r: seen.append(r.epoch)]
     )
     assert len(history) == 6 and seen == list(range(6))
     assert history.column("epoch").tolist() == list(range(6))
@@ -272,7 +272,7 @@ def test_fit_history_has_what_steps_move(method):
         dropped.append(last.dropped * moved)
         grown.append(last.grown * moved)
 
-    history = model.fit(x, y, progress=False, callback=look)
+    history = model.fit(x, y, progress=False, callbacks=[look])
     assert history.column("dropped").tolist() == dropped and dropped[0] > 0
     assert history.column("grown").tolist() == grown
     assert history.column("mutated").tolist() == [d > 0 for d in dropped]
@@ -341,9 +341,9 @@ def test_fit_without_enough_for_micro_batches():
 def test_fit_callback_stops_and_raises():
     x, y = some_data(20, (4,))
     model = mest.Model(mest.mlp(4, [], 3), batch=8, epochs=5)
-    assert len(model.fit(x, y, progress=False, callback=lambda r: r.epoch == 1)) == 2
+    assert len(model.fit(x, y, progress=False, callbacks=[lambda r: r.epoch == 1])) == 2
     with pytest.raises(ZeroDivisionError):
-        model.fit(x, y, progress=False, callback=lambda r: 1 / 0)
+        model.fit(x, y, progress=False, callbacks=[lambda r: 1 / 0])
     assert len(model.fit(x, y, progress=False)) == 2
 
 

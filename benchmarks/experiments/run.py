@@ -59,7 +59,7 @@ def train(run: runs.Run) -> None:
     with mest.Model(mest.resnet(**run.architecture()), threads=1, **config) as model:
         history = model.fit(
             data.x_train, data.y_train, validation=(data.x_test, data.y_test), augment=augment, progress=False,
-            callback=lambda record: print(f"{run.name}: {record}", flush=True), checkpoint=checkpoint,
+            callbacks=[lambda record: print(f"{run.name}: {record}", flush=True)], checkpoint=checkpoint,
             checkpoint_seconds=20,
         )  # fmt: skip
         begin = {

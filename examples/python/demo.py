@@ -60,7 +60,7 @@ class Run:
             data.y_train,
             validation=(data.x_test, data.y_test),
             augment=augment,
-            callback=measure,
+            callbacks=[measure],
         )
         self.test = self.model.evaluate(data.x_test, data.y_test)
 

@@ -17,14 +17,10 @@ The work is done by libmest, a C library; see `mest.show_versions()` for the one
 
 from __future__ import annotations
 
-import platform
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Dict, List
 
-from . import errors
-from ._environment import Memory
-from ._tensors import TENSORS
+from . import _lib, errors
 from .arrays import CopyWarning
 from .config import Config
 from .errors import (
@@ -57,36 +53,106 @@ from .layers import (
     MaxPool,
     ReLU,
 )
-from .model import Model
 from .networks import ds_cnn, mlp, resnet, vgg
 from .plan import LayerPlan, Plan, plan
-from .reports import (
-    CSR,
-    Checkpoint,
-    EpochReport,
-    Evaluation,
-    ForgettingReport,
-    LayerMutation,
-    MutationReport,
-    Progress,
-    StepReport,
-)
-from .training import EpochRecord, History, Savings
 
 if TYPE_CHECKING:  # what _LAZY brings
-    pass
+    from . import datasets, plot, report
+    from ._environment import Memory
+    from ._tensors import TENSORS
+    from ._versions import show_versions
+    from .callbacks import (
+        Callback,
+        Training,
+        checkpoint_every,
+        log_evaluation,
+        mutation_log,
+        record_evaluation,
+    )
+    from .estimators import MestClassifier, MestRegressor
+    from .exchange.c_source import CSource, to_c
+    from .exchange.delta import Delta, delta
+    from .exchange.files import load_weights, read_weights, save_weights, write_weights
+    from .exchange.network import Network, network_of
+    from .exchange.onnx import from_onnx, to_onnx
+    from .exchange.torch import from_torch, to_torch
+    from .history import EpochRecord, History, Savings
+    from .model import Model
+    from .recording import RunWriter, record
+    from .reports import (
+        CSR,
+        Checkpoint,
+        EpochReport,
+        Evaluation,
+        ForgettingReport,
+        LayerMutation,
+        MutationReport,
+        Progress,
+        StepReport,
+    )
+    from .run import Run, read_run
+    from .stopping import early_stopping
 
 __version__ = "0.1.0"
 
-# Loaded when first asked for, so that `import mest` stays quick: name -> module.
-_LAZY: Dict[str, str] = {}
+# Loaded when first asked for, so that `import mest` stays quick: name -> module; "": it is a module.
+# A function of its module's name (plan) cannot be here: the loaded module would take its place.
+_LAZY: Dict[str, str] = {
+    "CSR": "reports",
+    "CSource": "exchange.c_source",
+    "Callback": "callbacks",
+    "Checkpoint": "reports",
+    "Delta": "exchange.delta",
+    "EpochRecord": "history",
+    "EpochReport": "reports",
+    "Evaluation": "reports",
+    "ForgettingReport": "reports",
+    "History": "history",
+    "LayerMutation": "reports",
+    "Memory": "_environment",
+    "MestClassifier": "estimators",
+    "MestRegressor": "estimators",
+    "Model": "model",
+    "MutationReport": "reports",
+    "Network": "exchange.network",
+    "Progress": "reports",
+    "Run": "run",
+    "RunWriter": "recording",
+    "Savings": "history",
+    "StepReport": "reports",
+    "TENSORS": "_tensors",
+    "Training": "callbacks",
+    "checkpoint_every": "callbacks",
+    "datasets": "",
+    "delta": "exchange.delta",
+    "early_stopping": "stopping",
+    "from_onnx": "exchange.onnx",
+    "from_torch": "exchange.torch",
+    "load_weights": "exchange.files",
+    "log_evaluation": "callbacks",
+    "mutation_log": "callbacks",
+    "network_of": "exchange.network",
+    "plot": "",
+    "read_run": "run",
+    "read_weights": "exchange.files",
+    "record": "recording",
+    "record_evaluation": "callbacks",
+    "report": "",
+    "save_weights": "exchange.files",
+    "show_versions": "_versions",
+    "to_c": "exchange.c_source",
+    "to_onnx": "exchange.onnx",
+    "to_torch": "exchange.torch",
+    "write_weights": "exchange.files",
+}
 
 if not TYPE_CHECKING:  # a type checker would take it as "any name will do"
 
     def __getattr__(name: str) -> Any:
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        module = import_module(f".{_LAZY[name] or name}", __name__)
+        value = getattr(module, name) if _LAZY[name] else module
         globals()[name] = value
         return value
 
@@ -95,32 +161,20 @@ def __dir__() -> List[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def show_versions() -> None:
-    """Prints what a bug report needs: package, library, Python, numpy, machine."""
-    import numpy
-
-    from . import _lib
-
-    lib = _lib.library()
-    for what, value in (
-        ("mest", __version__),
-        ("libmest", f"{lib.mest_version_string().decode()} (ABI {lib.mest_abi_version()})"),
-        ("loaded from", _lib.path()),
-        ("build", lib.mest_build_info().decode()),
-        ("Python", sys.version.split()[0]),
-        ("numpy", numpy.__version__),
-        ("machine", f"{platform.system()} {platform.machine()}"),
-    ):
-        print(f"{what:<12} {value}")
-
+_lib.check()
 
 __all__ = [
-    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CallbackError", "CancelledError",
-    "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "DivergedError", "Dropout",
-    "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport", "GlobalAvgPool",
-    "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear", "MaxPool",
-    "Memory", "MestArgumentError", "MestError", "MestIOError", "MestMemoryError", "Model",
-    "MutationReport", "Plan", "Progress", "ReLU", "Savings", "ShapeError", "StateError",
-    "StepReport", "TENSORS", "UnsupportedError", "VersionError", "ds_cnn", "errors", "mlp", "plan",
-    "resnet", "show_versions", "vgg",
+    "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "Callback", "CallbackError",
+    "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
+    "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError",
+    "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
+    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings",
+    "ShapeError", "StateError", "StepReport", "TENSORS", "Training", "UnsupportedError",
+    "VersionError", "checkpoint_every", "datasets", "delta", "ds_cnn", "early_stopping", "errors",
+    "from_onnx", "from_torch", "load_weights", "log_evaluation", "mlp", "mutation_log",
+    "network_of", "plan", "plot", "read_run", "read_weights", "record", "record_evaluation",
+    "report", "resnet", "save_weights", "show_versions", "to_c", "to_onnx", "to_torch", "vgg",
+    "write_weights",
 ]  # fmt: skip

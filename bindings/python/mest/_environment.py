@@ -40,21 +40,22 @@ class Memory:
 
 
 class _During:
-    """Without on_progress no Python runs during a call, and Python itself raises Ctrl-C after it.
-    With it, Python runs signal handlers when the callback starts, before any `try` in it, and
+    """Without callbacks no Python runs during a call, and Python itself raises Ctrl-C after it.
+    With them, Python runs signal handlers when a callback starts, before any `try` in it, and
     ctypes swallows what is raised there: so for the time of the call Ctrl-C only sets a flag,
-    which stops the call at its next report of progress.
+    which stops the call at its next report of progress, or is raised when it is over.
     """
 
-    __slots__ = ("_environment", "_ours")
+    __slots__ = ("_environment", "_calls_back", "_ours")
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, calls_back: bool) -> None:
         self._environment = environment
+        self._calls_back = calls_back
         self._ours = False
 
     def __enter__(self) -> None:
         self._ours = (
-            self._environment.on_progress is not None
+            self._calls_back
             and threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
@@ -96,9 +97,14 @@ class Environment:
         if on_progress is not None:
             self.struct.progress = _abi.progress_function(self._progress)
 
-    def during(self) -> _During:
-        """Around one call of the library: raises what a callback raised, and Ctrl-C."""
-        return _During(self)
+    def during(self, calls_back: bool = False) -> _During:
+        """Around one call of the library: raises what a callback raised, and Ctrl-C.  calls_back:
+        the call has callbacks besides on_progress."""
+        return _During(self, calls_back or self.on_progress is not None)
+
+    def keep(self, failure: BaseException) -> None:
+        """What a callback raised, to be raised when the call is over."""
+        self._failure = failure
 
     def _interrupt(self, _signal: int, _frame: Any) -> None:
         self._interrupted = True

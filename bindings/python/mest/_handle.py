@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import weakref
 from typing import Any, Callable, Optional
@@ -23,7 +22,6 @@ class Handle:
         self._environment = environment
         self._lock = threading.Lock()  # held during every call
         self._ending = threading.RLock()  # keeps cancel() and close() apart
-        self._process = os.getpid()
         handle = _abi.model()
         with environment.during():
             status = self._lib.mest_model_create(
@@ -61,11 +59,9 @@ class Handle:
 
     def _open(self) -> int:
         """The handle, for who is under `_idle`."""
-        if self._handle is not None and self._process == os.getpid():
-            return self._handle
         if self._handle is None:
             raise StateError("the model is closed")
-        raise StateError("the model was made before fork(); make one in this process")
+        return self._handle
 
     def _call(self, function: Callable[..., int], *arguments: Any) -> bool:
         """Calls the library; raises what a callback raised, or the status as an exception.  Whether
@@ -73,9 +69,11 @@ class Handle:
         with self._idle():
             return self._call_idle(self._open(), function, *arguments)
 
-    def _call_idle(self, handle: int, function: Callable[..., int], *arguments: Any) -> bool:
+    def _call_idle(
+        self, handle: int, function: Callable[..., int], *arguments: Any, calls_back: bool = False
+    ) -> bool:
         """The same under `_idle`, where several calls belong together."""
-        with self._environment.during():
+        with self._environment.during(calls_back):
             status = function(handle, *arguments)
         if status < 0:
             raise error_of(status, self._lib.mest_last_error(handle).decode())

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds and loads libmest, and shakes hands about the ABI.
 
-Loaded at first use, not at `import mest`: layer descriptions, configurations and data readers work
-on a machine without the library, importing stays fast, and whoever ships the library can set
-MEST_LIBRARY after the import.  From then on it stays loaded.
+`import mest` does it when a library is there, so that one of another version is refused before any
+work is done.  Without a library the import succeeds: layer descriptions, configurations, data
+readers, and pictures and reports of runs made elsewhere need none.  Then the first use searches
+again: whoever ships the library can set MEST_LIBRARY after the import.  Once loaded it stays loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import ctypes
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import Any, List, Optional
 
 from . import _abi
@@ -37,6 +37,15 @@ def library() -> Any:
     return _library
 
 
+def check() -> None:
+    """What `import mest` does: VersionError when the library found is of another version, nothing
+    when none is found."""
+    try:
+        library()
+    except ImportError:
+        pass
+
+
 def path() -> str:
     """Where the library in use was loaded from."""
     return str(library()._name)
@@ -48,11 +57,11 @@ def candidates() -> List[str]:
     chosen = os.environ.get("MEST_LIBRARY")
     if chosen:
         return [os.path.abspath(chosen)]
-    package = Path(__file__).resolve().parent
-    build = package.parents[2] / ".build" / "release"
-    places = [str(package / _FILE)]
-    if build.is_dir():
-        places.append(str(build / _FILE))
+    package = os.path.dirname(os.path.realpath(__file__))
+    build = os.path.normpath(os.path.join(package, "..", "..", "..", ".build", "release"))
+    places = [os.path.join(package, _FILE)]
+    if os.path.isdir(build):
+        places.append(os.path.join(build, _FILE))
     # A bare name goes through the system loader (ld.so.cache, LD_LIBRARY_PATH); the soname first,
     # because the unversioned link belongs to development packages.
     return places + ([_FILE + ".0"] if sys.platform == "linux" else []) + [_FILE]

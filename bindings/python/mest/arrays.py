@@ -32,13 +32,24 @@ def warn_caller(message: str, kind: Type[Warning] = UserWarning) -> None:
     warnings.warn(message, kind, stacklevel=level)
 
 
+def as_numpy(values: ArrayLike) -> NDArray[Any]:
+    """An array of what is one, or nearly: lists, tables, tensors of torch on any device (where it can
+    be had without a copy it is)."""
+    tensor: Any = values
+    if hasattr(tensor, "detach") and hasattr(tensor, "cpu"):
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype).endswith("bfloat16"):  # numpy has none
+            tensor = tensor.float()
+    return np.asarray(tensor)
+
+
 def samples(
     x: ArrayLike, shape: Tuple[int, int, int], warn: bool = False, what: str = "x"
 ) -> NDArray[np.float32]:
     """x as contiguous float32: (n, inputs) or (n, channels, height, width), without a copy when it
     already is.  warn: say so when an array had to be converted (lists are converted silently: who
     passes those does not count copies).  what: its name in messages."""
-    array = np.asarray(x)
+    array = as_numpy(x)
     flat = (shape[0] * shape[1] * shape[2],)
     if array.shape[1:] not in (flat, shape):
         wanted = f"(n, {flat[0]})"
@@ -59,7 +70,7 @@ def samples(
 
 def floats(values: ArrayLike, what: str) -> NDArray[np.float32]:
     """Contiguous, aligned, native float32; the same object when it already is."""
-    array = np.asarray(values)
+    array = as_numpy(values)
     if array.dtype == _FLOAT and array.flags.c_contiguous and array.flags.aligned:
         return array
     if array.dtype.kind not in "fiub":
@@ -87,7 +98,7 @@ def labels(
 ) -> NDArray[np.int32]:
     """y as int32 class numbers (count,), each in 0 .. classes-1.  whole: y reaches the library in
     parts, so int32 is looked at here too, to name the sample in y."""
-    array = np.asarray(y)
+    array = as_numpy(y)
     if array.shape != (count,):
         hint = "; labels are class numbers, not one-hot rows" if array.ndim == 2 else ""
         raise MestArgumentError(f"{what} has shape {array.shape}, not ({count},){hint}")
@@ -97,28 +108,30 @@ def labels(
 
 def targets(y: ArrayLike, count: int, outputs: int, what: str = "y") -> NDArray[np.float32]:
     """y as float32 (count, outputs); (count,) will do for one output."""
-    array = np.asarray(y)
+    array = as_numpy(y)
     if array.shape != (count, outputs) and not (outputs == 1 and array.shape == (count,)):
         raise MestArgumentError(f"{what} has shape {array.shape}, not ({count}, {outputs})")
     return floats(array, what)
 
 
-def sample_ids(ids: ArrayLike, count: int, limit: int) -> NDArray[np.uint32]:
+def sample_ids(
+    ids: ArrayLike, count: int, limit: int, what: str = "ids"
+) -> NDArray[np.uint32]:
     """ids as uint32 (count,), each below `limit`, the config's samples."""
     if not limit:
         raise MestArgumentError(
-            "ids are given, but Config.samples is not: nothing would be counted"
+            f"{what} are given, but Config.samples is not: nothing would be counted"
         )
-    array = np.asarray(ids)
+    array = as_numpy(ids)
     if array.shape != (count,):
-        raise MestArgumentError(f"ids has shape {array.shape}, not ({count},)")
-    numbers: NDArray[np.uint32] = _integers(array, np.uint32, limit, "ids", "samples")
+        raise MestArgumentError(f"{what} has shape {array.shape}, not ({count},)")
+    numbers: NDArray[np.uint32] = _integers(array, np.uint32, limit, what, "samples")
     return numbers
 
 
 def indices(values: ArrayLike, kind: Any, limit: int, what: str) -> Any:
     """Non-negative integers below `limit`, one axis, as dtype `kind`."""
-    array = np.asarray(values)
+    array = as_numpy(values)
     if array.ndim != 1:
         raise MestArgumentError(f"{what} has shape {array.shape}, one axis is wanted")
     return _integers(array, kind, limit, what, "positions")

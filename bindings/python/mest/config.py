@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
@@ -111,6 +110,8 @@ def _suggesting(kind: Type[Config]) -> Type[Config]:
     def init(self: Config, *values: Any, **named: Any) -> None:
         for name in named:
             if name not in known:
+                import difflib
+
                 close = difflib.get_close_matches(name.lower(), known, 1)
                 meant = _ALIASES.get(name.lower()) or (close[0] if close else None)
                 hint = f"did you mean {meant}?" if meant else "help(mest.Config) lists them"

@@ -42,12 +42,10 @@ def digits(path: Optional[Folder] = None, seed: int = 0) -> Dataset:
     """1,797 handwritten digits, 1 x 8 x 8: 1,347 to train and 450 to test.
 
     The set has no split of its own; it is shuffled with `seed` and cut.
-    path: digits.csv.gz, the file that scikit-learn carries; None: the one in this repository.
+    path: digits.csv.gz, the file that scikit-learn carries; None: the one in this package.
     """
     if path is None:
-        path = Path(__file__).resolve().parents[3] / "examples" / "data" / "digits.csv.gz"
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: give digits the path of digits.csv.gz")
+        path = Path(__file__).with_name("digits.csv.gz")
     table = np.array(list(csv.reader(_unpacked(path).decode().splitlines())), dtype=np.float32)
     if table.ndim != 2 or table.shape[1] != 65:
         raise ValueError(f"{path}: not lines of 65 numbers; is the file complete?")

@@ -73,6 +73,11 @@ class Layer:
     def _fill(self, struct: Any) -> None:
         """Writes this layer's own fields into a mest_layer.  ValueError for impossible ones."""
 
+    def __sklearn_clone__(self: L) -> L:
+        """scikit-learn clones a list item by item, and references would lead out of it.  Nothing
+        changes a layer, so the clone is the layer itself."""
+        return self
+
     def __repr__(self) -> str:
         """As one would write it: fields at their default are left out."""
         said = []

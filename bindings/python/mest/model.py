@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _abi, arrays
+from . import _abi, arrays, iterables
+from ._batches import Augment
 from ._environment import Environment, OnLog, OnProgress
+from ._keeper import Keeper
+from ._memory_io import Bytes, MemoryIO
 from ._tensors import Tensors
+from .callbacks import AnyCallback
 from .config import Config, as_config, code_of, number
-from .errors import DivergedError, MestArgumentError, StateError
+from .errors import DivergedError, MestArgumentError, MestError, StateError
+from .history import History
+from .iterables import Batches
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -26,7 +32,10 @@ from .reports import (
     MutationReport,
     StepReport,
 )
-from .training import Augment, EpochRecord, History, Keeper, fit
+from .training import fit
+
+if TYPE_CHECKING:
+    from .exchange.state import Keys
 
 Path = Union[str, "os.PathLike[str]"]
 Floats = NDArray[np.float32]
@@ -43,6 +52,9 @@ class Model(Tensors):
     layers: as in `mest.layers`; config: a Config, and/or its fields as keywords.
     on_progress(Progress): during long calls; return True to stop the call with CallbackError.
     on_log(level, message): "info" or "warning"; default: logging.getLogger("mest").
+
+    A model can be pickled and copied, and the copy continues to the same bits; on_progress and on_log
+    stay behind.  `to_bytes` gives what continuing needs alone.
 
     Memory is one block, known from `plan` and never grown.  One model is for one thread at a time:
     a second call that overlaps raises StateError; `cancel` alone is free.  Usable as a context
@@ -62,6 +74,7 @@ class Model(Tensors):
         **fields: Any,
     ) -> None:
         self.config = as_config(config, fields)
+        self.history = History()  # of the last fit, also while it runs and when it was interrupted
         self._epoch = -1  # the last one begun
         self._warned = False
         super().__init__(layers, self.config.to_struct(), Environment(on_progress, on_log))
@@ -72,8 +85,19 @@ class Model(Tensors):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> Any:
-        raise TypeError("a Model cannot be copied or pickled: see save and load")
+    def __getstate__(self) -> Dict[str, Any]:
+        """For pickle and copy: what the model is, and all that continuing needs (`to_bytes`).
+        Callbacks stay behind: they belong to this process.  Attributes of your own travel."""
+        own = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in ("layers", "config")}
+        return {
+            "layers": self.layers, "config": self.config, "checkpoint": self.to_bytes(),
+            "attributes": own,
+        }  # fmt: skip
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        Model.__init__(self, state["layers"], state["config"])
+        self.load_bytes(state["checkpoint"])
+        vars(self).update(state["attributes"])
 
     def plan(self) -> Plan:
         """Every byte of this model; print it."""
@@ -164,26 +188,36 @@ class Model(Tensors):
 
     def fit(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: Union[ArrayLike, Batches],
+        y: Optional[ArrayLike] = None,
         epochs: Optional[int] = None,
         *,
-        validation: Optional[Tuple[ArrayLike, ArrayLike]] = None,
+        validation: Optional[Union[Tuple[ArrayLike, ArrayLike], Batches]] = None,
         augment: Optional[Augment] = None,
         shuffle: bool = True,
         progress: bool = True,
-        callback: Optional[Callable[[EpochRecord], Optional[bool]]] = None,
+        callbacks: Sequence[AnyCallback] = (),
         checkpoint: Optional[Path] = None,
         checkpoint_every: int = 1,
         checkpoint_seconds: float = 0.0,
     ) -> History:
-        """Trains for `epochs` more epochs (None: until config.epochs are complete).
+        """Trains for `epochs` more epochs (None: until config.epochs are complete): fit(x, y) on arrays
+        or tensors, fit(batches) on any iterable of (x, y) or (x, y, ids), a torch DataLoader say.
 
-        validation: (x, y) to evaluate after each epoch.  augment(x, rng): changed copy of a batch.
-        shuffle: a new order each epoch, from (config.seed, epoch) alone.  progress: a line per
-        epoch, and a bar when tqdm is installed.  callback(record): after each epoch; return True
-        to stop.  When config.samples is set, row i of x is sample i in the forgetting counts.
-        All of x and y is checked before the first step.
+        Arrays: all of x and y is checked before the first step; shuffle: a new order each epoch, from
+        (config.seed, epoch) alone.  When config.samples is set, row i of x is sample i in the
+        forgetting counts.
+        Batches: at most config.batch samples each, ids as in `step`; gone through once an epoch, so a
+        list, a DataLoader, or a function that makes a new iterator (from the number of the epoch, if it
+        has a parameter).  An iterator gives one epoch, or with config.steps_per_epoch so many updates
+        of it each.  Samples that have left the training set are taken out of their batches.  The same
+        batches give the same bits as arrays do.
+
+        validation: (x, y), or batches, to evaluate after each epoch.  augment(x, rng): changed copy of
+        a batch.  progress: a line an epoch, and a bar where tqdm is installed and stderr a terminal.
+        callbacks: a list of `mest.Callback`, or functions of the EpochRecord, which return True to
+        stop: mest.early_stopping, mest.log_evaluation, mest.record_evaluation, mest.mutation_log,
+        mest.checkpoint_every, mest.record.
 
         checkpoint: a file that keeps the training through a stop of the process.  It is saved after
         every `checkpoint_every`-th epoch, but no sooner than `checkpoint_seconds` after the save
@@ -192,13 +226,14 @@ class Model(Tensors):
         history has their records (kept beside it, in `checkpoint` + ".history"), and the result has
         the same bits as if nothing had stopped.  One training, one file: delete it to begin anew.
 
-        Returns one EpochRecord an epoch.  Ctrl-C is raised as KeyboardInterrupt after the running
-        step; the model stays usable and the next fit begins a new epoch.
+        Returns one EpochRecord an epoch, which `history` keeps.  Ctrl-C is raised as KeyboardInterrupt
+        after the running step, what a callback or an iterable raises as it is: the model stays usable,
+        records and checkpoint are those of complete epochs, and the next fit begins a new epoch.
         """
         keeper = None if checkpoint is None else Keeper(
             self, checkpoint, checkpoint_every, checkpoint_seconds
         )
-        return fit(self, x, y, epochs, validation, augment, shuffle, progress, callback, keeper)
+        return fit(self, x, y, epochs, validation, augment, shuffle, progress, callbacks, keeper)
 
     # -------------------------------------------------------------------------- checkpoints ---
 
@@ -225,12 +260,85 @@ class Model(Tensors):
         self._epoch = found.epochs - 1
         return found
 
+    def to_bytes(self) -> bytes:
+        """What `save` would write, as bytes: all that continuing needs, but for layers and config.
+
+        Plan.checkpoint_bytes says how many at most; twice that is needed for a moment.
+        """
+        report = _abi.mest_checkpoint_report()
+        kept = self._with_bytes(self._lib.mest_model_save, b"", report)
+        return kept.slot(report.slot)
+
+    def load_bytes(self, data: Bytes, *, strict: bool = True) -> Checkpoint:
+        """Continues where `to_bytes` was called, or `save`: its file has the same bytes.
+
+        strict and errors as in `load`.  The model is as it was when this fails.
+        """
+        flags = 0 if strict else _abi.MEST_LOAD_OTHER_SETTINGS
+        report = _abi.mest_checkpoint_report()
+        try:
+            self._with_bytes(self._lib.mest_model_load, data, report, flags)
+        except MestError as error:  # which knows slots of a device alone
+            error.args = (str(error).replace("slot 0", "the data"),)
+            raise
+        self._epoch = report.epochs - 1
+        return from_struct(Checkpoint, report)
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: Bytes,
+        layers: Sequence[Layer],
+        config: Optional[Config] = None,
+        *,
+        strict: bool = True,
+        **fields: Any,
+    ) -> "Model":
+        """A new model that continues where `to_bytes` was called on one of these layers and this
+        config.  fields: as in Model, on_progress and on_log too."""
+        model = cls(layers, config, **fields)
+        model.load_bytes(data, strict=strict)
+        return model
+
+    def _with_bytes(self, function: Callable[..., int], data: Bytes, report: Any, *flags: int) -> MemoryIO:
+        with self._idle():
+            kept = MemoryIO(self._environment, data)
+            self._call_idle(
+                self._open(), function, ctypes.byref(kept.struct), *flags, ctypes.byref(report), calls_back=True
+            )
+        return kept
+
     def _checkpoint(self, function: Callable[..., int], path: Path, *flags: int) -> Checkpoint:
         name, report = os.fsencode(path), _abi.mest_checkpoint_report()
         if b"\0" in name:  # C would see another, shorter name
             raise MestArgumentError(f"the path {path!r} has a zero byte")
         self._call(function, name, *flags, ctypes.byref(report))
         return from_struct(Checkpoint, report)
+
+    def state_dict(self, *, masks: bool = False) -> Dict[str, Floats]:
+        """Copies of all parameters and statistics by torch's names, "conv1.weight": dense float32 arrays,
+        weights zero where no connection is.
+
+        masks: the weight of a sparse layer as torch.nn.utils.prune has it, "conv1.weight_orig" and
+        "conv1.weight_mask"; the mask also has the connections that are 0."""
+        from .exchange.state import state_dict
+
+        return state_dict(self, masks=masks)
+
+    def load_state_dict(self, mapping: Mapping[str, Any], strict: bool = True) -> "Keys":
+        """Takes over arrays by their names: numpy's, torch's tensors or a state_dict of them.
+
+        Connections of sparse layers become those that are not zero, or those of "<weight>_mask"; where
+        the scheme wants more, the fewest that it needs.  LayerPlan.capacity has to suffice.  Dense
+        layers stay dense.  Momentum begins at 0.  strict=False: names may lack on either side.
+        Returns what had no counterpart: (missing, unexpected).
+
+        Errors: MestArgumentError (names, shapes, values that are not finite, too many connections),
+        UnsupportedError (connections that a scheme cannot have).  The model is then as it was.
+        """
+        from .exchange.state import load_state_dict
+
+        return load_state_dict(self, mapping, strict)
 
     # --------------------------------------------------------------------------- forgetting ---
 
@@ -310,18 +418,22 @@ class Model(Tensors):
 
     # ------------------------------------------------------------------------------- use it ---
 
-    def predict(self, x: ArrayLike) -> Floats:
+    def predict(self, x: Union[ArrayLike, Batches]) -> Floats:
         """Outputs (n, outputs) in inference mode: running statistics, no dropout.  Classes are
-        `predict(x).argmax(1)`."""
+        `predict(x).argmax(1)`.  x: samples, or an iterable of batches of them, of any size; of (x, y)
+        the first counts."""
         return self._predict(x, 0)
 
-    def predict_proba(self, x: ArrayLike) -> Floats:
-        """Softmax of the outputs: (n, outputs), rows add up to 1.  ValueError for loss "mse"."""
+    def predict_proba(self, x: Union[ArrayLike, Batches]) -> Floats:
+        """Softmax of the outputs: (n, outputs), rows add up to 1; x as in `predict`.  ValueError for
+        loss "mse"."""
         if self.config.loss == "mse":
             raise MestArgumentError('loss "mse" has no probabilities: predict gives the outputs')
         return self._predict(x, _abi.MEST_PREDICT_PROBABILITIES)
 
-    def _predict(self, x: ArrayLike, flags: int) -> Floats:
+    def _predict(self, x: Any, flags: int) -> Floats:
+        if iterables.are_batches(self, x):
+            return iterables.predict(self, x, lambda batch: self._predict(batch, flags))
         inputs = self._samples(x)
         parts = self._parts(len(inputs))
         if len(parts) > 1:  # else the library sees all of x and names the right sample
@@ -342,9 +454,14 @@ class Model(Tensors):
                 )
         return out
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike) -> Evaluation:
-        """Loss and correct answers over any number of samples, in inference mode."""
-        inputs = self._samples(x)
+    def evaluate(
+        self, x: Union[ArrayLike, Batches], y: Optional[ArrayLike] = None
+    ) -> Evaluation:
+        """Loss and correct answers over any number of samples, in inference mode: evaluate(x, y), or
+        evaluate(batches) of an iterable of (x, y), of any size."""
+        if y is None:
+            return iterables.evaluate(self, x)
+        inputs = self._samples(x)  # type: ignore[arg-type]  # asks for y, so x is an array
         known, parts = self._answers(y, len(inputs), whole=True), self._parts(len(inputs))
         if len(parts) > 1:
             arrays.finite(inputs, "x")

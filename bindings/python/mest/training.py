@@ -1,337 +1,218 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop behind `Model.fit`: epochs, batches, a line of progress, a history."""
+"""The training loop behind `Model.fit`: epochs, steps, callbacks, a history."""
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
-import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Optional, Tuple, Union
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import arrays
-from .errors import CorruptError, DivergedError, MestArgumentError, MestError
-from .reports import EpochReport
+from . import arrays, iterables
+from ._batches import Augment, Floats, Source, source
+from ._hooks import Hooks
+from ._keeper import Keeper
+from ._progress import Bar
+from .callbacks import AnyCallback, Training
+from .errors import DivergedError, MestArgumentError, MestError
+from .history import EpochRecord, History
+from .reports import Evaluation
 
 if TYPE_CHECKING:
     from .model import Model
 
-Floats = NDArray[np.float32]
-Augment = Callable[[Floats, "np.random.Generator"], Floats]
-Ids = NDArray[np.uint32]
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch of training.  nan: not measured (accuracy of "mse", validation without data)."""
-
-    epoch: int
-    loss: float  # mean over the samples, as trained: dropout, augmentation, before each update
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    learning_rate: float  # of its first update
-    density: float  # of the sparse layers
-    mutated: bool
-    dropped: int  # connections, at the beginning of this epoch and in its steps
-    grown: int
-    forgotten: int  # samples answered wrongly that were right before
-    samples: int  # in the training set
-    removed: int  # samples that left it at the beginning of this epoch
-    absent: int  # samples that have left it, then or before
-    frozen: int  # layers of the description, from the first on, that were frozen
-    returned: int  # samples that came back to the training set at the beginning of this epoch
-    seconds: float  # of training, without validation
-
-    def __str__(self) -> str:
-        line = f"epoch {self.epoch:>3}  loss {self.loss:.4f}"
-        if not np.isnan(self.accuracy):
-            line += f"  accuracy {self.accuracy:.4f}"
-        if not np.isnan(self.validation_accuracy):
-            line += f"  validation {self.validation_accuracy:.4f}"
-        elif not np.isnan(self.validation_loss):
-            line += f"  validation loss {self.validation_loss:.4f}"
-        line += f"  lr {self.learning_rate:.2e}  density {self.density:.4f}"
-        if self.mutated:
-            line += f"  mutated -{self.dropped} +{self.grown}"
-        if self.removed:
-            back = f", {self.returned:,} came back" if self.returned else ""
-            line += f"  samples {self.samples:,} ({self.removed:,} left the training set{back})"
-        if self.frozen:
-            line += f"  frozen {self.frozen}"
-        return line + f"  {self.seconds:.2f} s"
-
-
-@dataclass(frozen=True)
-class Savings:
-    """What training on fewer samples saved.  seconds: as if those that left had taken as long to
-    present as the ones that stayed, epoch by epoch."""
-
-    samples: int  # that had left in the end
-    presentations: int
-    seconds: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.samples:,} samples left the training set: {self.presentations:,} presentations "
-            f"and {self.seconds:.1f} s saved"
-        )
-
-
-class History(List[EpochRecord]):
-    """Records of `fit`, one an epoch: history[-1].loss, history.column("density")."""
-
-    def column(self, name: str) -> NDArray[Any]:
-        """One field of all epochs as an array."""
-        known = [field.name for field in fields(EpochRecord)]
-        arrays.one_word("name", name, known)
-        return np.array([getattr(record, name) for record in self])
-
-    def savings(self) -> "Savings":
-        """What these epochs saved because samples had left the training set."""
-        return Savings(
-            samples=max((record.absent for record in self), default=0),
-            presentations=sum(record.absent for record in self),
-            seconds=sum(record.seconds * record.absent / record.samples for record in self),
-        )
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self))
+__all__ = ["Augment", "EpochRecord", "History", "Keeper", "fit"]
 
 
 def fit(
     model: "Model",
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Any,
+    y: Optional[ArrayLike],
     epochs: Optional[int],
-    validation: Optional[Tuple[ArrayLike, ArrayLike]],
+    validation: Any,
     augment: Optional[Augment],
     shuffle: bool,
     progress: bool,
-    callback: Optional[Callable[[EpochRecord], Optional[bool]]],
-    keeper: Optional["Keeper"] = None,
+    callbacks: Sequence[AnyCallback],
+    keeper: Optional[Keeper] = None,
 ) -> History:
     """See Model.fit."""
     if epochs is not None and epochs < 0:
         raise MestArgumentError(f"epochs is {epochs}; use 0 on")
-    data = _Data(model, x, y, augment, shuffle)
+    if isinstance(y, int):
+        raise MestArgumentError(f"y is {y}: fit(batches, epochs={y}) names the number of epochs")
+    hooks = Hooks(model, callbacks)
+    data = source(model, x, y, augment, shuffle)
     history = History() if keeper is None else keeper.resume()
-    resumed = model._epoch + 1 if keeper is not None and keeper.resumed else 0
-    if epochs is not None:
-        epochs -= resumed
-    else:
-        if model.config.epochs is None:
-            raise ValueError("epochs is not given, neither here nor in the config")
-        done = model._epoch + 1
-        epochs = model.config.epochs - done
-        if epochs <= 0 and not resumed:
-            arrays.warn_caller(
-                f"{done} of {model.config.epochs} epochs are done; pass epochs= to train on"
-            )
-    if validation is not None:  # looked at before the first epoch, converted once
-        seen = model._samples(validation[0], "the validation array x")
-        arrays.finite(seen, "the validation array x")
-        known = model._answers(validation[1], len(seen), whole=True, what="the validation array y")
-        validation = seen, known
-    last = model._epoch + epochs
-    while model._epoch < last:
-        try:
-            record = _train_epoch(model, data, validation, progress)
-        except DivergedError as error:
-            if error.returned_to is None:
-                raise
-            arrays.warn_caller(str(error))
-            history[:] = [kept for kept in history if kept.epoch <= model._epoch]
-            continue
-        history.append(record)
-        if progress:
-            print(record, flush=True)
-        stops = callback is not None and bool(callback(record))
-        if keeper is not None:
-            keeper.keep(history, last=stops or model._epoch == last)
-        if stops:
-            break
+    epochs = _epochs_to_train(model, epochs, keeper is not None and keeper.resumed)
+    steps = data.check(epochs)
+    checked = None if validation is None else _Validation(model, validation, epochs)
+    first = model._epoch + 1
+    path = None if keeper is None else keeper.path
+    training = Training(first, first + epochs, steps, checked is not None, path, progress)
+    model.history = history
+    try:
+        stops = hooks.begin(training)
+        loop = _Loop(model, data, checked, hooks, progress)
+        reason = "stopped" if stops else loop.run(history, training, keeper)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        hooks.end_failed(history, "interrupted" if interrupted else "failed")
+        raise
+    hooks.end(history, reason)
     return history
 
 
-class Keeper:
-    """Saves a training in a file after epochs, and resumes it."""
+def _epochs_to_train(model: "Model", epochs: Optional[int], resumed: bool) -> int:
+    done = model._epoch + 1
+    if epochs is not None:
+        return max(0, epochs - done if resumed else epochs)
+    if model.config.epochs is None:
+        raise ValueError("epochs is not given, neither here nor in the config")
+    if done >= model.config.epochs and not resumed:
+        arrays.warn_caller(
+            f"{done} of {model.config.epochs} epochs are done; pass epochs= to train on"
+        )
+    return max(0, model.config.epochs - done)
 
-    def __init__(
-        self, model: "Model", path: Union[str, "os.PathLike[str]"], every: int, seconds: float
-    ) -> None:
-        if every < 1:
-            raise MestArgumentError(f"checkpoint_every is {every}; use 1 on")
-        self.model, self.every, self.seconds = model, every, seconds
-        self.path = os.path.abspath(path)
-        if not os.path.isdir(os.path.dirname(self.path)):  # said before an epoch is trained
-            raise MestArgumentError(f"checkpoint {path!r}: there is no such folder")
-        self.resumed = False
-        self._saved = time.monotonic()
 
-    @property
-    def _records(self) -> str:
-        return self.path + ".history"
+class _Validation:
+    """What is evaluated after each epoch.  Arrays are looked at before the first one, and converted
+    once."""
 
-    def resume(self) -> History:
-        """Loads the file into a model that is new; what the epochs in it were like."""
-        history = History()
-        if self.model._epoch >= 0 or not os.path.exists(self.path):
-            return history
-        try:
-            self.model.load(self.path)
-        except MestArgumentError as error:  # of another model
-            raise MestArgumentError(
-                f"{self.path}: {error}. To begin anew, delete it or name another file"
-            ) from error
-        self.resumed = True
-        try:
-            with suppress(FileNotFoundError), open(self._records, encoding="utf-8") as lines:
-                records = [EpochRecord(**json.loads(line)) for line in lines]
-                history.extend(record for record in records if record.epoch <= self.model._epoch)
-        except (TypeError, ValueError) as error:
-            raise CorruptError(
-                f"{self._records} has a line that is no EpochRecord ({error}); delete it to resume "
-                "without the records of earlier epochs"
-            ) from error
-        return history
-
-    def keep(self, history: History, last: bool) -> None:
-        now = time.monotonic()
-        due = (history[-1].epoch + 1) % self.every == 0 and now - self._saved >= self.seconds
-        if not (due or last):
+    def __init__(self, model: "Model", given: Any, epochs: int) -> None:
+        self.model, self.batches = model, given
+        self.arrays: Optional[Tuple[Floats, NDArray[Any]]] = None
+        if iterables.is_pair(given):
+            x = model._samples(given[0], "the validation array x")
+            arrays.finite(x, "the validation array x")
+            y = model._answers(given[1], len(x), whole=True, what="the validation array y")
+            self.arrays = x, y
             return
-        # The records first: those of epochs that the checkpoint has not are left out when resuming.
-        temporary = self._records + ".tmp"
-        with open(temporary, "w", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(asdict(record)) + "\n" for record in history)
-        os.replace(temporary, self._records)
-        self.model.save(self.path)
-        self._saved = now
+        iterables.passes(given, "the validation batches")
+        if isinstance(given, Iterator) and epochs > 1:
+            raise MestArgumentError(
+                "the validation batches are an iterator, which can be gone through once: pass a list, a "
+                "DataLoader, or a function that makes a new iterator"
+            )
+
+    def evaluate(self, epoch: int) -> Evaluation:
+        if self.arrays is not None:
+            return self.model.evaluate(*self.arrays)
+        return iterables.evaluate(self.model, self.batches, "validation batch", epoch)
 
 
-class _Data:
-    """The training set, checked once; batches of an epoch."""
+class _Loop:
+    """Trains epoch by epoch."""
 
     def __init__(
-        self,
-        model: "Model",
-        x: ArrayLike,
-        y: ArrayLike,
-        augment: Optional[Augment],
-        shuffle: bool,
+        self, model: "Model", data: Source, validation: Optional[_Validation], hooks: Hooks, progress: bool
     ) -> None:
-        config = model.config
-        self.x = model._samples(x, "the training array x")
-        count = len(self.x)
-        if count == 0:
-            raise MestArgumentError("x holds no samples: there is nothing to train on")
-        self.y = model._answers(y, count, whole=True)
-        arrays.finite(self.x, "x")
-        if config.samples not in (None, count):
-            raise MestArgumentError(f"x has {count} samples, Config.samples is {config.samples}")
-        self.counted = config.samples is not None
-        self.seed, self.batch, self.micro = config.seed, config.batch, config.micro_batches
-        self.augment, self.shuffle = augment, shuffle
+        self.model, self.data, self.validation = model, data, validation
+        self.hooks, self.progress = hooks, progress
 
-    def generator(self, epoch: int) -> np.random.Generator:
-        """Depends on (seed, epoch) alone: an epoch can be repeated without those before it."""
-        return np.random.default_rng([self.seed, epoch])
+    def run(self, history: History, training: Training, keeper: Optional[Keeper]) -> str:
+        """The epochs that are wanted; why it ended."""
+        model, last = self.model, training.end - 1
+        while model._epoch < last:
+            try:
+                record = self._epoch()
+            except DivergedError as error:
+                if error.returned_to is None:
+                    raise
+                arrays.warn_caller(str(error))
+                history[:] = [kept for kept in history if kept.epoch <= model._epoch]
+                continue
+            if record is None:
+                return "stopped"
+            line = [partial(print, record, flush=True)] if self.progress else []
+            stops = self.hooks.epoch(record, [partial(history.append, record), *line])
+            if keeper is not None:
+                keeper.keep(history, stops or model._epoch == last, self.hooks.saving)
+            if stops:
+                return "stopped"
+        return "done"
 
-    def batches(self, order: Ids, updates: int) -> List[Ids]:
-        """Cuts an epoch's order into batches; updates: how many the epoch has, 0 for all.
+    def _epoch(self) -> Optional[EpochRecord]:
+        """One epoch; None: stopped before its end."""
+        model, hooks = self.model, self.hooks
+        start = time.perf_counter()
+        self.data.open(model._epoch + 1)
+        begun = model.begin_epoch()
+        if begun.mutated:
+            hooks.mutation()
+        feed = self.data.epoch(begun)
+        ranked = model.config.loss != "mse"
+        loss, correct, count = 0.0, 0, 0
+        dropped, grown = begun.dropped, begun.grown
+        gathered: Optional[Tuple[Any, Any]] = None  # a sample of an update that is not complete
+        try:
+            with Bar(begun.epoch, feed.steps, self.progress) as bar:
+                for x, y, ids in feed.batches:
+                    gathered = x[:1], y[:1]
+                    report = self._step(x, y, ids)
+                    if report.updated:
+                        gathered = None
+                    loss += report.loss * report.count
+                    correct += report.correct
+                    count += report.count
+                    bar.step(loss / count, correct / count if ranked else float("nan"))
+                    if report.mutated:  # by this step: what the epoch began with is in its own report
+                        moved = hooks.mutation()
+                        dropped, grown = dropped + moved.dropped, grown + moved.grown
+                    if hooks.step(report):
+                        self._drop(gathered)
+                        return None
+        except BaseException as error:
+            if not isinstance(error, DivergedError):  # which has dropped them
+                self._drop(gathered)
+            raise
+        seconds = time.perf_counter() - start
+        nan = float("nan")
+        evaluation = self.validation.evaluate(begun.epoch) if self.validation else None
+        return EpochRecord(
+            epoch=begun.epoch,
+            loss=loss / max(count, 1),
+            accuracy=correct / max(count, 1) if ranked else nan,
+            validation_loss=evaluation.loss if evaluation else nan,
+            validation_accuracy=evaluation.accuracy if evaluation else nan,
+            learning_rate=begun.learning_rate,
+            density=model.density(),
+            mutated=dropped > 0 or grown > 0,
+            dropped=dropped,
+            grown=grown,
+            forgotten=model.forgetting().events_epoch if self.data.counted else 0,
+            samples=count if feed.samples is None else feed.samples,
+            removed=begun.left,
+            absent=feed.absent,
+            frozen=begun.frozen,
+            returned=begun.returned,
+            seconds=seconds,
+        )
 
-        The last batch may be smaller.  Where micro-batches gather, an unfinished update would be
-        lost, so there all batches have nearly equal sizes and their number is a whole multiple.
-        """
-        if self.micro == 1:
-            parts = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
-        else:
-            count = -(-len(order) // (self.batch * self.micro)) * self.micro
-            if count > len(order):
-                raise ValueError(f"{len(order)} samples are too few for {self.micro} micro-batches")
-            parts = list(np.array_split(order, count)) if count else []
-        return parts[: updates * self.micro] if updates else parts
+    def _step(self, x: Floats, y: NDArray[Any], ids: Any) -> Any:
+        try:
+            return self.model.step(x, y, ids)
+        except MestArgumentError as error:
+            error.args = (self.data.name + str(error),)
+            raise
 
-    def take(self, rows: Ids, rng: np.random.Generator) -> Tuple[Floats, NDArray[Any]]:
-        batch = self.x[rows]
-        if self.augment is not None:
-            batch = np.require(self.augment(batch, rng), np.float32, ["C"])
-        return batch, self.y[rows]
+    def _drop(self, gathered: Optional[Tuple[Any, Any]]) -> None:
+        """Drops an update whose micro-batches are not complete: it would keep connections from being
+        set, and be applied when the next epoch begins."""
+        if gathered is None or self.model.config.micro_batches == 1:
+            return
+        try:
+            self._drop_step(*gathered)
+        except KeyboardInterrupt:  # one more; no step must be left in work
+            self._drop_step(*gathered)
+            raise
 
-
-def _train_epoch(
-    model: "Model",
-    data: _Data,
-    validation: Optional[Tuple[ArrayLike, ArrayLike]],
-    progress: bool,
-) -> EpochRecord:
-    start = time.perf_counter()
-    begun = model.begin_epoch()
-    rng = data.generator(begun.epoch)
-    order = model.select() if data.counted else np.arange(len(data.x), dtype=np.uint32)
-    if data.shuffle:
-        rng.shuffle(order)
-    loss, correct, count = 0.0, 0, 0
-    dropped, grown = begun.dropped, begun.grown
-    try:
-        for rows in _bar(data.batches(order, begun.steps), begun, progress):
-            x, y = data.take(rows, rng)
-            report = model.step(x, y, rows if data.counted else None)
-            loss += report.loss * report.count
-            correct += report.correct
-            count += report.count
-            if report.mutated:  # by this step: what the epoch began with is in its own report
-                moved = model.mutation()
-                dropped, grown = dropped + moved.dropped, grown + moved.grown
-    except BaseException as error:
-        if data.micro > 1 and not isinstance(error, DivergedError):  # which has dropped them
-            _drop_gathered(model, data)
-        raise
-    seconds = time.perf_counter() - start
-    nan = float("nan")
-    ranked = model.config.loss != "mse"
-    evaluation = None if validation is None else model.evaluate(*validation)
-    return EpochRecord(
-        epoch=begun.epoch,
-        loss=loss / max(count, 1),
-        accuracy=correct / max(count, 1) if ranked else nan,
-        validation_loss=evaluation.loss if evaluation else nan,
-        validation_accuracy=evaluation.accuracy if evaluation else nan,
-        learning_rate=begun.learning_rate,
-        density=model.density(),
-        mutated=dropped > 0 or grown > 0,
-        dropped=dropped,
-        grown=grown,
-        forgotten=model.forgetting().events_epoch if data.counted else 0,
-        samples=len(order),
-        removed=begun.left,
-        absent=len(data.x) - len(order),
-        frozen=begun.frozen,
-        returned=begun.returned,
-        seconds=seconds,
-    )
-
-
-def _drop_gathered(model: "Model", data: _Data) -> None:
-    # Gradients of an unfinished update would keep the next epoch from beginning; the library drops
-    # them when a step fails, and a cancelled step is one that surely does.
-    with suppress(MestError):
-        model.cancel()
-        model.step(data.x[:1], data.y[:1])
-
-
-def _bar(batches: List[Ids], begun: EpochReport, progress: bool) -> Iterable[Ids]:
-    """The batches behind a tqdm bar, when there is somebody to see it."""
-    if progress and sys.stderr.isatty():
-        with suppress(ImportError):
-            tqdm = importlib.import_module("tqdm").tqdm
-            bar: Iterable[Ids] = tqdm(batches, f"epoch {begun.epoch}", leave=False, unit="step")
-            return bar
-    return batches
+    def _drop_step(self, x: Any, y: Any) -> None:
+        with suppress(MestError):  # a step that is cancelled in the middle drops what was gathered
+            self.model.step_slice(x, y, quantum=1)
+            self.model.cancel()
+            self.model.step_slice(x, y)

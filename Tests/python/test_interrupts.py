@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ctrl-C while fit trains, at any moment: files are closed and whole, the model is kept, no signal is lost.
+
+Each case is a process of its own that trains with callbacks, a checkpoint, a record and tqdm on a real
+terminal, is interrupted, and then says what is left.
+"""
+
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+import mest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+
+CHILD = """
+import json, os, signal, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+import mest
+from support import fingerprint, tiny
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+moment, again, folder = sys.argv[1:]
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 3, 60)
+seen = []
+
+def learner():
+    return tiny(samples=60, batch=10, epochs=400, method="em", mutation_every=2)
+
+def hit(now, epoch):
+    if now == moment and epoch == 3 and now not in seen:
+        seen.append(now)
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))  # where Python hears it
+
+class Hits(mest.Callback):
+    def mutation(self, model, report): hit("mutation", 3 if report.epoch == 2 else 0)
+    def step(self, model, report): hit("step", report.epoch)
+    def epoch(self, model, record): hit("epoch", record.epoch)
+    def saving(self, model, path): hit("saving", model._epoch)
+    def end(self, model, history, reason):
+        seen.append(reason)
+        if again == "again":
+            os.kill(os.getpid(), signal.SIGINT)
+            sum(range(1000))
+
+def augment(batch, rng):
+    hit("augment", model._epoch)
+    return batch
+
+def batches(epoch):
+    for i in range(0, 60, 10):
+        hit("iterable", epoch)
+        yield x[i:i + 10], y[i:i + 10], np.arange(i, i + 10)
+
+def validation():
+    hit("validation", model._epoch)
+    yield x, y
+
+model, log = learner(), mest.record(os.path.join(folder, "run.jsonl"))
+print("ready", flush=True)
+raised = None
+try:
+    model.fit(
+        batches, validation=validation, augment=augment, checkpoint=os.path.join(folder, "c"),
+        callbacks=[Hits(), mest.early_stopping(1000), log], progress=True,
+    )
+except BaseException as error:
+    raised = type(error).__name__
+import tqdm
+bars = len(getattr(tqdm.tqdm, "_instances", ()))
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+epochs, steps = len(model.history), model._epoch
+more = model.fit(batches, validation=validation, epochs=1, progress=False)
+run = mest.read_run(os.path.join(folder, "run.jsonl"))
+resumed = learner()
+resumed.fit(batches, validation=validation, checkpoint=os.path.join(folder, "c"), epochs=epochs + 1, progress=False)
+whole = learner()
+whole.fit(batches, validation=validation, epochs=epochs + 1, progress=False)
+print(json.dumps({{
+    "raised": raised, "seen": seen, "epochs": epochs, "begun": steps + 1, "more": more[0].epoch, "bars": bars,
+    "open": log._file is not None, "end": run.end["reason"], "message": run.end["message"],
+    "recorded": [e["epoch"] for e in run.epochs], "same": fingerprint(resumed) == fingerprint(whole),
+}}))
+""".format(tests=str(ROOT / "Tests" / "python"))
+
+
+def start(folder, moment, again="once"):
+    """The process, its stderr a terminal."""
+    import fcntl
+    import termios
+
+    terminal, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, moment, again, str(folder)], stdout=subprocess.PIPE, stderr=theirs, text=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
+    )  # fmt: skip
+    os.close(theirs)
+    return child, terminal
+
+
+def finish(child, terminal):
+    """What it said, and what was seen on its terminal."""
+    screen = b""
+    try:
+        while True:
+            part = os.read(terminal, 65536)
+            if not part:
+                break
+            screen += part
+    except OSError:  # closed at the other side
+        pass
+    out, _ = child.communicate(timeout=60)
+    os.close(terminal)
+    assert child.returncode == 0, screen.decode()
+    return json.loads(out.splitlines()[-1]), screen.decode()
+
+
+def check(found, screen):
+    assert found["raised"] == "KeyboardInterrupt" and "interrupted" in found["seen"]
+    assert not found["open"] and found["bars"] == 0
+    assert found["end"] == "interrupted" and found["message"] == "KeyboardInterrupt"
+    assert found["more"] == found["begun"]  # the next fit begins a new epoch
+    assert found["same"]  # the checkpoint is that of a complete epoch
+    assert "Exception ignored" not in screen
+
+
+@pytest.mark.parametrize(
+    "moment, epochs",
+    [("step", 3), ("mutation", 2), ("epoch", 4), ("saving", 4), ("augment", 3), ("iterable", 3), ("validation", 3)],
+)
+def test_ctrl_c_at(tmp_path, moment, epochs):
+    found, screen = finish(*start(tmp_path, moment))
+    check(found, screen)
+    assert found["epochs"] == epochs and found["seen"] == [moment, "interrupted"]
+    assert found["recorded"] == list(range(epochs))  # as in the history
+    assert "epoch 1: " in screen  # tqdm was there
+
+
+def test_a_second_ctrl_c_while_it_ends(tmp_path):
+    """Those after the callback that it hits are told all the same."""
+    found, screen = finish(*start(tmp_path, "step", "again"))
+    check(found, screen)
+
+
+def test_ctrl_c_at_any_time(tmp_path):
+    """From outside, whenever it comes."""
+    rng = random.Random(5)
+    for number in range(4):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        child, terminal = start(folder, "never")
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(0.1 + 0.2 * rng.random())
+        child.send_signal(signal.SIGINT)
+        found, screen = finish(child, terminal)
+        check(found, screen)
+        assert found["recorded"] in [list(range(found["epochs"] - lost)) for lost in (0, 1)]  # as it was written

@@ -1,0 +1,644 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Modules of PyTorch to models and back: the same outputs, masks kept, and clear words where it does not go."""
+
+import copy
+import io
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from cases import SCHEMES  # noqa: E402
+from cases import residual as a_residual_network  # noqa: E402
+from support import randomise  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
+from torch_networks import NETWORKS, ResNet, mlp, trained  # noqa: E402
+
+import mest  # noqa: E402
+from mest.exchange.torch import network_from_torch  # noqa: E402
+from mest.exchange.torch_weights import short_names  # noqa: E402
+
+torch.set_num_threads(1)
+TOLERANCE = 1e-4
+
+
+def answers(module, x):
+    with torch.no_grad():
+        return module(x).detach().numpy()
+
+
+def same(found, expected):
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * max(1, np.abs(expected).max()))
+
+
+def train_a_little(model, x, steps=3):
+    for step in range(steps):
+        model.step(x.numpy(), np.arange(len(x)) % model.plan().outputs)
+
+
+# ---------------------------------------------------------------------------------- there and back ---
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_ways(name):
+    """Batches of 1 and 7; after training here; and what comes back is read again."""
+    module, x = trained(name)
+    model = mest.from_torch(module, x[:1], batch=7, threads=1, learning_rate=0.01)
+    same(model.predict(x.numpy()), answers(module, x))
+    same(model.predict(x[:1].numpy()), answers(module, x[:1]))
+    back = mest.to_torch(model)
+    same(answers(back, x), answers(module, x))
+    assert set(back.state_dict()) == set(module.state_dict())
+    for key, tensor in module.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(back.state_dict()[key], tensor)
+    module.load_state_dict(back.state_dict())
+
+    train_a_little(model, x)
+    assert np.abs(model.predict(x.numpy()) - answers(module, x)).max() > 10 * TOLERANCE
+    back = mest.to_torch(model)
+    assert not back.training
+    for count in (1, 7):
+        same(answers(back, x[:count]), model.predict(x[:count].numpy()))
+    again = mest.from_torch(back, x[:2], batch=7, threads=1)
+    assert np.array_equal(again.predict(x.numpy()), model.predict(x.numpy()))
+    assert [type(a) for a in again.layers] == [type(b) for b in model.layers]
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "filter", "channel"])
+def test_every_scheme(scheme):
+    module, x = trained("mobilenet")
+    model = mest.from_torch(
+        module, x[:1], density={"expand": 0.4, "project": 0.4, "blocks.1.3": 0.4}, scheme=scheme, batch=7, threads=1,
+        learning_rate=0.01, method="vanilla", epochs=3, mutation_every=1,
+    )  # fmt: skip
+    names = {part.name: part for part in model.plan().layers}
+    assert names["expand"].sparse and names["expand"].scheme in (scheme, "fan_in", "filter", "channel")
+    for _ in range(2):
+        model.begin_epoch()
+        train_a_little(model, x, 1)
+    for masks in (False, True):
+        back = mest.to_torch(model, masks=masks)
+        same(answers(back, x), model.predict(x.numpy()))
+    mask = back.get_submodule("expand").weight_mask
+    assert int(mask.sum()) == model.connections()[list(names).index("expand")]
+    again = mest.from_torch(back, x[:1], scheme=scheme, batch=7, threads=1)
+    assert np.abs(again.predict(x.numpy()) - model.predict(x.numpy())).max() < 1e-5
+    if scheme not in ("filter", "channel"):
+        assert again.connections() == model.connections()
+
+
+def test_other_networks_than_torchs():
+    """What only mest writes so: pools padded widely, convolutions of features, sums of pictures and features."""
+    layers = [
+        mest.Input(3, 9, 7), mest.Conv2d(6, 1, name="a"), mest.MaxPool(3, stride=2, padding=2),
+        mest.AvgPool((3, 2), stride=1, padding=(2, 1)), mest.BatchNorm(), mest.GlobalAvgPool(name="features"),
+        mest.Conv2d(8, 1), mest.BatchNorm(affine=False), mest.ReLU(), mest.Linear(8), mest.Add(with_=8),
+        mest.ReLU(), mest.Dropout(0.2), mest.Flatten(), mest.Linear(4, bias=False),
+    ]  # fmt: skip
+    for description in (layers, a_residual_network(), mest.resnet(8, 4), mest.vgg(11, 4, input=(3, 16, 16)), mest.ds_cnn(width=8)):
+        model = mest.Model(description, batch=3, threads=1)
+        randomise(model, np.random.default_rng(0))
+        x = torch.randn(3, *model.plan().layers[0].shape)
+        back = mest.to_torch(model)
+        same(answers(back, x), model.predict(x.numpy()))
+        if description is not layers:  # where F.pad stands before a pool
+            same(mest.from_torch(back, x, batch=3, threads=1).predict(x.numpy()), model.predict(x.numpy()))
+
+
+def test_the_module_is_left_as_it_was():
+    module, x = trained("mobilenet")
+    module.train()
+    module.blocks[0].eval()
+    before = copy.deepcopy(module.state_dict())
+    modes = [part.training for part in module.modules()]
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    mest.from_torch(module, x[:1], batch=2)
+    assert [part.training for part in module.modules()] == modes
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+    assert torch.equal(torch.rand(1), expected)  # the caller's random numbers
+    assert all(part.grad is None for part in module.parameters())
+
+
+def test_dropout_is_there_in_training():
+    module, x = trained("mobilenet")
+    layers = network_from_torch(module, x[:1]).layers
+    assert [layer.rate for layer in layers if isinstance(layer, mest.Dropout)] == [0.2]
+
+
+def test_config_and_fields():
+    model = mest.from_torch(mlp(), torch.zeros(1, 20), config=mest.Config(batch=3), learning_rate=0.3, loss="mse")
+    assert (model.config.batch, model.config.learning_rate, model.config.loss) == (3, 0.3, "mse")
+    with pytest.raises(TypeError, match="did you mean learning_rate"):
+        mest.from_torch(mlp(), torch.zeros(1, 20), lr=0.3)
+
+
+def test_example_inputs():
+    module, x = trained("vgg")
+    for example in (x[:1], x, x[:1].numpy(), x[:1].numpy().astype(np.float64)):
+        same(mest.from_torch(module, example, batch=7).predict(x.numpy()), answers(module, x))
+    for example, message in [
+        (x[0], r"x\[None\]"), (torch.zeros(0, 3, 32, 32), "a batch"), ((x, x), "2 tensors, but networks have one input"),
+    ]:  # fmt: skip
+        with pytest.raises(mest.UnsupportedError, match=message):
+            mest.from_torch(module, example)
+    with pytest.raises(mest.UnsupportedError, match=r"features.0 \(Conv2d\) fails on the example input"):
+        mest.from_torch(module, torch.zeros(1, 4, 32, 32))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
+def test_modules_of_other_numbers(kind):
+    module, x = trained("mlp")
+    expected = answers(module, x)
+    found = mest.from_torch(module.to(kind), x[:1], batch=7).predict(x.numpy())
+    assert np.abs(found - expected).max() < 0.05
+
+
+def test_wrappers():
+    module, x = trained("mlp")
+    expected = answers(module, x)
+    same(mest.from_torch(nn.DataParallel(module), x[:1], batch=7).predict(x.numpy()), expected)
+    compiled = nn.Module()  # what torch.compile gives, without loading it, which takes seconds
+    compiled._orig_mod = module
+    same(mest.from_torch(compiled, x[:1], batch=7).predict(x.numpy()), expected)
+    single = nn.Linear(20, 4)
+    same(mest.from_torch(single, x[:1], batch=7).predict(x.numpy()), answers(single, x))
+
+
+# --------------------------------------------------------------------------------------- sparse weights ---
+
+
+def test_pruned_modules_keep_their_masks():
+    module, x = trained("vgg")
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)][1:]
+    for part in convolutions:
+        prune.l1_unstructured(part, "weight", amount=0.7)
+    prune.random_unstructured(module.classifier[0], "bias", amount=0.5)
+    with torch.no_grad():  # the optimizer has been at work since the last call: `weight` is old
+        convolutions[0].weight_orig.mul_(1.5)
+    model = mest.from_torch(module, x[:1], batch=7, threads=1, learning_rate=0.01)
+    same(model.predict(x.numpy()), answers(module, x))
+    masks = {f"features.{i}": module.features[i].weight_mask.numpy() for i in (4, 8, 11)}
+    for part, active in zip(model.plan().layers, model.connections()):
+        assert part.sparse == (part.name in masks)
+        if part.sparse:
+            assert active == masks[part.name].sum()
+    train_a_little(model, x)
+    for name, mask in masks.items():
+        trained_weight = model.state_dict()[f"{name}.weight"]
+        assert not trained_weight[mask == 0].any()
+    # Back with the masks: torch's training keeps the zeros.
+    back = mest.to_torch(model, masks=True)
+    assert torch.equal(back.get_submodule("features.4").weight_mask, module.features[4].weight_mask)
+    assert not hasattr(back.get_submodule("features.0"), "weight_mask")
+    back.train()
+    optimizer = torch.optim.SGD(back.parameters(), 0.1, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(back(x), torch.arange(7)).backward()
+        optimizer.step()
+    back.eval()
+    again = mest.from_torch(back, x[:1], batch=7, threads=1)
+    same(again.predict(x.numpy()), answers(back, x))
+    assert again.connections() == model.connections()
+
+
+def test_masks_have_weights_that_are_zero():
+    module, x = trained("mlp")
+    mask = torch.rand(32, 20) < 0.3
+    prune.custom_from_mask(module[1], "weight", mask)
+    with torch.no_grad():
+        module[1].weight_orig[:10] = 0
+    model = mest.from_torch(module, x[:1], batch=7)
+    assert model.connections()[1] == int(mask.sum())
+    assert torch.equal(mest.to_torch(model, masks=True).get_submodule("1").weight_mask.bool(), mask)
+
+
+@pytest.mark.parametrize("layout", ["csr", "coo"])
+def test_sparse_tensors(layout):
+    module, x = trained("mlp")
+    with torch.no_grad():
+        for place in (1, 5):
+            weight = module[place].weight
+            weight[torch.rand(weight.shape) < 0.7] = 0
+        weight[torch.nonzero(weight)[0].unbind()] = 1e-9
+        expected = answers(module, x)
+        for place in (1, 5):
+            weight = module[place].weight.detach()
+            sparse = weight.to_sparse_csr() if layout == "csr" else weight.to_sparse().coalesce()
+            module[place].weight = nn.Parameter(sparse)
+        module[5].weight.values()[0] = 0  # a place of it, all the same
+    model = mest.from_torch(module, x[:1], batch=7)
+    same(model.predict(x.numpy()), expected)
+    assert model.connections()[1] == module[1].weight._nnz() and model.connections()[5] == sparse._nnz()
+
+
+def test_a_sparse_convolution():
+    """torch cannot run it; the layers can."""
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Flatten(), nn.Linear(16, 3))
+    x = torch.randn(2, 2, 4, 4)
+    with torch.no_grad():
+        module[0].weight = nn.Parameter(prune.l1_unstructured(nn.Conv2d(2, 4, 3), "weight", 0.5).weight.detach())
+        expected = answers(module, x)
+        module[0].weight = nn.Parameter(module[0].weight.to_sparse())
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        module(x)
+    model = mest.from_torch(module, x, batch=2)
+    same(model.predict(x.numpy()), expected)
+    assert model.connections()[1] == 36
+
+
+def test_density():
+    module, x = trained("resnet20")
+    model = mest.from_torch(module, x[:1], density={"layer*": 0.1, "layer*.shortcut.*": 1.0}, scheme="block4")
+    parts = {part.name: part for part in model.plan().layers if part.rows}
+    sparse = [name for name, part in parts.items() if part.sparse]
+    assert len(sparse) == 18 + 2  # the first pattern that matches: shortcuts, too
+    assert {parts[name].scheme for name in sparse} == {"block4"}
+    weight = module.layer2[0].conv2.weight.detach()
+    norms = weight.square().reshape(8, 4, -1).sum(1)
+    kept = torch.from_numpy(model.state_dict()["layer2.0.conv2.weight"]).reshape(8, 4, -1).any(1)
+    assert norms[kept].min() >= norms[~kept].max()
+    everything = mest.from_torch(module, x[:1], density=0.1)
+    assert everything.density() == pytest.approx(0.1, rel=0.01)
+    assert everything.plan().layers[-1].sparse
+
+
+# ----------------------------------------------------------------------------------------------- training ---
+
+
+def small(rng_seed):
+    torch.manual_seed(rng_seed)
+    module = nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2),
+        nn.BatchNorm2d(8, momentum=0.3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    return module, torch.randn(6, 8, 2, 7, 7), torch.randint(0, 4, (6, 8))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "theirs, ours",
+    [
+        (dict(momentum=0.9, weight_decay=1e-2), dict(momentum=0.9, weight_decay=1e-2)),
+        (dict(momentum=0.8, nesterov=True), dict(momentum=0.8, nesterov=True, weight_decay=0.0)),
+        (dict(smoothing=0.2), dict(momentum=0.0, weight_decay=0.0, label_smoothing=0.2 * 3 / 4)),
+        (dict(clip=0.3, momentum=0.9), dict(clip_norm=0.3, weight_decay=0.0)),
+        (dict(cosine=6), dict(momentum=0.0, weight_decay=0.0, schedule="cosine", learning_rate_min=0.01, epochs=6)),
+        (dict(step=2), dict(momentum=0.0, weight_decay=0.0, schedule="step", schedule_every=2, epochs=6)),
+    ],
+)
+def test_training_is_torchs(theirs, ours, masked):
+    """The table of docs/pytorch.md: the same weights after six epochs of one update."""
+    module, xs, ys = small(1)
+    if masked:
+        prune.l1_unstructured(module[3], "weight", amount=0.6)
+    model = mest.from_torch(module, xs[0], batch=8, learning_rate=0.05, steps_per_epoch=1, threads=1, **ours)
+    module.train()
+    theirs = dict(theirs)
+    clip, cosine, step = theirs.pop("clip", None), theirs.pop("cosine", None), theirs.pop("step", None)
+    loss = nn.CrossEntropyLoss(label_smoothing=theirs.pop("smoothing", 0.0))
+    optimizer = torch.optim.SGD(module.parameters(), 0.05, **theirs)
+    scheduler = None
+    if cosine:
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=cosine, eta_min=0.01)
+    if step:
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=step, gamma=0.1)
+    for x, y in zip(xs, ys):
+        optimizer.zero_grad()
+        value = loss(module(x), y)
+        value.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(module.parameters(), clip)
+        report = model.step(x.numpy(), y.numpy())
+        assert report.loss == pytest.approx(value.item(), rel=1e-4)
+        assert report.learning_rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5)
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+    expected = mest.from_torch(module.eval(), xs[0], batch=8).state_dict()
+    for key, array in model.state_dict().items():
+        np.testing.assert_allclose(array, expected[key], atol=1e-4, err_msg=key)
+
+
+# ------------------------------------------------------------------------------------------------ names ---
+
+
+def test_long_names():
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            block = {"convolution": nn.Conv2d(2, 2, 1), "normalisation": nn.BatchNorm2d(2)}
+            self.first_of_the_features = nn.ModuleDict({"block": nn.Sequential(*block.values())})
+            self.other_of_the_features = nn.ModuleDict({"block": nn.Sequential(nn.Conv2d(2, 2, 1))})
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            x = self.first_of_the_features["block"](x)
+            return self.head(self.other_of_the_features["block"](x).mean((2, 3)))
+
+    module, x = Deep().eval(), torch.randn(3, 2, 4, 4)
+    names = short_names(module)
+    assert len(set(names.values())) == 4 and max(len(name.encode()) for name in names.values()) == 23
+    assert names["head"] == "head" and names["first_of_the_features.block.0"] == "~f_the_features.block.0"
+    assert names["other_of_the_features.block.0"].startswith("~2~")
+    model = mest.from_torch(module, x, batch=3)
+    assert [part.name for part in model.plan().layers if part.rows] == [
+        names[path] for path in ("first_of_the_features.block.0", "other_of_the_features.block.0", "head")
+    ]
+    train_a_little(model, x)
+    same(answers(mest.to_torch(model), x), model.predict(x.numpy()))
+    same(answers(mest.to_torch(model, into=module), x), model.predict(x.numpy()))
+
+
+def test_into_the_module_it_came_from():
+    module, x = trained("resnet20")
+    module.auxiliary = nn.Linear(3, 2)  # not of the network
+    model = mest.from_torch(
+        module, x[:1], density={"layer*": 0.2}, batch=7, method="vanilla", epochs=3, mutation_every=1, threads=1,
+        learning_rate=0.01,
+    )  # fmt: skip
+    train_a_little(model, x, 2)
+    for masks in (False, True, False):
+        model.mutate()
+        assert mest.to_torch(model, into=module, masks=masks) is module
+        same(answers(module, x), model.predict(x.numpy()))
+        assert hasattr(module.layer1[0].conv1, "weight_mask") == (masks or masks is False and model.mutation().mutations > 2)
+    weight = module.layer1[0].conv1.weight  # before any call
+    assert np.array_equal(weight.detach().numpy(), model.state_dict()["layer1.0.conv1.weight"])
+    assert int(module.layer1[0].conv1.weight_mask.sum()) == np.count_nonzero(
+        model.state_dict(masks=True)["layer1.0.conv1.weight_mask"]
+    )
+
+
+def test_into_another_module_changes_nothing():
+    module, x = trained("resnet20")
+    model = mest.from_torch(module, x[:1])
+    narrow, deep = ResNet(20, 8), ResNet(14, 16)
+    for other, message in [
+        (narrow, r"conv1.weight of the module has shape \(8, 3, 3, 3\), the model's \(16, 3, 3, 3\)"),
+        (deep, "the module has no layer 'layer1.2.conv1'; it has conv1, bn1,"),
+    ]:
+        before = copy.deepcopy(other.state_dict())
+        with pytest.raises(mest.MestArgumentError, match=message):
+            mest.to_torch(model, into=other)
+        assert all(torch.equal(tensor, before[key]) for key, tensor in other.state_dict().items())
+
+
+def test_from_a_state_dict_alone():
+    module, x = trained("mlp")
+    layers = [
+        mest.Input(20), mest.Linear(32, name="1"), mest.BatchNorm(affine=False, name="2"), mest.ReLU(),
+        mest.Linear(16, bias=False, name="5"), mest.BatchNorm(name="6"), mest.ReLU(), mest.Linear(5, name="9"),
+    ]  # fmt: skip
+    stored = io.BytesIO()
+    torch.save(module.state_dict(), stored)
+    stored.seek(0)
+    model = mest.Model(layers, batch=7)
+    model.load_state_dict(torch.load(stored))
+    same(model.predict(x.numpy()), answers(module, x))
+    prune.l1_unstructured(module[1], "weight", amount=0.75)
+    layers[1].density = 0.25
+    model = mest.Model(layers, batch=7)
+    model.load_state_dict(module.state_dict())  # weight_orig, weight_mask
+    same(model.predict(x.numpy()), answers(module, x))
+    # And back.
+    twin = mlp().eval()
+    twin.load_state_dict({k: torch.from_numpy(a) for k, a in model.state_dict().items()}, strict=False)
+    same(answers(twin, x), model.predict(x.numpy()))
+
+
+def test_a_module_can_be_saved(tmp_path):
+    module, x = trained("mobilenet")
+    back = mest.to_torch(mest.from_torch(module, x[:1]))
+    torch.save(back, tmp_path / "module.pt")
+    same(answers(torch.load(tmp_path / "module.pt", weights_only=False), x), answers(back, x))
+    same(answers(copy.deepcopy(back), x), answers(back, x))
+
+
+# ----------------------------------------------------------------------------------------- how it is written ---
+
+
+class Written(nn.Module):
+    """A small network whose middle is `middle`."""
+
+    def __init__(self, middle, channels=4, **parts):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(channels, 3)
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.middle = middle
+
+    def forward(self, x):
+        x = self.middle(self, self.conv(x))
+        if x.ndim == 4:
+            x = x.mean((2, 3))
+        return self.fc(x)
+
+
+class Fixed(Written):
+    """Without the question, which torch.fx cannot ask."""
+
+    def forward(self, x):
+        return self.fc(self.middle(self, self.conv(x)))
+
+
+GOOD = {
+    "view of a shape": (lambda m, x: F.adaptive_avg_pool2d(x, 1).view(x.shape[0], -1), 4),
+    "view with -1": (lambda m, x: x.view(-1, 4 * 48), 192),
+    "reshape": (lambda m, x: torch.reshape(x, (x.size(0), 192)), 192),
+    "arithmetic on shapes": (lambda m, x: x.reshape(x.shape[0], x.shape[1] * x.size(2) * x.size()[3]), 192),
+    "flatten by keyword": (lambda m, x: x.flatten(start_dim=1), 192),
+    "squeeze": (lambda m, x: F.adaptive_avg_pool2d(x, (1, 1)).squeeze(), 4),
+    "squeeze twice": (lambda m, x: x.mean([-2, -1], keepdim=True).squeeze(-1).squeeze(-1), 4),
+    "pools": (lambda m, x: F.avg_pool2d(F.max_pool2d(x, 2), (3, 4)).flatten(1), 4),
+    "pools by keyword": (
+        lambda m, x: F.avg_pool2d(F.max_pool2d(input=x, kernel_size=3, stride=2, padding=1), kernel_size=3).flatten(1), 4,
+    ),
+    "pool to one pixel": (lambda m, x: F.max_pool2d(x, (6, 8)).flatten(1), 4),
+    "adaptive": (lambda m, x: F.adaptive_max_pool2d(F.adaptive_avg_pool2d(x, (3, 4)), 1).flatten(1), 4),
+    "adaptive that changes nothing": (lambda m, x: F.adaptive_avg_pool2d(x, (6, 8)).flatten(1), 192),
+    "ceil_mode that changes nothing": (lambda m, x: F.max_pool2d(x, 2, ceil_mode=True).flatten(1), 48),
+    "relu in many ways": (lambda m, x: torch.relu_(F.relu(torch.relu(x.relu()), inplace=True)).flatten(1), 192),
+    "twice the same": (lambda m, x: (x + x).flatten(1), 192),
+    "three of them": (lambda m, x: torch.add(x + F.relu(x), other=x).add(x).flatten(1), 192),
+    "in place, then both": (lambda m, x: (F.relu(x, inplace=True) + x).flatten(1), 192),
+    "in place, unnamed": (lambda m, x: (torch.relu_(x), x)[1].flatten(1), 192),
+    "added in place": (lambda m, x: (x.add_(F.relu(x)) + x).flatten(1), 192),
+    "unused": (lambda m, x: (torch.sigmoid(x), x.flatten(1))[1], 192),
+    "dropout": (lambda m, x: F.dropout(F.dropout(x, 0.0), p=0.3, training=m.training).flatten(1), 192),
+    "parametrized": (lambda m, x: m.part(x).flatten(1), 192),
+    "shared without parameters": (lambda m, x: m.relu(m.relu(x) + x).flatten(1), 192),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_good_ways_to_write_it(case):
+    middle, channels = GOOD[case]
+    torch.manual_seed(0)
+    part = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
+    module = Fixed(middle, channels, relu=nn.ReLU(), part=part).eval()
+    x = torch.randn(5, 3, 6, 8)
+    model = mest.from_torch(module, x[:1], batch=5)
+    same(model.predict(x.numpy()), answers(module, x))
+
+
+def test_pictures_of_one_pixel():
+    """A Flatten behind those that torch flattens: bfloat16 asks for it."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 2))
+    x = torch.randn(2, 3, 6, 6)
+    model = mest.from_torch(module, x, batch=2, activations="bfloat16")
+    assert np.abs(model.predict(x.numpy()) - answers(module, x)).max() < 0.02
+
+
+def test_lazy_modules():
+    module = nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    same(mest.from_torch(module, x, batch=2).predict(x.numpy()), answers(module, x))
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(dim=-1)])
+def test_a_softmax_at_the_end(last):
+    module, x = trained("mlp")
+    with pytest.warns(UserWarning, match="Softmax at the end of the module is left out: predict gives what goes into"):
+        model = mest.from_torch(nn.Sequential(module, last), x[:1], batch=7)
+    same(model.predict(x.numpy()), answers(module, x))
+    expected = answers(nn.Softmax(1), answers_tensor(module, x))
+    same(model.predict_proba(x.numpy()), expected)
+
+
+def answers_tensor(module, x):
+    return torch.from_numpy(answers(module, x))
+
+
+def test_no_warnings():
+    module, x = trained("vgg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mest.to_torch(mest.from_torch(module, x[:1]))
+
+
+# -------------------------------------------------------------------------------------------------- refusals ---
+
+
+def convolution(*arguments, **named):
+    return lambda: nn.Sequential(nn.Conv2d(4, *arguments, **named), nn.Flatten(), nn.LazyLinear(2))
+
+
+def between(*modules):
+    return lambda: nn.Sequential(nn.Conv2d(4, 4, 1), *modules, nn.Flatten(), nn.LazyLinear(2))
+
+
+REFUSED = {
+    "activation": (between(nn.ReLU6()), r"1 \(ReLU6\) has no layer here. Instead: the activation here is ReLU"),
+    "norm": (between(nn.GroupNorm(2, 4)), r"1 \(GroupNorm\).*nn.BatchNorm2d"),
+    "dropout2d": (between(nn.Dropout2d()), r"1 \(Dropout2d\).*Instead: nn.Dropout"),
+    "padding": (between(nn.ZeroPad2d(1)), r"1 \(ZeroPad2d\).*padding of the convolution"),
+    "upsampling": (between(nn.Upsample(scale_factor=2)), r"1 \(Upsample\).*do not enlarge pictures"),
+    "transposed": (between(nn.ConvTranspose2d(4, 4, 2)), r"1 \(ConvTranspose2d\).*nn.Conv2d"),
+    "unknown": (between(nn.PixelUnshuffle(2)), r"1 \(PixelUnshuffle\).*layers here are Linear, Conv2d"),
+    "norm without statistics": (between(nn.BatchNorm2d(4, track_running_stats=False)), "track_running_stats=False"),
+    "cumulative norm": (between(nn.BatchNorm2d(4, momentum=None)), "momentum=None. Instead: a momentum above 0"),
+    "dilation": (convolution(4, 3, dilation=2), r"0 \(Conv2d\) has dilation=\(2, 2\)"),
+    "groups": (convolution(8, 3, groups=2), "groups=2 for 4 and 8 channels. Instead: 1, or as many as both"),
+    "multiplier": (convolution(8, 3, groups=4), "groups=4 for 4 and 8 channels"),
+    "reflected": (convolution(4, 3, padding=1, padding_mode="reflect"), 'padding_mode=.reflect.. Instead: padding_m'),
+    "even same": (convolution(4, 4, padding="same"), "even kernel. Instead: an odd kernel"),
+    "ceil": (between(nn.MaxPool2d(2, ceil_mode=True)), "ceil_mode=True, which adds a window"),
+    "pads that do not count": (between(nn.AvgPool2d(3, padding=1, count_include_pad=False)), "count_include_pad=F"),
+    "divisor": (between(nn.AvgPool2d(3, divisor_override=2)), "divisor_override=2"),
+    "indices": (between(nn.MaxPool2d(2, return_indices=True)), r"1 \(MaxPool2d\) gives no tensor"),
+    "uneven": (between(nn.AdaptiveAvgPool2d(2)), r"\(2, 2\) pixels of \(5, 7\). Instead: a divisor"),
+    "dropout of all": (between(nn.Dropout(1.0)), "p=1.0. Instead: from 0 on, below 1"),
+    "linear over axes": (lambda: nn.Sequential(nn.Linear(7, 2)), r"\(Linear\) takes the shape.*torch.flatten"),
+    "softmax inside": (between(nn.Softmax(1)), r"1 \(Softmax\) is inside the network"),
+    "partial flatten": (lambda: nn.Sequential(nn.Flatten(2), nn.Linear(35, 2)), "of shapes the one change"),
+}
+
+FUNCTIONS = {
+    "multiplied": (lambda m, x: x * 2, r"mul \(mul\) has no layer here. Instead: a factor belongs into the weights"),
+    "constant": (lambda m, x: x + 1, "adds a constant. Instead: put it into the bias"),
+    "broadcast": (lambda m, x: x + x.mean((2, 3), keepdim=True), r"adds shapes .* without broadcasting"),
+    "alpha": (lambda m, x: torch.add(x, x, alpha=2), "alpha=2. Instead: add without a factor"),
+    "concatenated": (lambda m, x: torch.cat([x, x], 1), r"cat \(cat\).*a sum can be taken: x \+ y"),
+    "part": (lambda m, x: x[:, :2], r"getitem \(getitem\).*part of a tensor is no layer"),
+    "transposed": (lambda m, x: x.transpose(2, 3), r"transpose \(transpose\) has no layer here"),
+    "mean of one axis": (lambda m, x: x.mean(3), "over the axes 3. Instead|over the axes"),
+    "mixed samples": (lambda m, x: x.view(-1, 2 * 4 * 35), "of shapes the one change there is"),
+    "sigmoid": (lambda m, x: torch.sigmoid(x), r"sigmoid \(sigmoid\).*ReLU"),
+    "parameter": (lambda m, x: F.conv2d(x, m.conv.weight), r"is a parameter used by itself. Instead: a module"),
+    "layer used twice": (lambda m, x: m.conv(m.conv(x)), "shares parameters with 'conv'"),
+    "condition": (lambda m, x: x if x.sum() > 0 else -x, "torch.fx cannot trace Fixed.*may not depend on values"),
+    "number of the data": (lambda m, x: x.softmax(1), r"softmax \(softmax\) is inside the network"),
+    "unknown argument": (lambda m, x: F.relu(x, out=3), "cannot trace|fails on the example input"),
+}
+
+
+def refused(module, message, x=None):
+    with pytest.raises(mest.UnsupportedError, match=f"(?s){message}"):
+        mest.from_torch(module, torch.randn(2, 4, 5, 7) if x is None else x)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_modules(case):
+    make, message = REFUSED[case]
+    refused(make(), message)
+
+
+@pytest.mark.parametrize("case", FUNCTIONS)
+def test_refused_functions(case):
+    middle, message = FUNCTIONS[case]
+    module = Fixed(middle, conv=nn.Conv2d(4, 4, 1))
+    refused(module, message)
+    with pytest.raises(mest.UnsupportedError) as caught:
+        mest.from_torch(module, torch.randn(2, 4, 5, 7))
+    if "torch.fx cannot" not in str(caught.value):
+        assert "test_torch.py" in str(caught.value), "the line of the code is said"
+
+
+def test_refused_networks():
+    class Two(nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x, mask=None):
+            return self.fc(x), x
+
+    x = torch.zeros(2, 4)
+    refused(Two(), r"placeholder \(y\) is a second input", x)
+    refused(Pair(), "returns more than one tensor", x)
+    refused(torch.jit.trace(nn.Linear(4, 2), x), "cannot trace a ScriptModule", x)
+    with pytest.raises(TypeError, match="a torch.nn.Module is wanted, not Model"):
+        mest.from_torch(mest.Model([mest.Input(2), mest.Linear(2)]), x)
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    refused(tied, r"1 \(Linear\) shares parameters with '0'", x)
+    refused(nn.Sequential(nn.Conv1d(4, 2, 1)), "kernel .1, k. over", x[:, :, None, None])
+
+
+def test_what_torch_fx_does_not_see():
+    module, x = trained("mlp")
+    module[1].register_forward_hook(lambda part, args, out: out * 3)
+    refused(module, "other outputs than the module, by up to.*what hooks do", x)
+
+
+def test_without_torch(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch"):
+        mest.from_torch(nn.Linear(2, 2), np.zeros((1, 2)))
+    with pytest.raises(ImportError, match="pip install torch"):
+        mest.to_torch(mest.Model([mest.Input(2), mest.Linear(2)]))
