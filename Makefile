@@ -101,7 +101,7 @@ setup:
 build: setup
 	@test $(OUT)/libmest.so -nt packaging/mest.map || rm -f $(OUT)/libmest.so
 	@rm -f $(OUT)/libmest-static.a # the package manager adds to an archive: objects of renamed files would stay
-	@swift build --quiet -c release --scratch-path $(SCRATCH) $(TRAITS)
+	@MEST_SONAME=libmest.so.$(MAJOR) swift build --quiet -c release --scratch-path $(SCRATCH) $(TRAITS)
 	@ln -sf libmest.so $(OUT)/libmest.so.$(MAJOR)
 	@tools/make-archive.sh $(OUT)/libmest-static.a $(OUT)/libmest.a
 

@@ -43,9 +43,12 @@ let engineSettings: [SwiftSetting] = hosted ? [] : [
 
 func linker(_ arguments: String...) -> [String] { arguments.flatMap { ["-Xlinker", $0] } }
 
+// What is installed has a version in its name, which `make build` gives.  Packages that depend on this one look for the
+// library under the file's own name, as SwiftPM calls it.
+let soname = Context.environment["MEST_SONAME"].map { linker("-soname=\($0)") } ?? []
+
 let engineLinking: [LinkerSetting] = hosted ? [] : [
-    .unsafeFlags(["-use-ld=lld"] + linker(
-        "-soname=libmest.so.0",
+    .unsafeFlags(["-use-ld=lld"] + soname + linker(
         "--version-script=\(Context.packageDirectory)/packaging/mest.map", "--no-undefined-version",
         "--gc-sections", "-z", "nodelete")),
 ] + (sanitized ? [] : [.unsafeFlags(linker("-z", "defs"))])
@@ -54,6 +57,8 @@ let package = Package(
     name: "libmest",
     products: [
         .library(name: "mest", type: .dynamic, targets: ["Mest"]),
+        // For tools/make-archive.sh, which hides all but the API.  Not for Swift programs: their runtime has functions of
+        // the same names as the engine's.
         .library(name: "mest-static", type: .static, targets: ["Mest"]),
         // mest.h as a module, for packages that link an installed libmest (docs/swift.md).
         .library(name: "CMest", targets: ["CMest"]),

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The Debian packages: built, looked at by lintian, installed into an empty system, used there for the examples by
+# The Debian packages (docs/c.md): built, looked at by lintian, installed into an empty system, used there for the examples by
 # pkg-config and by CMake, and removed.
 set -uo pipefail
 . "$(dirname "$0")/common.sh"

@@ -83,6 +83,20 @@ mkdir "$work/wrong"
 printf 'cmake_minimum_required(VERSION 3.13)\nproject(p C)\nfind_package(mest 99 REQUIRED)\n' >"$work/wrong/CMakeLists.txt"
 try 'CMake: another version is refused' wrong_version
 
+# docs/c.md as it stands: its programs under the names that their first lines say, its commands in one shell, the first
+# of them in the checkout.
+page=$work/page
+mkdir "$page"
+awk -v page="$page" '
+    /^```[a-z]+$/ && !inside { inside = substr($0, 4); file = inside == "cmake" ? "CMakeLists.txt" : inside == "sh" ? "commands" : "?"; next }
+    /^```$/ { if (inside == "sh") print "cd " page >(page "/commands"); inside = ""; next }
+    file == "?" { file = match($0, /[a-z]+\.c(pp)?( \*\/)?$/) ? substr($0, RSTART, RLENGTH) : ""; sub(/ .*/, "", file) }
+    inside && file { print >(page "/" file) }' "$root/docs/c.md"
+sed -i "s|\$HOME|$page|g" "$page/commands"
+as_written() { (cd "$root" && unset PKG_CONFIG_PATH && bash -euxo pipefail "$page/commands"); }
+try 'docs/c.md: the files are there' test -s "$page/first.c" -a -s "$page/first.cpp" -a -s "$page/block.c" -a -s "$page/CMakeLists.txt"
+try 'docs/c.md: its commands' as_written
+
 try 'make uninstall' installer uninstall
 nothing_left() { [ -z "$(find "$work/stage" -type f -o -type l)" ]; }
 try 'nothing is left' nothing_left

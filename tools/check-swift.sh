@@ -16,14 +16,19 @@ try() { # WHAT COMMAND
     failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
 }
 
-to=$work/stage/opt/mest
-try 'make install' make -s -C "$root" install DESTDIR="$work/stage" PREFIX=/opt/mest || { totals swiftpm $passed $failed; exit 1; }
-export LD_LIBRARY_PATH=$to/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# The nth block of LANGUAGE of the page.
+block() {
+    awk -v fence="^\`\`\`$1\$" -v wanted="$2" '/^```$/ { inside = 0 } inside && n == wanted; $0 ~ fence { n++; inside = 1 }' \
+        "$root/docs/swift.md"
+}
 
+# The page's commands, with a home and a copy of the example.
+to=$work/mest
 cp -r "$root/examples/swift" "$work/example"
-example() { PKG_CONFIG_PATH=$to/lib/pkgconfig swift build -c release --package-path "$work/example"; }
-digits() { gzip -dc "$root/examples/data/digits.csv.gz" | "$work/example/.build/release/digits"; }
-try 'examples/swift: build' example && try 'examples/swift: run' digits
+block sh 1 | sed "s|\$HOME|$work|g; s|--package-path examples/swift|--package-path $work/example|" >"$work/commands"
+as_written() { (cd "$root" && bash -euxo pipefail "$work/commands") && grep -q '^test: 2[0-9]* of 297 correct$' "$work/log"; }
+try 'docs/swift.md: its commands' as_written || { totals swiftpm $passed $failed; exit 1; }
+export LD_LIBRARY_PATH=$to/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 # The same package as one that is published: a repository with a version.
 mkdir "$work/published"
@@ -34,22 +39,28 @@ publish() {
 }
 try 'a repository with a version' publish
 
-depend() { # FOLDER DEPENDENCY PACKAGE-NAME
+# A package: FOLDER, then what stands between the parentheses of Package() behind its name.
+package() {
     mkdir -p "$work/$1/Sources/program"
-    cat >"$work/$1/Package.swift" <<END
-// swift-tools-version: 6.1
-import PackageDescription
-let package = Package(name: "program", dependencies: [$2], targets: [
-    .executableTarget(name: "program", dependencies: [.product(name: "CMest", package: "$3")],
-                      linkerSettings: [.linkedLibrary("mest")]),
-])
-END
+    printf '// swift-tools-version: 6.1\nimport PackageDescription\nlet package = Package(name: "program",\n%s\n)\n' "$2" \
+        >"$work/$1/Package.swift"
     printf 'import CMest\nprint(String(cString: mest_version_string()))\n' >"$work/$1/Sources/program/main.swift"
-    swift build --package-path "$work/$1" -Xlinker "-L$to/lib"
 }
+build() { swift build --package-path "$work/$1" -Xlinker "-L$to/lib"; }
 says_version() { [ "$("$work/$1/.build/debug/program")" = "$version" ]; }
-try 'CMest by path: build' depend path ".package(name: \"libmest\", path: \"$root\")" libmest &&
-    try 'CMest by path: run' says_version path
-try 'CMest by version: build' depend version ".package(url: \"file://$work/published\", from: \"$version\")" published &&
-    try 'CMest by version: run' says_version version
+header_only() { # FOLDER DEPENDENCY
+    package "$1" "dependencies: [$2], targets: [$(block swift 3)]"
+    try "CMest, $1: build" build "$1" && try "CMest, $1: run" says_version "$1"
+}
+is_example() { # of two lines, each
+    [ "$(block swift 1 | while read -r line; do grep -cF -- "$line" "$root/examples/swift/Package.swift"; done | xargs)" = '1 1' ]
+}
+try 'docs/swift.md: its first block is the example' is_example
+header_only path ".package(name: \"libmest\", path: \"$root\")"
+mv "$work/published" "$work/libmest" # SwiftPM knows a package by its folder
+header_only version ".package(url: \"file://$work/libmest\", from: \"$version\")"
+# The library itself takes minutes to compile: here only whether the package is understood.
+understood() { swift package --package-path "$work/whole" show-dependencies | grep -q libmest; }
+package whole "$(block swift 2)"
+try 'docs/swift.md: a dependency by path' understood
 totals swiftpm $passed $failed

@@ -54,7 +54,6 @@ equal 'libmest.so exits, aborts or prints' '' \
 
 # The version is the same wherever it stands.
 equal 'version node' "MEST_$version_major" "$(sed -n 's/^\(MEST_[0-9]*\) {/\1/p' "$root/packaging/mest.map")"
-equal 'soname of Package.swift' "libmest.so.$version_major" "$(grep -o 'libmest\.so\.[0-9]*' "$root/Package.swift" | tail -n 1)"
 for language in c cpp; do
     equal "version of examples/$language/CMakeLists.txt" "${version%.*}" \
         "$(sed -n 's/^find_package(mest \([0-9.]*\).*/\1/p' "$root/examples/$language/CMakeLists.txt")"

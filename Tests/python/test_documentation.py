@@ -35,6 +35,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # (page, language): the script that runs these blocks, which names the page or what is in them.
 ELSEWHERE = {
     ("README.md", "sh"): "tools/run-tests.sh",  # make test is what runs this, make demo and make install its parts
+    ("c.md", "sh"): "tools/check-install.sh",
+    ("c.md", "cmake"): "tools/check-install.sh",
+    ("c.md", "console"): "tools/check-deb.sh",
+    ("swift.md", "sh"): "tools/check-swift.sh",
+    ("swift.md", "swift"): "tools/check-swift.sh",
     ("firmware.md", "sh"): "tools/check-firmware.sh",
     ("firmware.md", "c"): "tools/check-firmware.sh",
     ("firmware.md", "make"): "tools/check-firmware.sh",
