@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 from typing import Any
 
-from .. import show_versions
+from .._versions import show_versions, versions
 from ._options import add_json, command
 from ._output import print_json
 
@@ -19,11 +17,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    if not options.json:
+    if options.json:
+        print_json(dict(versions()))
+    else:
         show_versions()
-        return
-    written = io.StringIO()
-    with contextlib.redirect_stdout(written):
-        show_versions()
-    lines = [line for line in written.getvalue().splitlines() if line.strip()]
-    print_json({line[:12].strip(): line[12:].strip() for line in lines})
