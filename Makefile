@@ -3,6 +3,7 @@
 # Everything a person or a machine does with this repository.  `make` lists it.
 
 PREFIX       ?= /usr/local
+LIBDIR       ?= lib
 DESTDIR      ?=
 PYTHON       ?= python3
 MEST_THREADS ?= own
@@ -73,7 +74,7 @@ bench_threads    := threads.py
 bench_experiments := experiments/report.py --scale digits --train
 bench_goals      := step.py --goals $(SPARSEPROP) $(COMPILE)
 
-.PHONY: help setup build firmware wheel demo test test-all fuzz bench reference install uninstall clean
+.PHONY: help setup build firmware wheel demo test test-all fuzz bench reference install uninstall deb clean
 
 help:
 	@echo 'libmest $(VERSION): sparse training on edge devices'
@@ -89,6 +90,7 @@ help:
 	@echo '  make reference  web pages of the C API (Doxygen) and of the Python package (pdoc) in $(BUILD)/reference'
 	@echo '  make install    to PREFIX=$(PREFIX), below DESTDIR=$(DESTDIR)'
 	@echo '  make uninstall  what make install put there'
+	@echo '  make deb        Debian packages of it in $(BUILD)/deb'
 	@echo '  make clean      remove what was built'
 	@echo
 	@echo '  MEST_THREADS=none builds without threads, MEST_THREADS=openmp with those of OpenMP.'
@@ -142,30 +144,42 @@ reference: build
 	@tools/setup.sh demo
 	@$(BESIDE) tools/make-reference.sh
 
+# LIBDIR, below PREFIX, is lib64 or lib/x86_64-linux-gnu where a system says so.  What pkg-config and CMake read says
+# where things are from where it lies itself, so that an installed tree can be moved: UP leads from there to PREFIX.
+# In /usr, which compilers search anyhow, pkg-config gets the plain name and need not tell them.
+LIBS  := $(TO)/$(LIBDIR)
+blank :=
+UP    := $(subst $(blank) ,/,$(foreach folder,$(subst /, ,$(LIBDIR)) pkgconfig,..))
+
 # Writes a packaging template with its names filled in.
-fill = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@MINOR@|$(MINOR)|g' \
-       -e 's|@POINTER_BYTES@|8|g' -e 's|@LIBS_PRIVATE@|$(2)|g' packaging/$(1).in
+HERE = $(if $(filter /usr,$(PREFIX)),/usr,$${pcfiledir}/$(UP))
+fill = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@MINOR@|$(MINOR)|g' -e 's|@PREFIX@|$(HERE)|g' \
+       -e 's|@UP@|$(UP)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@POINTER_BYTES@|8|g' -e 's|@LIBS_PRIVATE@|$(2)|g' \
+       packaging/$(1).in
 
 install: build
-	@install -d '$(TO)/include' '$(TO)/lib/pkgconfig' '$(TO)/lib/cmake/mest'
-	@install -m 644 include/mest.h '$(TO)/include/mest.h'
-	@install -m 755 $(OUT)/libmest.so '$(TO)/lib/libmest.so.$(VERSION)'
-	@strip --strip-unneeded '$(TO)/lib/libmest.so.$(VERSION)'
-	@ln -sf libmest.so.$(VERSION) '$(TO)/lib/libmest.so.$(MAJOR)'
-	@ln -sf libmest.so.$(MAJOR) '$(TO)/lib/libmest.so'
-	@install -m 644 $(OUT)/libmest.a '$(TO)/lib/libmest.a'
-	@$(call fill,mest.pc,$(PRIVATE:%=-l%)) > '$(TO)/lib/pkgconfig/mest.pc'
-	@$(call fill,mestConfig.cmake,$(PRIVATE)) > '$(TO)/lib/cmake/mest/mestConfig.cmake'
-	@$(call fill,mestConfigVersion.cmake,) > '$(TO)/lib/cmake/mest/mestConfigVersion.cmake'
-	@chmod 644 '$(TO)'/lib/pkgconfig/mest.pc '$(TO)'/lib/cmake/mest/*.cmake
+	@install -d '$(TO)/include' '$(LIBS)/pkgconfig' '$(LIBS)/cmake/mest'
+	@install -m 644 include/mest.h include/mest.hpp '$(TO)/include'
+	@install -m 755 $(OUT)/libmest.so '$(LIBS)/libmest.so.$(VERSION)'
+	@strip --strip-unneeded '$(LIBS)/libmest.so.$(VERSION)'
+	@ln -sf libmest.so.$(VERSION) '$(LIBS)/libmest.so.$(MAJOR)'
+	@ln -sf libmest.so.$(MAJOR) '$(LIBS)/libmest.so'
+	@install -m 644 $(OUT)/libmest.a '$(LIBS)/libmest.a'
+	@$(call fill,mest.pc,$(PRIVATE:%=-l%)) > '$(LIBS)/pkgconfig/mest.pc'
+	@$(call fill,mestConfig.cmake,$(PRIVATE)) > '$(LIBS)/cmake/mest/mestConfig.cmake'
+	@$(call fill,mestConfigVersion.cmake,) > '$(LIBS)/cmake/mest/mestConfigVersion.cmake'
+	@chmod 644 '$(LIBS)'/pkgconfig/mest.pc '$(LIBS)'/cmake/mest/*.cmake
 	@echo 'libmest $(VERSION) installed in $(TO)'
 
 uninstall:
-	@rm -f '$(TO)/include/mest.h' '$(TO)/lib/libmest.so' '$(TO)/lib/libmest.so.$(MAJOR)' \
-	    '$(TO)/lib/libmest.so.$(VERSION)' '$(TO)/lib/libmest.a' '$(TO)/lib/pkgconfig/mest.pc' \
-	    '$(TO)/lib/cmake/mest/mestConfig.cmake' '$(TO)/lib/cmake/mest/mestConfigVersion.cmake'
-	@rmdir '$(TO)/lib/cmake/mest' '$(TO)/lib/cmake' '$(TO)/lib/pkgconfig' 2>/dev/null || true
+	@rm -f '$(TO)/include/mest.h' '$(TO)/include/mest.hpp' '$(LIBS)/libmest.so' '$(LIBS)/libmest.so.$(MAJOR)' \
+	    '$(LIBS)/libmest.so.$(VERSION)' '$(LIBS)/libmest.a' '$(LIBS)/pkgconfig/mest.pc' \
+	    '$(LIBS)/cmake/mest/mestConfig.cmake' '$(LIBS)/cmake/mest/mestConfigVersion.cmake'
+	@rmdir '$(LIBS)/cmake/mest' '$(LIBS)/cmake' '$(LIBS)/pkgconfig' 2>/dev/null || true
 	@echo 'libmest removed from $(TO)'
+
+deb: build
+	@tools/make-deb.sh
 
 clean:
 	@rm -rf .build out dist

@@ -21,8 +21,9 @@ let kernelSettings: [CSetting] = [
     .unsafeFlags(["-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra",
                   // OpenMP puts file names into the product: not those of the machine that built it.
                   "-ffile-prefix-map=\(Context.packageDirectory)/="]),
-    // The checks of sanitizers make the templates many times as long: -O3 takes minutes a file.
-    .unsafeFlags([sanitized ? "-O1" : "-O3"], .when(configuration: .release)),
+    // The checks of sanitizers make the templates many times as long: -O3 takes minutes a file.  Debug builds are those
+    // of packages that depend on this one: they want their own code to be debugged, and training as fast as ever.
+    .unsafeFlags([sanitized ? "-O1" : "-O3"], hosted ? .when(configuration: .release) : nil),
     .define("MESTK_THREADS", .when(traits: ["Threads"])),
     .unsafeFlags(["-fopenmp"], .when(traits: ["OpenMP"])),
 ]
@@ -36,6 +37,8 @@ let engineSettings: [SwiftSetting] = hosted ? [] : [
         "-Xfrontend", "-function-sections",
         "-Xfrontend", "-disable-stack-protector",
     ]),
+    // Unoptimised, variables that local functions share would be allocated.
+    .unsafeFlags(["-O"], .when(configuration: .debug)),
 ]
 
 func linker(_ arguments: String...) -> [String] { arguments.flatMap { ["-Xlinker", $0] } }
@@ -52,6 +55,8 @@ let package = Package(
     products: [
         .library(name: "mest", type: .dynamic, targets: ["Mest"]),
         .library(name: "mest-static", type: .static, targets: ["Mest"]),
+        // mest.h as a module, for packages that link an installed libmest (docs/swift.md).
+        .library(name: "CMest", targets: ["CMest"]),
     ],
     traits: [
         .default(enabledTraits: ["Threads"]),

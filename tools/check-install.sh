@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# What a user does: installs, finds the library by pkg-config and by CMake, builds the examples
-# against the shared and the static library, runs them, and removes it all.
+# What a user does: installs, finds the library by pkg-config and by CMake, builds the C and C++ examples against the
+# shared and the static library, runs them, and removes it all.
 set -uo pipefail
 . "$(dirname "$0")/common.sh"
 
@@ -20,7 +20,7 @@ to=$work/stage/opt/mest
 installer() { make -s -C "$root" "$1" DESTDIR="$work/stage" PREFIX=/opt/mest; }
 try 'make install' installer install || { totals install $passed $failed; exit 1; }
 find "$work/stage" \( -type f -o -type l \) -printf '%P\n' | sed 's|^opt/mest/||' | LC_ALL=C sort >"$work/found"
-printf '%s\n' include/mest.h lib/cmake/mest/mestConfig.cmake lib/cmake/mest/mestConfigVersion.cmake lib/libmest.a \
+printf '%s\n' include/mest.h include/mest.hpp lib/cmake/mest/mestConfig.cmake lib/cmake/mest/mestConfigVersion.cmake lib/libmest.a \
     lib/libmest.so "lib/libmest.so.$version_major" "lib/libmest.so.$version" lib/pkgconfig/mest.pc >"$work/expected"
 try 'installed files' diff "$work/expected" "$work/found"
 # Installed files belong on any machine: no path of this one.
@@ -32,43 +32,52 @@ gzip -dc "$root/examples/data/digits.csv.gz" >"$work/digits.csv" 2>"$work/log" |
 
 # Before anything is installed: a checkout that `make build` has built in.
 mkdir -p "$work/checkout/examples" "$work/checkout/.build"
-cp -r "$root/examples/c" "$work/checkout/examples/c"
+cp -r "$root/examples/c" "$root/examples/cpp" "$work/checkout/examples"
 ln -s "$root/include" "$work/checkout/include"
 ln -s "$(cd "$root" && realpath "${BUILD:-.build}/release")" "$work/checkout/.build/release"
-in_checkout() { PKG_CONFIG_LIBDIR=/nonexistent make -s -C "$work/checkout/examples/c" clean all "$@"; }
-for archive in '' STATIC=1; do
-    try "in a checkout $archive: build" in_checkout $archive &&
-        try "in a checkout $archive: run" "$work/checkout/examples/c/train_digits" "$work/digits.csv"
+in_checkout() { PKG_CONFIG_LIBDIR=/nonexistent make -s -C "$work/checkout/examples/$1" clean all "${@:2}"; }
+for language in c cpp; do
+    for archive in '' STATIC=1; do
+        try "$language in a checkout $archive: build" in_checkout $language $archive &&
+            try "$language in a checkout $archive: run" "$work/checkout/examples/$language/train_digits" "$work/digits.csv"
+    done
 done
 
 export PKG_CONFIG_PATH=$to/lib/pkgconfig
 try 'pkg-config version' test "$(pkg-config --modversion mest)" = "$version"
 digits() { LD_LIBRARY_PATH=$to/lib "$1" "$work/digits.csv"; }
-for kind in shared static; do
-    cp -r "$root/examples/c" "$work/$kind"
-    variable=; [ $kind = shared ] || variable=STATIC=1
-    try "pkg-config, $kind: build" make -s -C "$work/$kind" clean all $variable &&
-        try "pkg-config, $kind: run" digits "$work/$kind/train_digits"
-    if [ $kind = static ]; then
-        no_shared() { ! readelf -d "$work/static/train_digits" | grep libmest; }
-        try 'the static program does not need libmest.so' no_shared
-    fi
-    cp "$work/log" "$work/$kind.log" 2>/dev/null
+for language in c cpp; do
+    for kind in shared static; do
+        there=$work/$language-$kind
+        cp -r "$root/examples/$language" "$there"
+        variable=; [ $kind = shared ] || variable=STATIC=1
+        try "$language, pkg-config, $kind: build" make -s -C "$there" clean all $variable &&
+            try "$language, pkg-config, $kind: run" digits "$there/train_digits"
+        if [ $kind = static ]; then
+            no_shared() { ! readelf -d "$there/train_digits" | grep libmest; }
+            try "$language: the static program does not need libmest.so" no_shared
+        fi
+    done
+    there=$work/$language-cmake
+    cp -r "$root/examples/$language" "$there"
+    try "$language, CMake: configure" cmake -S "$there" -B "$there/build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$to" &&
+        try "$language, CMake: build" cmake --build "$there/build" && {
+            try "$language, CMake, shared: run" digits "$there/build/train_digits"
+            try "$language, CMake, static: run" digits "$there/build/train_digits_static"
+        }
+    same_output() { diff <(digits "$work/$language-shared/train_digits") <(digits "$work/$language-static/train_digits"); }
+    try "$language: shared and static give the same output" same_output
 done
+# What the two programs say of the same training, word for word.
+epochs_of() { digits "$work/$1-shared/train_digits" | grep -E '^(epoch|test|forgetting)'; }
+same_training() { diff <(epochs_of c) <(epochs_of cpp) && [ "$(epochs_of cpp | wc -l)" -ge 20 ]; }
+try 'C and C++ train to the same numbers' same_training
 fully_static() {
     gcc -O2 -static -I"$to/include" "$root/examples/c/train_digits.c" $(pkg-config --variable=libdir mest)/libmest.a \
         $(pkg-config --static --libs-only-l mest | sed 's/-lmest//') -o "$work/fully_static" && digits "$work/fully_static"
 }
 try 'a program without any shared library' fully_static
 
-cp -r "$root/examples/c" "$work/cmake"
-try 'CMake: configure' cmake -S "$work/cmake" -B "$work/cmake/build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH="$to" &&
-    try 'CMake: build' cmake --build "$work/cmake/build" && {
-        try 'CMake, shared: run' digits "$work/cmake/build/train_digits"
-        try 'CMake, static: run' digits "$work/cmake/build/train_digits_static"
-    }
-same_output() { diff <(digits "$work/shared/train_digits") <(digits "$work/static/train_digits"); }
-try 'shared and static give the same output' same_output
 wrong_version() { ! cmake -S "$work/wrong" -B "$work/wrong/build" -DCMAKE_PREFIX_PATH="$to"; }
 mkdir "$work/wrong"
 printf 'cmake_minimum_required(VERSION 3.13)\nproject(p C)\nfind_package(mest 99 REQUIRED)\n' >"$work/wrong/CMakeLists.txt"

@@ -55,7 +55,13 @@ equal 'libmest.so exits, aborts or prints' '' \
 # The version is the same wherever it stands.
 equal 'version node' "MEST_$version_major" "$(sed -n 's/^\(MEST_[0-9]*\) {/\1/p' "$root/packaging/mest.map")"
 equal 'soname of Package.swift' "libmest.so.$version_major" "$(grep -o 'libmest\.so\.[0-9]*' "$root/Package.swift" | tail -n 1)"
-equal 'version of CMakeLists.txt' "${version%.*}" "$(sed -n 's/^find_package(mest \([0-9.]*\).*/\1/p' "$root/examples/c/CMakeLists.txt")"
+for language in c cpp; do
+    equal "version of examples/$language/CMakeLists.txt" "${version%.*}" \
+        "$(sed -n 's/^find_package(mest \([0-9.]*\).*/\1/p' "$root/examples/$language/CMakeLists.txt")"
+done
+equal 'version of the Debian packages' "$version" "$(sed -n '1s/^libmest (\(.*\)-.*/\1/p' "$root/packaging/debian/changelog")"
+equal 'soname of the Debian packages' "libmest$version_major libmest.so.$version_major" \
+    "$(sed -n 's/^Package: \(libmest[0-9]*\)$/\1/p' "$root/packaging/debian/control") $(sed -n '1s/ .*//p' "$root"/packaging/debian/libmest*.symbols.in)"
 if [ -e "$root/bindings/python/pyproject.toml" ]; then
     if grep -q '^dynamic *=.*"version"' "$root/bindings/python/pyproject.toml"; then
         equal 'version of the Python package' "$version" \

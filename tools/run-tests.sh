@@ -3,7 +3,8 @@
 # Everything that is checked, part by part; the last line has the totals of all.
 #
 #   tools/run-tests.sh            all parts
-#   tools/run-tests.sh NAME ...   the parts named; abi, c, symbols, install, wheel, python need library, golden needs c
+#   tools/run-tests.sh NAME ...   the parts named; abi, c, cpp, symbols, install, deb, swiftpm, wheel, python need library,
+#                                 golden needs c
 #
 # A part is a shell function below.  It prints lines "...: N passed, N failed[, N skipped]", which are
 # added up; what it prints else is shown when it fails.  Logs stay in $BUILD/tests.
@@ -143,6 +144,40 @@ c_tests() {
             processes soak random_input
 }
 
+# cpp_programs OUT NAME COMPILER...: Tests/cpp/*.cpp against the shared library, and run.
+cpp_programs() {
+    local out=$1 name=$2 source program status=0
+    shift 2
+    mkdir -p "$out"
+    for source in Tests/cpp/*.cpp; do
+        program=$out/$(basename "$source" .cpp)
+        local flags='-std=c++20 -g -Wall -Wextra -Wpedantic -Werror'
+        [[ $source != */no_exceptions.cpp ]] || flags="$flags -fno-exceptions -fno-rtti"
+        "$@" $flags -Iinclude "$source" -o "$program" -L"$build/release" -lmest -Wl,-rpath,"$(cd "$build/release" && pwd)" \
+            || { say "FAILED: $name: $source does not compile"; status=1; continue; }
+        timeout 600 "$program" || { status=$?; say "$name: $program ended with status $status"; }
+    done
+    return $status
+}
+
+# mest.hpp: alone without a warning, and in programs; what it needs it says.
+cpp_tests() {
+    local status=0 compiler standard
+    say '#include <mest.hpp>' >"$logs/only.cpp"
+    for compiler in g++ "$bin/clang++"; do
+        for standard in c++20 c++23; do
+            one "mest.hpp, $standard, $(basename "$compiler")" "$compiler" -std=$standard -fsyntax-only -Wall -Wextra -Wpedantic \
+                -Wconversion -Wshadow -Werror -Iinclude "$logs/only.cpp" || status=1
+        done
+    done
+    too_old() { ! g++ -std=c++17 -fsyntax-only -Iinclude "$logs/only.cpp" 2>"$logs/old.txt" && grep -q 'needs C++20' "$logs/old.txt"; }
+    one 'mest.hpp, c++17: refused, says why' too_old || status=1
+    cpp_programs "$build/cpp" g++ g++ -O2 || status=1
+    cpp_programs "$build/cpp-clang" clang "$bin/clang++" -O1 -fuse-ld=lld -fsanitize=address,undefined \
+        -fno-sanitize-recover=undefined || status=1
+    return $status
+}
+
 # Without threads: the same tests, and the same bits as with them.
 c_serial() {
     c_programs "$build/c-serial" "$build/serial/release" gcc -O2 || return 1
@@ -259,12 +294,15 @@ part swift    swift_tests
 part kernels  kernels
 part c        c_tests
 part c-serial c_serial
+part cpp      cpp_tests
 part golden   golden
 part board    tools/check-board.sh
 pair openmp openmp valgrind valgrind_example
 pair aarch64 'tools/emulate.sh aarch64' armv7 'tools/emulate.sh armv7'
 pair address address thread thread
 part install  tools/check-install.sh
+part deb      tools/check-deb.sh
+part swiftpm  tools/check-swift.sh
 part wheel    tools/check-wheel.sh
 part python   python_tests
 part types    types

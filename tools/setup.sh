@@ -28,6 +28,8 @@ provided() {
         python3-venv) "$python" -c 'import venv, ensurepip' 2>/dev/null ;;
         binutils) have readelf && have nm ;;
         xz-utils) have xz ;;
+        debhelper) have dh ;;
+        dpkg-dev) have dpkg-buildpackage ;;
         abigail-tools) have abidiff ;;
         gcc-arm-none-eabi) have arm-none-eabi-gcc ;;
         gcc-riscv64-unknown-elf) have riscv64-unknown-elf-gcc ;;
@@ -66,12 +68,12 @@ fi
 # What the tests can do without: they say what they skip.
 if [ "$purpose" = test ]; then
     gcc_major=$(gcc -dumpversion | cut -d. -f1)
-    optional=(abigail-tools doxygen libomp-dev gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc qemu-user
-        libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
+    optional=(abigail-tools debhelper doxygen dpkg-dev lintian libomp-dev gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm
+        qemu-system-misc qemu-user libc6-dev-armhf-cross "libgcc-$gcc_major-dev-armhf-cross")
     [ "$(uname -m)" = aarch64 ] || optional+=(libc6-dev-arm64-cross "libgcc-$gcc_major-dev-arm64-cross")
     missing_of "${optional[@]}"
     if [ ${#missing[@]} -gt 0 ]; then
-        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, references, emulated ARM, firmware, OpenMP"
+        { can_install && install_missing; } || say "without ${missing[*]} some parts are skipped: abidiff, references, emulated ARM, firmware, OpenMP, Debian packages"
     fi
 fi
 

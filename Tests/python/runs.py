@@ -4,14 +4,22 @@
 import mest
 from mest.datasets import digits
 
-FIELDS = dict(density=0.2, method="em&s", mutation_every=1, epochs=6, batch=32, samples=300, learning_rate=0.02, seed=3)
+FIELDS = dict(
+    density=0.2, method="em&s", mutation_every=1, epochs=6, batch=32, samples=300, learning_rate=0.02, seed=3
+)
 
 
 def network(name="conv <a> & b"):
     return [
-        mest.Input(1, 8, 8), mest.Conv2d(8, 3, padding=1, name=name), mest.ReLU(), mest.MaxPool(2), mest.Flatten(),
-        mest.Linear(24, name="hidden"), mest.ReLU(), mest.Linear(10, density=1.0, name="classifier"),
-    ]  # fmt: skip
+        mest.Input(1, 8, 8),
+        mest.Conv2d(8, 3, padding=1, name=name),
+        mest.ReLU(),
+        mest.MaxPool(2),
+        mest.Flatten(),
+        mest.Linear(24, name="hidden"),
+        mest.ReLU(),
+        mest.Linear(10, density=1.0, name="classifier"),
+    ]
 
 
 def write(path, name="conv <a> & b", **fields):

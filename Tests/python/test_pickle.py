@@ -88,7 +88,10 @@ def test_fit_goes_on_after_a_copy():
     whole.fit(*DATA, progress=False)
     model.fit(*DATA, 3, progress=False)
     other = pickled(model)
-    assert [record.epoch for record in other.fit(*DATA, progress=False)] == [3, 4, 5, 6, 7]
+    assert str(other.history) == str(model.history) and len(other.history) == 3
+    assert [record.epoch for record in other.fit(*DATA, 2, progress=False)] == [3, 4]
+    assert [record.epoch for record in pickled(other).fit(*DATA, progress=False)] == [5, 6, 7]
+    assert [record.epoch for record in other.fit(*DATA, progress=False)] == [5, 6, 7]
     assert fingerprint(other) == fingerprint(whole)
 
 

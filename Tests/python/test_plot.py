@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures: what is drawn is what was measured.  Looks at the numbers of bars and lines, not at pixels."""
 
+import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -77,7 +80,9 @@ def test_everything_is_drawn_on_the_given_axes(trained):
         assert draw(ax) is ax
         assert ax.get_title(loc="left"), "a picture has a title"
         ax.figure.canvas.draw()
-    assert mest.plot.churn(path).figure is not mest.plot.churn(str(path)).figure  # new ones where none are given
+    assert (
+        mest.plot.churn(path).figure is not mest.plot.churn(str(path)).figure
+    )  # new ones where none are given
 
 
 # -------------------------------------------------------------------------------- connections ---
@@ -91,13 +96,20 @@ def test_density_of_each_layer(trained):
         ax = mest.plot.density(source)
         assert widths(ax) == pytest.approx(expected)
         assert [tick.get_text() for tick in ax.get_yticklabels()] == [part.name for part, _ in parts]
-    assert widths(mest.plot.density(model.plan())) == pytest.approx([100 * p.density for p, _ in parts], rel=1e-3)
+    assert widths(mest.plot.density(model.plan())) == pytest.approx(
+        [100 * p.density for p, _ in parts], rel=1e-3
+    )
     assert widths(mest.plot.density({"a": 0.25, "b": 1.0})) == pytest.approx([25, 100])
 
 
 def test_target_is_marked_where_density_is_another():
-    model = mest.Model([mest.Input(20), mest.Linear(30, name="a"), mest.Linear(4, density=1.0)], density=0.1, epochs=10,
-                       method="em&s", mutation_every=1)  # fmt: skip
+    model = mest.Model(
+        [mest.Input(20), mest.Linear(30, name="a"), mest.Linear(4, density=1.0)],
+        density=0.1,
+        epochs=10,
+        method="em&s",
+        mutation_every=1,
+    )
     assert not mest.plot.density(model).lines
     model.begin_epoch()  # grows above the target
     (mark,) = mest.plot.density(model).lines
@@ -131,7 +143,9 @@ def test_survival_falls_from_all(trained):
     line_ = mest.plot.survival(run).lines[0]
     shares = []
     for mutation in run.mutations:
-        shares.append(sum(p["survivors"] for p in mutation["layers"]) / sum(p["first"] for p in mutation["layers"]))
+        shares.append(
+            sum(p["survivors"] for p in mutation["layers"]) / sum(p["first"] for p in mutation["layers"])
+        )
     assert list(line_.get_ydata())[-len(shares) :] == pytest.approx([100 * share for share in shares])
     assert 0 < shares[-1] < 1, "the run has to move its first connections for this to mean something"
     later = mest.plot.survival(([4, 8], [0.9, 0.8])).lines[0]
@@ -182,7 +196,9 @@ def test_forgetting_histogram(trained):
 
 
 def test_forgotten_marks_mutations_and_leaving():
-    history = mest.History(record(e, forgotten=10 * e, mutated=e in (1, 3), removed=7 * (e == 3)) for e in range(5))
+    history = mest.History(
+        record(e, forgotten=10 * e, mutated=e in (1, 3), removed=7 * (e == 3)) for e in range(5)
+    )
     ax = mest.plot.forgotten(history)
     assert list(line(ax, "forgotten").get_ydata()) == [0, 10, 20, 30, 40]
     assert list(line(ax, "after a mutation").get_xdata()) == [1, 3]
@@ -191,9 +207,23 @@ def test_forgotten_marks_mutations_and_leaving():
 
 def record(epoch, **fields):
     known = dict(
-        loss=1.0, accuracy=0.5, validation_loss=1.5, validation_accuracy=0.25, learning_rate=0.1, density=0.1,
-        mutated=False, dropped=0, grown=0, forgotten=0, samples=9, removed=0, absent=0, frozen=0, returned=0, seconds=1.0,
-    )  # fmt: skip
+        loss=1.0,
+        accuracy=0.5,
+        validation_loss=1.5,
+        validation_accuracy=0.25,
+        learning_rate=0.1,
+        density=0.1,
+        mutated=False,
+        dropped=0,
+        grown=0,
+        forgotten=0,
+        samples=9,
+        removed=0,
+        absent=0,
+        frozen=0,
+        returned=0,
+        seconds=1.0,
+    )
     return mest.EpochRecord(epoch=epoch, **{**known, **fields})
 
 
@@ -240,7 +270,9 @@ def test_comparison_is_a_share_of_dense(trained):
                for n, p, b, t, m in (("dense", 100, 1200, 9000, 40.0), ("10 %", 10, 200, 8000, 10.0),
                                      ("5 %", 5, 100, 7900, 5.0))]  # fmt: skip
     ax = mest.plot.comparison(records)
-    assert sorted(widths(ax)) == pytest.approx(sorted([100] * 4 + [10, 5, 100 / 6, 100 / 12, 800 / 9, 790 / 9, 25, 12.5]))
+    assert sorted(widths(ax)) == pytest.approx(
+        sorted([100] * 4 + [10, 5, 100 / 6, 100 / 12, 800 / 9, 790 / 9, 25, 12.5])
+    )
 
 
 # ------------------------------------------------------------------------------------- curves ---
@@ -249,18 +281,36 @@ def test_comparison_is_a_share_of_dense(trained):
 def test_curves(trained):
     _, run, _ = trained
     ax = mest.plot.curves(run)
-    assert list(line(ax, "validation").get_ydata()) == pytest.approx([100 * e["validation_accuracy"] for e in run.epochs])
+    assert list(line(ax, "validation").get_ydata()) == pytest.approx(
+        [100 * e["validation_accuracy"] for e in run.epochs]
+    )
     assert list(line(ax, "training").get_ydata()) == pytest.approx([100 * e["accuracy"] for e in run.epochs])
     assert list(line(ax, "mutation").get_xdata()) == [e["epoch"] for e in run.epochs if e["mutated"]]
     assert list(mest.plot.curves(run, what="learning_rate").lines[0].get_ydata()) == [
         pytest.approx(e["learning_rate"]) for e in run.epochs
     ]
+    of_the_model = line(mest.plot.curves(trained[2]), "validation")
+    assert list(of_the_model.get_ydata()) == list(line(ax, "validation").get_ydata())
     nan = float("nan")
-    alone = mest.History(record(e, accuracy=nan, validation_accuracy=nan, validation_loss=nan) for e in range(3))
+    alone = mest.History(
+        record(e, accuracy=nan, validation_accuracy=nan, validation_loss=nan) for e in range(3)
+    )
     ax = mest.plot.curves(alone)  # no accuracy: the loss
     assert ax.get_ylabel() == "loss" and [item.get_label() for item in ax.lines] == ["training"]
     both = mest.plot.curves({"a": run, "b": alone}, what="loss")
     assert {item.get_label() for item in both.lines} == {"a training", "a validation", "b training"}
+
+
+def test_estimators_are_drawn_as_their_models():
+    from mest.datasets import digits
+
+    data = digits()
+    x, y = data.x_train[:200].reshape(200, -1), data.y_train[:200]
+    found = mest.MestClassifier(hidden_layer_sizes=(16,), density=0.2, method="static", epochs=2).fit(x, y)
+    assert len(mest.plot.curves(found, what="loss").lines[0].get_xdata()) == 2
+    assert widths(mest.plot.density(found))[0] == pytest.approx(20, rel=0.01)
+    assert heights(mest.plot.forgetting(found), 0)[0] == found.model_.forgetting().histogram[0]
+    assert f"{found.model_.plan().total_bytes:,}" in mest.plot.memory(found).get_title(loc="left")
 
 
 def test_the_same_thing_has_the_same_colour(trained):
@@ -273,10 +323,27 @@ def test_the_same_thing_has_the_same_colour(trained):
 
 
 def test_dollars_in_names_are_no_mathematics():
-    model = mest.Model([mest.Input(9), mest.Linear(4, name="$\\frac{$", density=0.5), mest.Linear(3, density=1.0)])
+    model = mest.Model(
+        [mest.Input(9), mest.Linear(4, name="$\\frac{$", density=0.5), mest.Linear(3, density=1.0)]
+    )
     ax = mest.plot.density(model)
     ax.figure.canvas.draw()  # mathematics would be parsed here
     mest.plot.importance(model).figure.canvas.draw()
+
+
+def test_the_pictures_of_the_documentation(tmp_path, monkeypatch):
+    root = Path(__file__).resolve().parents[2]
+    spec = importlib.util.spec_from_file_location("make_pictures", root / "docs" / "pictures" / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    monkeypatch.setattr(sys, "argv", ["make.py", "--out", str(tmp_path), "--epochs", "3"])
+    monkeypatch.setattr(make.shutil, "which", lambda name: None)  # no browser
+    with matplotlib.rc_context():
+        make.main()
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == sorted(path.name for path in (root / "docs" / "pictures").glob("*.svg"))
+    for path in tmp_path.iterdir():
+        ElementTree.parse(path)
 
 
 # ------------------------------------------------------------------------------------- errors ---
@@ -287,7 +354,7 @@ def test_what_cannot_be_drawn_says_why(trained, tmp_path):
     dense = mest.Model([mest.Input(4), mest.Linear(3)])
     for draw, kind, said in (
         (lambda: mest.plot.churn(mest.History([record(0)])), ValueError, "static"),
-        (lambda: mest.plot.churn(model), TypeError, "Run or a History"),
+        (lambda: mest.plot.churn(model.plan()), TypeError, "a History or a Model"),
         (lambda: mest.plot.churn(run, by="epoch"), ValueError, "'layer'"),
         (lambda: mest.plot.survival(model), TypeError, "read_run"),
         (lambda: mest.plot.curves(mest.History()), ValueError, "no epoch"),

@@ -95,7 +95,9 @@ def test_ids_are_different_and_links_lead_somewhere(trained):
     _, text, page = trained
     ids = page.values("id")
     assert len(ids) == len(set(ids))
-    assert all(value[1:] in ids for name in ("href", "xlink:href") for value in page.values(name) if value[0] == "#")
+    assert all(
+        value[1:] in ids for name in ("href", "xlink:href") for value in page.values(name) if value[0] == "#"
+    )
     assert all(name in ids for name in re.findall(r"url\(#([\w-]+)\)", text))
 
 
@@ -114,7 +116,8 @@ def test_it_says_the_numbers(trained):
     for said in (
         f"{100 * last['validation_accuracy']:.2f} %", f"{plan['total_bytes']:,} bytes", "em&s", "completed",
         f"{len(run.mutations)} mutations", f"{sum(m['dropped'] for m in run.mutations):,}",
-        f"{run.forgetting[-1]['unforgettable']:,} of 300 samples", "learning_rate=0.02", "mest train <digits> & more",
+        f"{run.forgetting[-1]['unforgettable']:,} of 300 samples", "learning_rate=0.02",
+        "mest train <digits> & more",
         run.run["libmest"], run.run["machine"], f"#{run.most_forgotten['ids'][0]}",
     ):  # fmt: skip
         assert said in page.text, said
@@ -136,7 +139,9 @@ def test_names_are_escaped(trained):
 
 def test_colours_follow_the_scheme(trained):
     _, text, _ = trained
-    assert "prefers-color-scheme: dark" in text and "color-scheme: light dark" in text and "@media print" in text
+    assert (
+        "prefers-color-scheme: dark" in text and "color-scheme: light dark" in text and "@media print" in text
+    )
     pictures = re.sub(r"data:image/png;base64,[^\"]*", "", text[text.index("<body>") :])
     from mest.report._svg import INK, VARIABLES
 
@@ -164,7 +169,8 @@ def test_of_a_training_that_runs(trained, tmp_path, undrawn):
 
 
 @pytest.mark.parametrize("fields", [
-    dict(method="static", samples=None), dict(density=None, method="static", epochs=1), dict(method="rigl", samples=None, steps_per_epoch=10),
+    dict(method="static", samples=None), dict(density=None, method="static", epochs=1),
+    dict(method="rigl", samples=None, steps_per_epoch=10),
 ])  # fmt: skip
 def test_of_other_trainings(tmp_path, fields, undrawn):
     path = tmp_path / "run.jsonl"

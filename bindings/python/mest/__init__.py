@@ -74,6 +74,7 @@ if TYPE_CHECKING:  # what _LAZY brings
     from .exchange.delta import Delta, delta
     from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
+    from .exchange.onnx import from_onnx, to_onnx
     from .exchange.torch import from_torch, to_torch
     from .history import EpochRecord, History, Savings
     from .model import Model
@@ -125,6 +126,7 @@ _LAZY: Dict[str, str] = {
     "datasets": "",
     "delta": "exchange.delta",
     "early_stopping": "stopping",
+    "from_onnx": "exchange.onnx",
     "from_torch": "exchange.torch",
     "load_weights": "exchange.files",
     "log_evaluation": "callbacks",
@@ -139,6 +141,7 @@ _LAZY: Dict[str, str] = {
     "save_weights": "exchange.files",
     "show_versions": "_versions",
     "to_c": "exchange.c_source",
+    "to_onnx": "exchange.onnx",
     "to_torch": "exchange.torch",
     "write_weights": "exchange.files",
 }
@@ -163,13 +166,15 @@ _lib.check()
 __all__ = [
     "Add", "AvgPool", "BatchNorm", "BudgetError", "CSR", "CSource", "Callback", "CallbackError",
     "CancelledError", "Checkpoint", "Config", "Conv2d", "CopyWarning", "CorruptError", "Delta",
-    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten", "ForgettingReport",
-    "GlobalAvgPool", "History", "Input", "InternalError", "Layer", "LayerMutation", "LayerPlan", "Linear",
-    "MaxPool", "Memory", "MestArgumentError", "MestClassifier", "MestError", "MestIOError", "MestMemoryError",
-    "MestRegressor", "Model", "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter",
-    "Savings", "ShapeError", "StateError", "StepReport", "TENSORS", "Training", "UnsupportedError",
+    "DivergedError", "Dropout", "EpochRecord", "EpochReport", "Evaluation", "Flatten",
+    "ForgettingReport", "GlobalAvgPool", "History", "Input", "InternalError", "Layer",
+    "LayerMutation", "LayerPlan", "Linear", "MaxPool", "Memory", "MestArgumentError",
+    "MestClassifier", "MestError", "MestIOError", "MestMemoryError", "MestRegressor", "Model",
+    "MutationReport", "Network", "Plan", "Progress", "ReLU", "Run", "RunWriter", "Savings",
+    "ShapeError", "StateError", "StepReport", "TENSORS", "Training", "UnsupportedError",
     "VersionError", "checkpoint_every", "datasets", "delta", "ds_cnn", "early_stopping", "errors",
-    "from_torch", "load_weights", "log_evaluation", "mlp", "mutation_log", "network_of", "plan", "plot",
-    "read_run", "read_weights", "record", "record_evaluation", "report", "resnet", "save_weights",
-    "show_versions", "to_c", "to_torch", "vgg", "write_weights",
+    "from_onnx", "from_torch", "load_weights", "log_evaluation", "mlp", "mutation_log",
+    "network_of", "plan", "plot", "read_run", "read_weights", "record", "record_evaluation",
+    "report", "resnet", "save_weights", "show_versions", "to_c", "to_onnx", "to_torch", "vgg",
+    "write_weights",
 ]  # fmt: skip

@@ -153,8 +153,8 @@ def distinct(layers: Sequence[Layer], plans: Sequence[LayerPlan], sources: Seque
 
 
 def measure_alone(
-    one: Alone, variants: Sequence[Variant], *, batch: int, rounds: int, tally: Optional[_timing.Tally] = None,
-    **fields: Any,
+    one: Alone, variants: Sequence[Variant], *, batch: int, rounds: int,
+    tally: Optional[_timing.Tally] = None, **fields: Any,
 ) -> None:  # fmt: skip
     """Fills in times and bytes of dense and of each variant.
 

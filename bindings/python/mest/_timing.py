@@ -35,7 +35,11 @@ class Tally:
 
 
 def interleave(
-    calls: Mapping[K, Call], rounds: int, pause: float = PAUSE, turn: float = TURN, tally: Optional[Tally] = None
+    calls: Mapping[K, Call],
+    rounds: int,
+    pause: float = PAUSE,
+    turn: float = TURN,
+    tally: Optional[Tally] = None,
 ) -> Dict[K, List[float]]:
     """Milliseconds of every timed call, by variant; within a round each variant has one turn.
     tally: counts the rounds that were disturbed."""
@@ -59,7 +63,9 @@ def interleave(
     return times
 
 
-def _round(calls: Mapping[K, Call], repeats: Mapping[K, int], pause: float) -> Tuple[Dict[K, List[float]], bool]:
+def _round(
+    calls: Mapping[K, Call], repeats: Mapping[K, int], pause: float
+) -> Tuple[Dict[K, List[float]], bool]:
     """A turn of each, and whether other processes were busy meanwhile."""
     bystanders = Bystanders()
     found = {}

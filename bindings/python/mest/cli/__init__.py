@@ -41,9 +41,12 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     made = Parser(
-        prog="mest", description="Sparse neural networks: train, measure, look.", epilog=EXAMPLES, allow_abbrev=False,
+        prog="mest",
+        description="Sparse neural networks: train, measure, look.",
+        epilog=EXAMPLES,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     made.add_argument("--version", action="version", version=f"mest {__version__}")
     commands = made.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name in COMMANDS:

@@ -29,24 +29,78 @@ NAMES = {
 
 # The first numbers of the sections of fields; later versions append.
 _POSITION = (
-    ("began", "I"), ("epoch", "I"), ("step_in_epoch", "I"), ("steps_per_epoch", "I"), ("updates", "Q"),
-    ("passes", "Q"), ("gathered", "I"), ("batches_in_epoch", "I"), ("caller_begins", "I"), ("events", "I"),
-    ("last_loss", "f"), ("mutations", "I"), ("mutation_epoch", "I"), ("threshold", "f"), ("phase", "I"),
-    ("training_samples", "I"), ("forgotten", "Q"), ("forgotten_in_epoch", "Q"), ("presentations", "Q"),
-    ("presentations_saved", "Q"), ("order_given", "I"), ("bytes_written", "Q"), ("chosen", "I"), ("frozen", "I"),
-)  # fmt: skip
+    ("began", "I"),
+    ("epoch", "I"),
+    ("step_in_epoch", "I"),
+    ("steps_per_epoch", "I"),
+    ("updates", "Q"),
+    ("passes", "Q"),
+    ("gathered", "I"),
+    ("batches_in_epoch", "I"),
+    ("caller_begins", "I"),
+    ("events", "I"),
+    ("last_loss", "f"),
+    ("mutations", "I"),
+    ("mutation_epoch", "I"),
+    ("threshold", "f"),
+    ("phase", "I"),
+    ("training_samples", "I"),
+    ("forgotten", "Q"),
+    ("forgotten_in_epoch", "Q"),
+    ("presentations", "Q"),
+    ("presentations_saved", "Q"),
+    ("order_given", "I"),
+    ("bytes_written", "Q"),
+    ("chosen", "I"),
+    ("frozen", "I"),
+)
 _CONFIG = (
-    ("layers", "I"), ("inference_only", "i"), ("samples", "I"), ("forgetting_flags", "I"), ("seed", "Q"),
-    ("batch", "I"), ("micro_batches", "I"), ("gradient_chunks", "I"), ("loss", "i"), ("label_smoothing", "f"),
-    ("learning_rate", "f"), ("momentum", "f"), ("weight_decay", "f"), ("clip_norm", "f"), ("optimizer_flags", "I"),
-    ("epochs", "I"), ("steps_per_epoch", "I"), ("schedule", "i"), ("schedule_flags", "I"), ("schedule_every", "I"),
-    ("schedule_gamma", "f"), ("learning_rate_min", "f"), ("warmup_epochs", "I"), ("density", "f"),
-    ("distribution", "i"), ("allow_empty_rows", "i"), ("method", "i"),
-)  # fmt: skip
+    ("layers", "I"),
+    ("inference_only", "i"),
+    ("samples", "I"),
+    ("forgetting_flags", "I"),
+    ("seed", "Q"),
+    ("batch", "I"),
+    ("micro_batches", "I"),
+    ("gradient_chunks", "I"),
+    ("loss", "i"),
+    ("label_smoothing", "f"),
+    ("learning_rate", "f"),
+    ("momentum", "f"),
+    ("weight_decay", "f"),
+    ("clip_norm", "f"),
+    ("optimizer_flags", "I"),
+    ("epochs", "I"),
+    ("steps_per_epoch", "I"),
+    ("schedule", "i"),
+    ("schedule_flags", "I"),
+    ("schedule_every", "I"),
+    ("schedule_gamma", "f"),
+    ("learning_rate_min", "f"),
+    ("warmup_epochs", "I"),
+    ("density", "f"),
+    ("distribution", "i"),
+    ("allow_empty_rows", "i"),
+    ("method", "i"),
+)
 _LAYER = (
-    "kind", "from", "with", "channels", "height", "width", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h",
-    "pad_w", "groups", "flags", "bias", "scheme",
-)  # fmt: skip
+    "kind",
+    "from",
+    "with",
+    "channels",
+    "height",
+    "width",
+    "kernel_h",
+    "kernel_w",
+    "stride_h",
+    "stride_w",
+    "pad_h",
+    "pad_w",
+    "groups",
+    "flags",
+    "bias",
+    "scheme",
+)
 
 
 @dataclass
@@ -107,7 +161,9 @@ def _header_crc(image: bytes, at: int) -> bool:
 
 def newest(found: List[Slot]) -> Optional[Slot]:
     """That a load would take."""
-    return max((slot for slot in found if slot.state == "whole"), key=lambda slot: slot.sequence, default=None)
+    return max(
+        (slot for slot in found if slot.state == "whole"), key=lambda slot: slot.sequence, default=None
+    )
 
 
 def _slot(image: bytes, at: int) -> Slot:

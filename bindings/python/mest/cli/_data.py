@@ -16,8 +16,8 @@ from .. import datasets
 from ._output import Failure
 
 HELP = (
-    "digits, mnist:FOLDER, cifar10:FOLDER, FILE.npz (x and y, or x_train, y_train, x_test, y_test) or FILE.csv "
-    "(a sample a line, one column the label)"
+    "digits, mnist:FOLDER, cifar10:FOLDER, FILE.npz (x and y, or x_train, y_train, x_test, y_test) or "
+    "FILE.csv (a sample a line, one column the label)"
 )
 
 
@@ -66,8 +66,10 @@ def _npz(path: str, regression: bool) -> Data:
         raise Failure(f"{path} is no .npz of plain arrays: {error}") from None
     x, y = _one(arrays, _X), _one(arrays, _Y)
     if x is None or y is None:
-        raise Failure(f"{path} has {', '.join(arrays) or 'no arrays'}; wanted are x and y, or x_train, y_train, x_test, "
-                      "y_test")  # fmt: skip
+        raise Failure(
+            f"{path} has {', '.join(arrays) or 'no arrays'}; wanted are x and y, or x_train, "
+            "y_train, x_test, y_test"
+        )
     x_test, y_test = _one(arrays, _X_TEST), _one(arrays, _Y_TEST)
     if (x_test is None) != (y_test is None):
         raise Failure(f"{path} has test samples without labels, or labels without samples")
@@ -88,13 +90,17 @@ def _one(arrays: Dict[str, Any], names: Tuple[str, ...]) -> Any:
 def _samples(x: Any, path: str) -> NDArray[np.float32]:
     """Pictures without a channel get one; bytes become 0 to 1."""
     if x.dtype.kind not in "fiub" or x.ndim not in (2, 3, 4):
-        raise Failure(f"{path}: x is {x.dtype} of shape {x.shape}; numbers (n, features), (n, height, width) or (n, "
-                      "channels, height, width) are wanted")  # fmt: skip
+        raise Failure(
+            f"{path}: x is {x.dtype} of shape {x.shape}; numbers (n, features), (n, height, width) or (n, "
+            "channels, height, width) are wanted"
+        )
     scaled = x / np.float32(255) if x.dtype == np.uint8 else x
     return np.ascontiguousarray(scaled[:, None] if x.ndim == 3 else scaled, np.float32)
 
 
-def _labels(sets: List[NDArray[Any]], path: str, regression: bool) -> Tuple[List[NDArray[Any]], Optional[List[str]]]:
+def _labels(
+    sets: List[NDArray[Any]], path: str, regression: bool
+) -> Tuple[List[NDArray[Any]], Optional[List[str]]]:
     """As the library takes them: numbers of classes from 0 on, with names where they had others."""
     if regression:
         try:
@@ -109,8 +115,10 @@ def _labels(sets: List[NDArray[Any]], path: str, regression: bool) -> Tuple[List
     if whole and everything.min() >= 0 and everything.max() < max(2 * len(everything), 2):
         return [y.astype(np.int32) for y in sets], None
     if everything.dtype.kind == "f" and not whole:
-        raise Failure(f"{path}: labels are fractions like {everything[0]:g}; for numbers instead of classes say "
-                      "--loss mse")  # fmt: skip
+        raise Failure(
+            f"{path}: labels are fractions like {everything[0]:g}; for numbers instead of classes say "
+            "--loss mse"
+        )
     return [np.searchsorted(everything, y).astype(np.int32) for y in sets], [str(name) for name in everything]
 
 
@@ -142,8 +150,10 @@ def _csv(path: str, label: Optional[str], regression: bool) -> Data:
             features[number - 1 - (header is not None)] = [float(word) for word in words]
         except ValueError:
             bad = next(word for word in words if not _is_number(word))
-            raise Failure(f"{path}, line {number}: {bad!r} is no number; the label is column {column + 1}, and "
-                          "--label names another") from None  # fmt: skip
+            raise Failure(
+                f"{path}, line {number}: {bad!r} is no number; the label is column {column + 1}, and "
+                "--label names another"
+            ) from None
     said = [line[column].strip() for line in lines]
     y: Any = np.array([float(word) for word in said] if all(map(_is_number, said)) else said)
     known, names = _labels([y], path, regression)
@@ -177,7 +187,9 @@ def held_out(data: Data, share: float, seed: int) -> Data:
     """The same with a random share of the samples to test on."""
     count = round(share * len(data.x))
     if not 0 < count < len(data.x):
-        raise Failure(f"--validation {share:g} of {len(data.x)} samples are {count}: some have to be on either side")
+        raise Failure(
+            f"--validation {share:g} of {len(data.x)} samples are {count}: some have to be on either side"
+        )
     order = np.random.default_rng(seed).permutation(len(data.x))
     test, train = order[:count], order[count:]
     return Data(data.x[train], data.y[train], data.x[test], data.y[test], data.names)

@@ -52,10 +52,17 @@ _KNOWN: Dict[str, Tuple[Callable[[List[int], Shape, int], List[Layer]], int, Sha
 
 def add_shape(parser: Any) -> None:
     """Options of commands that have no data to tell the shape."""
-    parser.add_argument("--network", default="mlp:1024,1024", metavar="SPEC", help=f"{HELP}; default mlp:1024,1024")
-    parser.add_argument("--input", metavar="SHAPE", help="784 or 3,32,32: what one sample is; default: what is "
-                        "usual for the network")  # fmt: skip
-    parser.add_argument("--outputs", type=int, metavar="N", help="classes; default: what is usual for the network")
+    parser.add_argument(
+        "--network", default="mlp:1024,1024", metavar="SPEC", help=f"{HELP}; default mlp:1024,1024"
+    )
+    parser.add_argument(
+        "--input",
+        metavar="SHAPE",
+        help="784 or 3,32,32: what one sample is; default: what is usual for the network",
+    )
+    parser.add_argument(
+        "--outputs", type=int, metavar="N", help="classes; default: what is usual for the network"
+    )
 
 
 def shape_of(text: str) -> Shape:
@@ -80,8 +87,10 @@ def network(spec: str, shape: Optional[Shape] = None, outputs: Optional[int] = N
         raise Failure(f"--network {spec}: {HELP}")
     shape, outputs = shape or usual_shape, usual_outputs if outputs is None else outputs
     if kind != "mlp" and shape[1] * shape[2] == 1:
-        raise Failure(f"--network {spec} wants pictures, and a sample is {shape[0]} numbers: say --input channels,"
-                      "height,width, or take mlp")  # fmt: skip
+        raise Failure(
+            f"--network {spec} wants pictures, and a sample is {shape[0]} numbers: say --input channels,"
+            "height,width, or take mlp"
+        )
     if outputs < 1:
         raise Failure(f"--outputs {outputs}: 1 or more is wanted")
     return make(numbers, shape, outputs)
@@ -111,7 +120,9 @@ def _of_file(path: str, name: str, shape: Optional[Shape], outputs: Optional[int
     except AttributeError as error:
         if not hasattr(module, name):
             names = [n for n, value in vars(module).items() if not n.startswith("_") and _may_be(value)]
-            raise Failure(f"{path} has no {name!r}; it has {', '.join(names) or 'nothing of that kind'}") from error
+            raise Failure(
+                f"{path} has no {name!r}; it has {', '.join(names) or 'nothing of that kind'}"
+            ) from error
         raise _failed(path, error) from error
     except Failure:
         raise
@@ -131,7 +142,10 @@ def _called(make: Callable[..., Any], shape: Optional[Shape], outputs: Optional[
     given: Dict[str, Union[Shape, int, None]] = {"input": shape, "outputs": outputs}
     names = [name for name in inspect.signature(make).parameters if name in given]
     for name in names:
-        if given[name] is None and inspect.signature(make).parameters[name].default is inspect.Parameter.empty:
+        if (
+            given[name] is None
+            and inspect.signature(make).parameters[name].default is inspect.Parameter.empty
+        ):
             raise Failure(f"{make.__name__} wants {name}: say --{name}")
     return make(**{name: given[name] for name in names if given[name] is not None})
 

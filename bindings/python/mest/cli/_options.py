@@ -89,9 +89,16 @@ def add_config(parser: Any, *, without: Sequence[str] = ()) -> None:
         group = groups.setdefault(heading, parser.add_argument_group(heading))
         option = "--" + field.name.replace("_", "-")
         shown = _escaped(what) if field.name in USUAL else argparse.SUPPRESS
-        more = _type_of(field)
-        added = group.add_argument(option, dest=f"config_{field.name}", default=argparse.SUPPRESS, help=shown, **more)
+        fixed: Dict[str, Any] = {"dest": f"config_{field.name}", "default": argparse.SUPPRESS, "help": shown}
+        added = group.add_argument(option, **fixed, **_type_of(field))
         added.described = _escaped(what)  # for --help-all
+        if (
+            str(field.type) == "bool"
+        ):  # argparse.BooleanOptionalAction shows what is suppressed before Python 3.10
+            no = group.add_argument(
+                "--no-" + option[2:], action="store_false", **{**fixed, "help": argparse.SUPPRESS}
+            )
+            no.described = "the opposite"
 
 
 def _HelpAll(parser: Any) -> Any:
@@ -113,7 +120,7 @@ def _type_of(field: Any) -> Dict[str, Any]:
     """How argparse reads a field."""
     name, kind = field.name, str(field.type)
     if kind == "bool":
-        return {"action": argparse.BooleanOptionalAction}
+        return {"action": "store_true"}
     if name in _WORDS:
         return {"type": _word(name), "metavar": "WORD"}
     optional = kind.startswith("Optional")
@@ -148,7 +155,9 @@ def _pair(text: str) -> Tuple[int, ...]:
 
 def config_of(options: argparse.Namespace) -> Dict[str, Any]:
     """The fields that were given."""
-    return {name[len("config_") :]: value for name, value in vars(options).items() if name.startswith("config_")}
+    return {
+        name[len("config_") :]: value for name, value in vars(options).items() if name.startswith("config_")
+    }
 
 
 # -------------------------------------------------------------------------------------- others ---
@@ -159,8 +168,12 @@ def add_json(parser: Any) -> None:
 
 
 def add_timing(parser: Any, rounds: int) -> None:
-    parser.add_argument("--batch", type=natural, default=32, metavar="N", help="samples in a step; default 32")
-    parser.add_argument("--threads", type=natural, default=None, metavar="N", help="default: a core each, at most 4")
+    parser.add_argument(
+        "--batch", type=natural, default=32, metavar="N", help="samples in a step; default 32"
+    )
+    parser.add_argument(
+        "--threads", type=natural, default=None, metavar="N", help="default: a core each, at most 4"
+    )
     parser.add_argument("--rounds", type=natural, default=rounds, metavar="N",
                         help=f"turns of each variant; default {rounds}")  # fmt: skip
 
@@ -183,7 +196,9 @@ def densities(text: str) -> List[float]:
         raise argparse.ArgumentTypeError(f"{text!r}: numbers are wanted, 0.2,0.1 for example") from None
     for value in found:
         if not 0 < value < 1:
-            raise argparse.ArgumentTypeError(f"{value:g}: a density is above 0 and below 1; 1 is dense, measured always")
+            raise argparse.ArgumentTypeError(
+                f"{value:g}: a density is above 0 and below 1; 1 is dense, measured always"
+            )
     return sorted(set(found), reverse=True)
 
 

@@ -18,9 +18,10 @@ from .bench import warn
 
 PAYS = 1.1  # times faster than dense: less is within what measurements scatter
 
-EXAMPLES = """Each distinct layer is timed alone, dense and with each scheme and density, in a training step (forward,
-gradients of weights and input, update); the variants take turns.  What accuracy a density costs, a training tells:
-the advice is the largest density at which the best scheme is at least 1.1 times faster than dense.
+EXAMPLES = """Each distinct layer is timed alone, dense and with each scheme and density, in a training
+step (forward, gradients of weights and input, update); the variants take turns.  What accuracy a density
+costs, a training tells: the advice is the largest density at which the best scheme is at least 1.1 times
+faster than dense.
 
 examples:
   mest advise --network resnet:20
@@ -33,8 +34,13 @@ def add(commands: Any) -> None:
     add_shape(made)
     made.add_argument("--densities", type=densities, default=[0.2, 0.1, 0.05], metavar="X,X",
                       help="shares of connections; default 0.2,0.1,0.05")  # fmt: skip
-    made.add_argument("--schemes", type=schemes, default=["unstructured", "block4", "row4"], metavar="WORD,WORD",
-                      help="default unstructured,block4,row4")  # fmt: skip
+    made.add_argument(
+        "--schemes",
+        type=schemes,
+        default=["unstructured", "block4", "row4"],
+        metavar="WORD,WORD",
+        help="default unstructured,block4,row4",
+    )
     add_timing(made, rounds=5)
     add_json(made)
 
@@ -42,8 +48,10 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     wide = [scheme for scheme in options.schemes if scheme in ("filter", "channel")]
     if wide:
-        raise Failure(f"--schemes {wide[0]}: whole channels leave all layers at once, so no layer can be measured "
-                      "alone; mest bench measures the network")  # fmt: skip
+        raise Failure(
+            f"--schemes {wide[0]}: whole channels leave all layers at once, so no layer can be measured "
+            "alone; mest bench measures the network"
+        )
     layers = of_options(options)()
     plans = plan(layers, batch=options.batch).layers
     sources = [0] + [i - 1 if layer.from_ is None else _resolve(layers, i, layer.from_)
@@ -61,7 +69,10 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print_json([_record(one) for one in alone])
     else:
-        print(f"{options.network}, batch {options.batch}: microseconds of a training step in each distinct layer, alone")
+        print(
+            f"{options.network}, batch {options.batch}: microseconds of a training step "
+            "in each distinct layer, alone"
+        )
         print(rendered(alone, options.densities))
     warn(tally)
 
@@ -76,7 +87,11 @@ def advice(one: Alone) -> Tuple[Optional[Variant], str]:
     """What to take, None: dense; and why."""
     if one.dense < one.resolution:
         return None, "dense: too small to matter"
-    found = [v for d in sorted({v.density for v in one.times if v.density < 1}, reverse=True) if (v := best(one, d))]
+    found = [
+        v
+        for d in sorted({v.density for v in one.times if v.density < 1}, reverse=True)
+        if (v := best(one, d))
+    ]
     if not found:
         return None, "dense: no scheme asked for fits it"
     for variant in found:
@@ -98,7 +113,9 @@ def rendered(alone: List[Alone], asked: List[float]) -> str:
     rows = []
     for one in alone:
         names = one.names[0] + (f" and {len(one.names) - 1} more" if len(one.names) > 1 else "")
-        shape = "x".join(str(n) for n in (one.shape.channels, one.shape.height, one.shape.width) if n > 1) or "1"
+        shape = (
+            "x".join(str(n) for n in (one.shape.channels, one.shape.height, one.shape.width) if n > 1) or "1"
+        )
         cells = []
         for density in asked:
             variant = best(one, density)
@@ -106,10 +123,15 @@ def rendered(alone: List[Alone], asked: List[float]) -> str:
         rows.append([names, shape, one.shape.layer, f"{one.dense:,.0f}", *cells, advice(one)[1]])
     header = ["layer", ">input", "as", ">dense", *(f">best at {100 * d:g} %" for d in asked), "advice"]
     (dense, before), (taken, after) = together(alone, _dense), together(alone, _advised)
-    lines = [table(header, rows), f"these layers together: {dense:,.0f} µs dense, {taken:,.0f} µs as advised "
-             f"({dense / max(taken, 1e-9):.1f}x); {size(before)} dense, {size(after)} as advised"]  # fmt: skip
+    lines = [
+        table(header, rows),
+        f"these layers together: {dense:,.0f} µs dense, {taken:,.0f} µs as advised "
+        f"({dense / max(taken, 1e-9):.1f}x); {size(before)} dense, {size(after)} as advised",
+    ]
     if all(advice(one)[0] is None for one in alone):
-        lines.append("dense is better in every layer: with these schemes and densities sparsity saves no time here")
+        lines.append(
+            "dense is better in every layer: with these schemes and densities sparsity saves no time here"
+        )
     return "\n".join(lines)
 
 

@@ -13,7 +13,8 @@ from ._network import add_shape, of_options
 from ._options import add_json, add_timing, command, densities, schemes
 from ._output import print_json, say, table
 
-EXAMPLES = """The variants take turns, medians are shown, rounds that other processes disturbed are taken again.
+EXAMPLES = """The variants take turns, medians are shown, rounds that other processes disturbed are taken
+again.
 
 examples:
   mest bench --network resnet:20 --densities 0.2,0.1,0.05
@@ -23,7 +24,9 @@ examples:
 
 
 def add(commands: Any) -> None:
-    made = command(commands, "bench", run, "Dense against sparse on this machine: bytes and microseconds.", EXAMPLES)
+    made = command(
+        commands, "bench", run, "Dense against sparse on this machine: bytes and microseconds.", EXAMPLES
+    )
     add_shape(made)
     made.add_argument("--densities", type=densities, default=[0.2, 0.1, 0.05], metavar="X,X",
                       help="shares of connections; default 0.2,0.1,0.05")  # fmt: skip
@@ -55,11 +58,21 @@ def rendered(found: List[Measured]) -> str:
     dense = found[0]
     header = ["", ">µs", ">than dense", ">parameters", ">model bytes", ">of dense", ">all bytes"]
     rows = [
-        [one.name, f"{one.microseconds:,.1f}", f"{dense.microseconds / one.microseconds:.2f}x", f"{one.parameters:,}",
-         size(one.model_bytes), f"{one.model_bytes / dense.model_bytes:.1%}", size(one.total_bytes)]
+        [
+            one.name,
+            f"{one.microseconds:,.1f}",
+            f"{dense.microseconds / one.microseconds:.2f}x",
+            f"{one.parameters:,}",
+            size(one.model_bytes),
+            f"{one.model_bytes / dense.model_bytes:.1%}",
+            size(one.total_bytes),
+        ]
         for one in found
-    ]  # fmt: skip
-    lines = [table(header, rows), "model bytes: weights, indices, gradients, optimizer state; all bytes: the block"]
+    ]
+    lines = [
+        table(header, rows),
+        "model bytes: weights, indices, gradients, optimizer state; all bytes: the block",
+    ]
     slower = [one.name for one in found[1:] if one.microseconds >= dense.microseconds]
     if slower:
         lines.append(f"dense is faster here than {', '.join(slower)}")
@@ -68,4 +81,7 @@ def rendered(found: List[Measured]) -> str:
 
 def warn(tally: _timing.Tally) -> None:
     if tally.kept:
-        say(f"warning: other processes were busy in {tally.kept} rounds; times are too long, ratios may be off")
+        say(
+            f"warning: other processes were busy in {tally.kept} rounds; times are too long, "
+            "ratios may be off"
+        )

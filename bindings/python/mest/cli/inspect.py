@@ -6,19 +6,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import zipfile
 from typing import Any, Dict, List
 
 import numpy as np
 
+from ..exchange.files import read_weights
 from ..plot._style import size
 from ..run import read_run
 from . import _checkpoint
 from ._options import add_json, command
 from ._output import Failure, print_json, table
 
-EXAMPLES = """A checkpoint is read without its model: a file of Model.save, or an image of the two slots of flash.  The exit
-code is 1 where no whole checkpoint is in it.
+EXAMPLES = """A checkpoint is read without its model: a file of Model.save, or an image of the two slots of
+flash.  The exit code is 1 where no whole checkpoint is in it.
 
 examples:
   mest inspect training.mest
@@ -29,19 +29,19 @@ examples:
 
 
 def add(commands: Any) -> None:
-    made = command(commands, "inspect", run, "What is in a checkpoint, a file of weights, or a run's record.", EXAMPLES)
+    made = command(
+        commands, "inspect", run, "What is in a checkpoint, a file of weights, or a run's record.", EXAMPLES
+    )
     made.add_argument("file", metavar="FILE", help=".mest checkpoint, .npz, .safetensors, run.jsonl")
     made.add_argument("--sections", action="store_true", help="of a checkpoint, each section with its size")
     add_json(made)
 
 
 def run(options: argparse.Namespace) -> int:
+    if os.path.splitext(options.file)[1].lower() in (".npz", ".safetensors"):
+        return _weights(options, {name: _array(array) for name, array in read_weights(options.file).items()})
     with open(options.file, "rb") as file:
         image = file.read()
-    if image[:4] == b"PK\x03\x04":
-        return _weights(options, _npz(options.file))
-    if image[8:10] == b'{"' and 0 < int.from_bytes(image[:8], "little") < len(image):
-        return _weights(options, _safetensors(image, options.file))
     if image.lstrip()[:1] == b"{":
         return _run(options)
     found = _checkpoint.slots(image)
@@ -67,8 +67,10 @@ def _slots(options: argparse.Namespace, found: List[_checkpoint.Slot]) -> int:
         mark = ", the newest: a load takes it" if slot is newest and len(found) > 1 else ""
         print(f"{name}: {slot.state}{f' ({slot.why})' if slot.why else ''}{mark}")
         if slot.version:
-            print(f"  checkpoint {slot.sequence:,}, {slot.bytes:,} bytes, format {slot.format}, saved by libmest "
-                  f"{slot.version}, header CRC {'right' if slot.header_whole else 'wrong'}")  # fmt: skip
+            print(
+                f"  checkpoint {slot.sequence:,}, {slot.bytes:,} bytes, format {slot.format}, saved by "
+                f"libmest {slot.version}, header CRC {'right' if slot.header_whole else 'wrong'}"
+            )
         if slot.position:
             print("  " + _position(slot))
         if slot.sections:
@@ -85,7 +87,8 @@ def _slots(options: argparse.Namespace, found: List[_checkpoint.Slot]) -> int:
 def _position(slot: _checkpoint.Slot) -> str:
     at, config = slot.position, slot.config
     of = f" of {config['epochs']:,}" if config.get("epochs") else ""
-    said = f"{at['updates']:,} updates, {at['epochs']:,}{of} epochs begun, {at['step_in_epoch']:,} updates in this one"
+    said = f"{at['updates']:,} updates, {at['epochs']:,}{of} epochs begun, "
+    said += f"{at['step_in_epoch']:,} updates in this one"
     if config.get("samples"):
         said += f", {at.get('training_samples', 0):,} of {config['samples']:,} samples in the training set"
     if at.get("mutations"):
@@ -129,38 +132,9 @@ def _indented(text: str) -> str:
 # ---------------------------------------------------------------------------------------- others ---
 
 
-def _npz(path: str) -> Dict[str, Dict[str, Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: _array(file[name]) for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise Failure(f"{path} is damaged: {error}") from None
-
-
 def _array(array: Any) -> Dict[str, Any]:
     return {"shape": list(array.shape), "type": str(array.dtype), "bytes": int(array.nbytes),
             "not_zero": int(np.count_nonzero(array))}  # fmt: skip
-
-
-def _safetensors(image: bytes, path: str) -> Dict[str, Dict[str, Any]]:
-    """The header tells names, types and places; the format is 8 bytes of its length, JSON, then data."""
-    import json
-
-    length = int.from_bytes(image[:8], "little")
-    try:
-        header = json.loads(image[8 : 8 + length])
-        found = {}
-        for name, part in header.items():
-            if name != "__metadata__":
-                begin, end = part["data_offsets"]
-                data = image[8 + length + begin : 8 + length + end]
-                kind = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
-                known = kind.get(part["dtype"])
-                count = None if known is None else int(np.count_nonzero(np.frombuffer(data, known)))
-                found[name] = {"shape": part["shape"], "type": part["dtype"], "bytes": end - begin, "not_zero": count}
-        return found
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Failure(f"{path} is damaged: {error}") from None
 
 
 def _weights(options: argparse.Namespace, arrays: Dict[str, Dict[str, Any]]) -> int:
@@ -170,10 +144,17 @@ def _weights(options: argparse.Namespace, arrays: Dict[str, Dict[str, Any]]) -> 
     rows = []
     for name, part in arrays.items():
         count = int(np.prod(part["shape"], dtype=np.int64))
-        exists = part["not_zero"]
-        share = f"{exists / count:.2%}" if exists is not None and count else ""
-        shown = "" if exists is None else f"{exists:,}"
-        rows.append([name, "x".join(map(str, part["shape"])), part["type"], f"{part['bytes']:,}", shown, share])
+        share = f"{part['not_zero'] / count:.2%}" if count else ""
+        rows.append(
+            [
+                name,
+                "x".join(map(str, part["shape"])),
+                part["type"],
+                f"{part['bytes']:,}",
+                f"{part['not_zero']:,}",
+                share,
+            ]
+        )
     print(table(["array", "shape", "type", ">bytes", ">not zero", ">share"], rows))
     print(f"{len(arrays)} arrays, {size(sum(part['bytes'] for part in arrays.values()))}")
     return 0
@@ -192,12 +173,18 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     print(f"{options.file}: a run of {run.run.get('started')}, mest {run.run.get('mest')}; "
           f"{ended or 'not ended: training is running, or was killed'}")  # fmt: skip
-    print(f"  method {config.get('method')}, density {config.get('density')}, scheme {config.get('scheme')}, "
-          f"{len(run.run.get('layers') or [])} layers, {size(plan.get('total_bytes') or 0)} in one block")  # fmt: skip
+    print(
+        f"  method {config.get('method')}, density {config.get('density')}, scheme {config.get('scheme')}, "
+        f"{len(run.run.get('layers') or [])} layers, {size(plan.get('total_bytes') or 0)} in one block"
+    )
     if last:
-        shown = {name: last.get(name) for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
+        shown = {
+            name: last.get(name) for name in ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        }
         told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in shown.items()
                          if value is not None and value == value)  # fmt: skip
-        print(f"  {len(run.epochs)} epochs, {len(run.mutations)} mutations; epoch {last.get('epoch')}: {told}")
+        print(
+            f"  {len(run.epochs)} epochs, {len(run.mutations)} mutations; epoch {last.get('epoch')}: {told}"
+        )
     print(f"  mest report {options.file} makes a page of it")
     return 0

@@ -14,16 +14,18 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from ..callbacks import Callback
+from ..exchange.files import save_weights, write_weights
 from ..history import EpochRecord
-from ..layers import Layer
 from ..model import Model
 from ..plot._style import size
 from . import _data, _network
 from ._options import add_config, add_json, command, config_of
 from ._output import Failure, print_json, say
 
-EXAMPLES = """The forgetting of samples is counted (Config.samples is set).  Ctrl-C ends after the running step; weights and
-record are written all the same, and with --checkpoint the same command goes on where it stopped.
+EXAMPLES = """The forgetting of samples is counted (Config.samples is set).  Ctrl-C ends after the running
+step; weights and record are written all the same, and with --checkpoint the same command goes on where
+it stopped.
 
 examples:
   mest train digits --network mlp:128,64 --density 0.1 --method ems --epochs 20 --record run.jsonl
@@ -38,17 +40,33 @@ EPOCHS = 20
 def add(commands: Any) -> None:
     made = command(commands, "train", run, "Trains a network, sparse if --density says so.", EXAMPLES)
     made.add_argument("data", metavar="DATA", help=_data.HELP)
-    made.add_argument("--network", default="mlp:128", metavar="SPEC", help=f"{_network.HELP}; default mlp:128")
-    made.add_argument("--label", metavar="COLUMN", help="of a CSV file, name or number from 1; default: the last")
-    made.add_argument("--validation", metavar="SHARE|FILE", help="0.2: this share of the samples is held out; or a file "
-                      "of them; default: the data's own test set, if it has one, else 0.2; 0: none")  # fmt: skip
-    made.add_argument("--standardise", action="store_true", help="features get mean 0 and deviation 1; with --out what "
-                      "was subtracted and divided by goes into FILE.scaling.npz")  # fmt: skip
+    made.add_argument(
+        "--network", default="mlp:128", metavar="SPEC", help=f"{_network.HELP}; default mlp:128"
+    )
+    made.add_argument(
+        "--label", metavar="COLUMN", help="of a CSV file, name or number from 1; default: the last"
+    )
+    made.add_argument(
+        "--validation",
+        metavar="SHARE|FILE",
+        help="0.2: this share of the samples is held out; or a file "
+        "of them; default: the data's own test set, if it has one, else 0.2; 0: none",
+    )
+    made.add_argument(
+        "--standardise",
+        action="store_true",
+        help="features get mean 0 and deviation 1; with --out what "
+        "was subtracted and divided by goes into FILE.scaling.npz",
+    )
     made.add_argument("--shape", metavar="C,H,W", help="rows of features are pictures of this shape")
     made.add_argument("--augment", action="store_true", help="pictures are shifted by up to 1/8 and mirrored")
     made.add_argument("--record", metavar="RUN.jsonl", help="what happens, for mest report and mest.plot")
-    made.add_argument("--checkpoint", metavar="FILE.mest", help="saved after each epoch; goes on from it if it is there")
-    made.add_argument("--out", metavar="FILE.npz", help="the weights when training ends, dense arrays by names")
+    made.add_argument(
+        "--checkpoint", metavar="FILE.mest", help="saved after each epoch; goes on from it if it is there"
+    )
+    made.add_argument(
+        "--out", metavar="FILE.npz", help="the weights when training ends, dense arrays by names"
+    )
     made.add_argument("--quiet", action="store_true", help="no line for each epoch")
     add_json(made)
     add_config(made, without=["samples", "inference_only"])
@@ -77,7 +95,7 @@ def _writable(options: argparse.Namespace) -> None:
     if options.out is not None and not options.out.endswith((".npz", ".safetensors")):
         raise Failure(f"--out {options.out}: .npz or .safetensors is wanted")
     if options.out is not None and options.out.endswith(".safetensors"):
-        _safetensors()
+        _needs_safetensors()
 
 
 # ----------------------------------------------------------------------------------------- data ---
@@ -92,7 +110,9 @@ def _prepared(options: argparse.Namespace, fields: Dict[str, Any]) -> Tuple[_dat
     if options.shape is not None:
         shape = _network.shape_of(options.shape)
         if data.x.ndim != 2 or data.x.shape[1] != shape[0] * shape[1] * shape[2]:
-            raise Failure(f"--shape {options.shape}: a sample is {'x'.join(map(str, data.x.shape[1:]))} numbers")
+            raise Failure(
+                f"--shape {options.shape}: a sample is {'x'.join(map(str, data.x.shape[1:]))} numbers"
+            )
         data.x = data.x.reshape(-1, *shape)
         data.x_test = None if data.x_test is None else data.x_test.reshape(-1, *shape)
     if options.augment and data.x.ndim != 4:
@@ -130,7 +150,9 @@ def _classes(data: _data.Data) -> int:
 def _check(model: Model, data: _data.Data, outputs: int) -> None:
     plan = model.plan()
     if plan.layers[0].shape != data.shape and not (data.x.ndim == 2 and plan.inputs == data.shape[0]):
-        raise Failure(f"the network takes {_x(plan.layers[0].shape)}, the data's samples are {_x(data.shape)}")
+        raise Failure(
+            f"the network takes {_x(plan.layers[0].shape)}, the data's samples are {_x(data.shape)}"
+        )
     if plan.outputs != outputs:
         raise Failure(f"the network has {plan.outputs} outputs, the data {outputs} classes or targets")
 
@@ -145,40 +167,47 @@ def _x(shape: Tuple[int, ...]) -> str:
 def _train(model: Model, data: _data.Data, scaling: Scaling, options: argparse.Namespace) -> int:
     plan, talks = model.plan(), not options.quiet and not options.json
     if talks:
-        print(f"{options.network} on {options.data}: {len(data.x):,} samples, {plan.parameters:,} positions for "
-              f"weights, {plan.active:,} connected, {size(plan.total_bytes)} in one block", flush=True)  # fmt: skip
+        print(
+            f"{options.network} on {options.data}: {len(data.x):,} samples, {plan.parameters:,} "
+            f"positions for weights, {plan.active:,} connected, {size(plan.total_bytes)} in one block",
+            flush=True,
+        )
         if data.names is not None:
             print("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(data.names)))
-    epochs: List[EpochRecord] = []
     validation: Any = None if data.x_test is None else (data.x_test, data.y_test)
-    begin, stopped = time.perf_counter(), False
+    begin, start, stopped = time.perf_counter(), _Start(), False
     try:
         model.fit(
             data.x, data.y, validation=validation, progress=talks, checkpoint=options.checkpoint,
-            callbacks=_callbacks(data, options, epochs), augment=_augmentation(options, data),
+            callbacks=[start, *_recording(data, options)], augment=_augmentation(options, data),
         )  # fmt: skip
     except KeyboardInterrupt:
         stopped = True
     finally:  # also after a failure: what was learned is not lost
-        if epochs and options.out is not None:
+        if model.history and options.out is not None:
             _write_weights(model, options.out, scaling)
+    epochs = [record for record in model.history if record.epoch >= start.first]
     _tell(model, data, epochs, time.perf_counter() - begin, stopped, options)
     return 130 if stopped else 0
 
 
-def _callbacks(data: _data.Data, options: argparse.Namespace, epochs: List[EpochRecord]) -> List[Any]:
-    def keep(record: EpochRecord) -> None:
-        epochs.append(record)
+class _Start(Callback):
+    """Remembers with which epoch training begins: those before are of the checkpoint."""
 
-    found: List[Any] = [keep]
-    if options.record is not None:
-        from ..recording import record
+    first = 0
 
-        pictures = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and options.shape is None or options.shape
-        ranked = data.y.ndim == 1
-        found.append(record(options.record, images=data.x if pictures and ranked else None,
-                            command=shlex.join(["mest", *options.words])))  # fmt: skip
-    return found
+    def begin(self, model: Model) -> None:
+        self.first = self.training.first
+
+
+def _recording(data: _data.Data, options: argparse.Namespace) -> List[Callback]:
+    if options.record is None:
+        return []
+    from ..recording import record
+
+    pictures = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and data.y.ndim == 1
+    command_ = shlex.join(["mest", *options.words])
+    return [record(options.record, images=data.x if pictures else None, command=command_)]
 
 
 def _augmentation(options: argparse.Namespace, data: _data.Data) -> Optional[Callable[..., Any]]:
@@ -190,20 +219,17 @@ def _augmentation(options: argparse.Namespace, data: _data.Data) -> Optional[Cal
 
 
 def _write_weights(model: Model, path: str, scaling: Scaling) -> None:
-    arrays = model.state_dict()
-    if path.endswith(".safetensors"):
-        _safetensors().save_file(arrays, path)
-    else:
-        np.savez(path, **arrays)  # type: ignore[arg-type]
+    save_weights(model, path)
     if scaling is not None:
-        np.savez(os.path.splitext(path)[0] + ".scaling.npz", mean=scaling[0], deviation=scaling[1])
+        beside = os.path.splitext(path)[0] + ".scaling.npz"
+        write_weights({"mean": scaling[0], "deviation": scaling[1]}, beside)
 
 
-def _safetensors() -> Any:
+def _needs_safetensors() -> None:
     try:
-        return import_module("safetensors.numpy")
+        import_module("safetensors.numpy")
     except ImportError as error:
-        raise ImportError("--out FILE.safetensors wants safetensors (pip install safetensors); .npz needs nothing") from error
+        raise ImportError("--out FILE.safetensors wants safetensors: pip install safetensors") from error
 
 
 # --------------------------------------------------------------------------------------- the end ---
@@ -215,24 +241,43 @@ def _tell(
 ) -> None:  # fmt: skip
     plan, last = model.plan(), epochs[-1] if epochs else None
     if options.json:
-        print_json({
-            "network": options.network, "data": options.data, "epochs": len(epochs), "seconds": round(seconds, 3),
-            "stopped": stopped, "last": None if last is None else dataclasses.asdict(last),
-            "density": model.density(), "connections": sum(model.connections()), "parameters": plan.parameters,
-            "model_bytes": plan.sparse_bytes, "dense_bytes": plan.dense_bytes, "total_bytes": plan.total_bytes,
-            "classes": data.names, "record": options.record, "checkpoint": options.checkpoint, "out": options.out,
-        })  # fmt: skip
+        print_json(
+            {
+                "network": options.network,
+                "data": options.data,
+                "epochs": len(epochs),
+                "seconds": round(seconds, 3),
+                "stopped": stopped,
+                "last": None if last is None else dataclasses.asdict(last),
+                "density": model.density(),
+                "connections": sum(model.connections()),
+                "parameters": plan.parameters,
+                "model_bytes": plan.sparse_bytes,
+                "dense_bytes": plan.dense_bytes,
+                "total_bytes": plan.total_bytes,
+                "classes": data.names,
+                "record": options.record,
+                "checkpoint": options.checkpoint,
+                "out": options.out,
+            }
+        )
         return
     if last is None:
-        say("stopped before the first epoch was complete" if stopped else "all epochs are done: nothing to train")
+        say(
+            "stopped before the first epoch was complete"
+            if stopped
+            else "all epochs are done: nothing to train"
+        )
         return
     quality = f"loss {last.loss:.4g}"
     if not np.isnan(last.validation_accuracy):
         quality = f"validation accuracy {last.validation_accuracy:.2%}"
     elif not np.isnan(last.validation_loss):
         quality = f"validation loss {last.validation_loss:.4g}"
-    print(f"{'stopped' if stopped else 'done'} after epoch {last.epoch}, {seconds:.1f} s: {quality}; "
-          f"{size(plan.sparse_bytes)} of weights, gradients, state and indices, dense {size(plan.dense_bytes)}")  # fmt: skip
+    print(
+        f"{'stopped' if stopped else 'done'} after epoch {last.epoch}, {seconds:.1f} s: {quality}; "
+        f"{size(plan.sparse_bytes)} of weights, gradients, state and indices, dense {size(plan.dense_bytes)}"
+    )
     if options.record is not None:
         print(f"record: {options.record} (mest report {shlex.quote(options.record)})")
     if options.checkpoint is not None and stopped:

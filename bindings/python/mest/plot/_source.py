@@ -32,12 +32,12 @@ class Layer(NamedTuple):
 
 
 def opened(source: Any) -> Any:
-    """A run for the path of its record; anything else as it is."""
+    """A run for the path of its record, the model of an estimator; anything else as it is."""
     if isinstance(source, (str, os.PathLike)):
-        from .. import read_run
+        from ..run import read_run
 
         return read_run(source)
-    return source
+    return getattr(source, "model_", source)
 
 
 def is_run(source: Any) -> bool:
@@ -98,9 +98,9 @@ def _layer(index: int, part: Mapping[str, Any], active: int) -> Layer:
 def epochs_of(source: Any) -> List[Dict[str, Any]]:
     """Records of epochs as dicts; null of a record file is nan."""
     source = opened(source)
-    records = source.epochs if is_run(source) else getattr(source, "history_", source)
+    records = source.epochs if is_run(source) else getattr(source, "history", source)  # a Model has one
     if not isinstance(records, Sequence) or isinstance(records, str):
-        raise wrong(source, "a Run or a History")
+        raise wrong(source, "a Run, a History or a Model that fit has trained")
     found = [dataclasses.asdict(r) if dataclasses.is_dataclass(r) else dict(r) for r in records]  # type: ignore
     if not found:
         raise ValueError("there is no epoch to draw yet")

@@ -38,7 +38,12 @@ CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5
 HEAT = "cividis"  # a colour map made for the colour-blind
 SMALL = 8.5  # points
 # A legend above the axes, on the right of the title, where no bar is.
-BESIDE_TITLE: Dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 4, "borderaxespad": 0.1}
+BESIDE_TITLE: Dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1.0, 1.0),
+    "ncols": 4,
+    "borderaxespad": 0.1,
+}
 
 
 def pyplot() -> Any:

@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 from ._source import (
     Layer, by_layer, column, epochs_of, is_run, layer_names, layers_of, mutations_of, opened, plan_of, wrong,
 )  # fmt: skip
-from ._style import BESIDE_TITLE, COLOURS, CYCLE, SMALL, Axes, axes_of, dress, heat, legend, plain, whole_epochs
+from ._style import (
+    BESIDE_TITLE,
+    COLOURS,
+    CYCLE,
+    SMALL,
+    Axes,
+    axes_of,
+    dress,
+    heat,
+    legend,
+    plain,
+    whole_epochs,
+)
 
 BINS = 40
 
@@ -60,7 +72,9 @@ def churn(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None) -
         names, epochs, table = by_layer(source, _dropped_share)
         ax = axes_of(ax, 6, max(2.2, 0.9 + 0.22 * len(names)))
         most = float(np.nanmax(table, initial=0)) or 1.0
-        return heat(ax, table, names, epochs, "Connections dropped, by layer", "% of the layer's connections", most)
+        return heat(
+            ax, table, names, epochs, "Connections dropped, by layer", "% of the layer's connections", most
+        )
     if isinstance(source, tuple):
         at, dropped, grown = (np.asarray(values, float) for values in source)
     else:
@@ -76,7 +90,8 @@ def churn(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None) -
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
     dress(ax, "Mask churn: connections that moved", "epoch", "connections")
     whole_epochs(ax)
-    legend(ax, loc="best", ncols=2)
+    ax.set_ylim(-1.05 * max(dropped.max(), 1), 1.3 * max(grown.max(), 1))  # the legend is above the bars
+    legend(ax, loc="upper right", ncols=2)
     return ax
 
 
@@ -149,7 +164,7 @@ def importance(source: Any, ax: Optional[Axes] = None, *, layer: Any = None) -> 
     counts = [_rebinned(edges, numbers, common) for _, edges, numbers in histograms]
     together = np.sum(counts, axis=0)
     only = histograms[0][0] if len(histograms) == 1 else "all layers"
-    ax.stairs(together, common, fill=True, color=COLOURS["weights"], alpha=0.35, label=plain(only))
+    ax.stairs(together, common, fill=True, color=COLOURS["weights"], alpha=0.5, label=plain(only))
     if 1 < len(histograms) <= 6:
         for colour, (name, _, _), part in zip(CYCLE, histograms, counts):
             ax.stairs(part, common, color=colour, linewidth=1.4, label=plain(name))
@@ -183,7 +198,9 @@ def _histograms(source: Any, layer: Any) -> List[Histogram]:
         raise wrong(source, "a Model, a Run or an array of weights")
     found = [item for item in found if item[2].size]
     if not found:
-        raise ValueError(missing if layer is None else f"layer={layer!r}: no sparse layer is that, or {missing}")
+        raise ValueError(
+            missing if layer is None else f"layer={layer!r}: no sparse layer is that, or {missing}"
+        )
     return found
 
 

@@ -45,8 +45,16 @@ def curves(source: Any, ax: Optional[Axes] = None, *, what: Optional[str] = None
         mutated = column(next(iter(records.values())), "mutated") > 0
         if mutated.any():
             at = column(next(iter(records.values())), "epoch")[mutated]
-            ax.plot(at, np.full(len(at), 0.015), "|", color=COLOURS["mutation"], markersize=7, label="mutation",
-                    transform=ax.get_xaxis_transform(), clip_on=False)  # fmt: skip
+            ax.plot(
+                at,
+                np.full(len(at), 0.015),
+                "|",
+                color=COLOURS["mutation"],
+                markersize=7,
+                label="mutation",
+                transform=ax.get_xaxis_transform(),
+                clip_on=False,
+            )
     whole_epochs(ax)
     legend(ax)
     return ax
@@ -63,5 +71,13 @@ def _draw(ax: Axes, name: str, epochs: Any, what: str, colour: Optional[str]) ->
             continue
         alone = beside is None or sum(np.isfinite(v).any() for v in drawn.values()) == 1
         label = " ".join(word for word in (name, "" if beside is None else kind) if word)
-        ax.plot(at, values, "-" if alone else line, color=colour or COLOURS[kind if beside else "validation"],
-                linewidth=1.6, marker="." if len(at) < 30 else None, markersize=5, label=plain(label) or None)  # fmt: skip
+        ax.plot(
+            at,
+            values,
+            "-" if alone else line,
+            color=colour or COLOURS[kind if beside else "validation"],
+            linewidth=1.6,
+            marker="." if len(at) < 30 else None,
+            markersize=5,
+            label=plain(label) or None,
+        )

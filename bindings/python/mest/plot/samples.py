@@ -82,7 +82,9 @@ def forgotten(source: Any, ax: Optional[Axes] = None) -> Axes:
     ax.plot(at, counts, color=COLOURS["forgotten"], marker=".", markersize=4, label="forgotten")
     moved = mutated > 0
     if moved.any():
-        ax.plot(at[moved], counts[moved], "o", color=COLOURS["mutation"], markersize=5, label="after a mutation")
+        ax.plot(
+            at[moved], counts[moved], "o", color=COLOURS["mutation"], markersize=5, label="after a mutation"
+        )
     for number, epoch in enumerate(at[left > 0]):
         ax.axvline(epoch - 0.5, color=COLOURS["left"], linestyle="--", linewidth=1,
                    label=None if number else "samples left")  # fmt: skip
@@ -109,7 +111,9 @@ def most_forgotten(source: Any, ax: Optional[Axes] = None, *, x: Optional[ArrayL
     for place, (sample, count, image) in enumerate(zip(ids, counts, images)):
         row, at = divmod(place, columns)
         left, top = 1.12 * at, 1.32 * row
-        ax.imshow(image, cmap="gray", vmin=0, vmax=1, extent=(left, left + 1, top + 1, top), interpolation="nearest")
+        ax.imshow(
+            image, cmap="gray", vmin=0, vmax=1, extent=(left, left + 1, top + 1, top), interpolation="nearest"
+        )
         times = "never learned" if count == NEVER_LEARNED else f"{count}x"
         ax.text(left + 0.5, top + 1.04, f"#{sample} {times}", ha="center", va="top", fontsize=SMALL - 2)
     ax.set_xlim(-0.05, 1.12 * columns)

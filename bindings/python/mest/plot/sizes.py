@@ -87,7 +87,9 @@ def short(value: float) -> str:
     return ""
 
 
-def comparison(source: Any, ax: Optional[Axes] = None, *, times: Optional[Mapping[str, float]] = None) -> Axes:
+def comparison(
+    source: Any, ax: Optional[Axes] = None, *, times: Optional[Mapping[str, float]] = None
+) -> Axes:
     """The dense network beside the sparse one: parameters, bytes, multiply-adds and, if measured, the
     time of a training step, each as a share of the dense network's.
 
@@ -106,7 +108,9 @@ def comparison(source: Any, ax: Optional[Axes] = None, *, times: Optional[Mappin
             label = None if row else plain(["dense", *names][place])
             ax.barh(at, share, thick, color=colour, label=label)
             said = pair.said(value) if place == 0 else f"{pair.said(value)}, {share:.3g} %"
-            ax.annotate(said, (share, at), (3, 0), va="center", textcoords="offset points", fontsize=SMALL - 1)
+            ax.annotate(
+                said, (share, at), (3, 0), va="center", textcoords="offset points", fontsize=SMALL - 1
+            )
     ax.set_yticks(range(len(pairs)), [pair.what for pair in pairs])
     ax.set_ylim(len(pairs) - 0.5, -0.5)
     widest = max([100.0, *(100 * v / p.dense for p in pairs for v in p.sparse if p.dense)])

@@ -20,9 +20,9 @@ __all__ = ["html", "write"]
 def html(run: Any, *, title: Optional[str] = None) -> str:
     """The page.  run: a Run, or the path of its record; title: None: from its network and method."""
     from ..plot._source import is_run, opened, wrong
-    from . import _parts, _svg
-    from ._parts import when
+    from . import _events, _parts, _svg
     from ._page import page, text
+    from ._parts import when
 
     run = opened(run)
     if not is_run(run):
@@ -42,8 +42,8 @@ def html(run: Any, *, title: Optional[str] = None) -> str:
         ("summary", "Summary", _parts.summary(run)),
         ("learning", "Learning", _parts.curves(run)),
         ("memory", "Memory", _parts.memory(run)),
-        ("connections", "Connections and mutations", _parts.mutations(run)),
-        ("forgetting", "Forgetting", _parts.forgetting(run)),
+        ("connections", "Connections and mutations", _events.mutations(run)),
+        ("forgetting", "Forgetting", _events.forgetting(run)),
         ("layers", "Layers", _parts.layers(run)),
         ("config", "Configuration", _parts.configuration(run)),
         ("reproduce", "How to reproduce it", _parts.reproduce(run, facts.get("command"))),

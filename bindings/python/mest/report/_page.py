@@ -14,8 +14,8 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 STYLE = """
 :root { color-scheme: light dark; --sans: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
   --ink: #1b1f24; --soft: #59636e; --page: #f4f5f7; --card: #ffffff; --line: #d9dde2; --mark: #0060a0; LIGHT }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3adb8; --page: #14171b; --card: #1e2227;
-  --line: #363c44; --mark: #6cb6f5; DARK } }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3adb8; --page: #14171b;
+  --card: #1e2227; --line: #363c44; --mark: #6cb6f5; DARK } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 var(--sans); }
 main { max-width: 1160px; margin: 0 auto; padding: 1.2rem 1rem 3rem; }
@@ -25,13 +25,15 @@ a { color: var(--mark); }
 p { margin: 0.3rem 0 0.8rem; max-width: 75ch; }
 .soft, figcaption, small { color: var(--soft); }
 nav { margin: 0.6rem 0 1.2rem; display: flex; flex-wrap: wrap; gap: 0.2rem 1rem; font-size: 0.9rem; }
-.cards { display: grid; gap: 0.7rem; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); padding: 0; margin: 0; }
+.cards { display: grid; gap: 0.7rem; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); padding: 0;
+  margin: 0; }
 .card, figure, .box { background: var(--card); border: 1px solid var(--line); border-radius: 8px; }
 .card { padding: 0.6rem 0.8rem; }
 .card dt { color: var(--soft); font-size: 0.82rem; }
 .card dd { margin: 0; font-size: 1.35rem; font-weight: 600; line-height: 1.3; overflow-wrap: anywhere; }
 .card dd small { display: block; font-size: 0.8rem; font-weight: 400; }
-.pictures { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
+.pictures { display: grid; gap: 0.8rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr));
   align-items: start; margin-bottom: 0.8rem; }
 figure { margin: 0; padding: 0.7rem; }
 figure svg { display: block; width: 100%; height: auto; margin: 0 auto; }
@@ -39,18 +41,20 @@ figcaption { font-size: 0.85rem; margin-top: 0.4rem; }
 .box { padding: 0.4rem 0.8rem; margin: 0.8rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.86rem; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: left; padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
 .n { text-align: right; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
-th[aria-sort=ascending] button::after { content: " \\25B2"; } th[aria-sort=descending] button::after { content: " \\25BC"; }
+th[aria-sort=ascending] button::after { content: " \\25B2"; }
+th[aria-sort=descending] button::after { content: " \\25BC"; }
 td.long { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 summary { cursor: pointer; padding: 0.2rem 0; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.85rem; margin: 0.4rem 0; }
 .images { display: flex; flex-wrap: wrap; gap: 0.5rem; list-style: none; padding: 0; margin: 0.4rem 0; }
 .images li { text-align: center; font-size: 0.75rem; color: var(--soft); }
-.images img { display: block; width: 72px; height: 72px; image-rendering: pixelated; border: 1px solid var(--line);
-  margin: 0 auto; object-fit: contain; }
+.images img { display: block; width: 72px; height: 72px; image-rendering: pixelated;
+  border: 1px solid var(--line); margin: 0 auto; object-fit: contain; }
 .bad { border-left: 4px solid #d55e00; }
 @media (max-width: 480px) { main { padding: 0.8rem 0.6rem 2rem; } .card dd { font-size: 1.1rem; }
   .cards { grid-template-columns: 1fr 1fr; } figure { padding: 0.4rem; } }
@@ -99,8 +103,9 @@ def page(title: str, lead: str, sections: Sequence[Tuple[str, str, str]]) -> str
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{text(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<style>{_style()}</style>\n</head>\n'
-        f'<body>\n<main>\n<header><h1>{text(title)}</h1>\n{lead}</header>\n<nav aria-label="sections">{links}</nav>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n<style>{_style()}</style>\n'
+        f"</head>\n<body>\n<main>\n<header><h1>{text(title)}</h1>\n{lead}</header>\n"
+        f'<nav aria-label="sections">{links}</nav>\n'
         f"{body}</main>\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 

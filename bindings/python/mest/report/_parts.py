@@ -4,48 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .. import plot
 from ..config import Config
-from ..plot._source import Layer, column, layers_of
+from ..plot._source import column, layers_of
 from ..plot._style import size
-from ..plot.samples import NEVER_LEARNED, picture_of
 from ..plot.sizes import PARTS, compared
-from . import _svg
-from ._page import Cell, cards, code, figure, figures, folded, table, text
-
-Run = Any  # mest.Run
-
-
-def known(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
-
-
-def number(value: Any, form: str = ".4f") -> str:
-    return format(value, form) if known(value) else ""
-
-
-def count(value: Any) -> str:
-    return f"{value:,.0f}" if known(value) else ""
-
-
-def percent(value: Any) -> str:
-    return f"{100 * value:.2f} %" if known(value) else ""
-
-
-def drawn(draw: Callable[[Any], Any], alt: str, caption: str, height: float = 2.8) -> str:
-    """A figure, or nothing where the run has not what it shows, or nothing to draw with is installed."""
-    if not _svg.available():
-        return ""
-    try:
-        return figure(_svg.picture(draw, alt, height=height), caption)
-    except ValueError:  # what plots say when a run lacks something
-        return ""
-
+from ._page import Cell, cards, code, figures, folded, table
+from ._values import Run, count, drawn, known, number, percent
 
 # ------------------------------------------------------------------------------------- summary ---
 
@@ -65,7 +34,9 @@ def network(run: Run) -> str:
         return "network not recorded"
     weights = layers_of(run)
     first, last = layers[0], layers[-1]
-    shape = "x".join(str(first.get(k)) for k in ("channels", "height", "width") if first.get(k, 1) != 1) or "1"
+    shape = (
+        "x".join(str(first.get(k)) for k in ("channels", "height", "width") if first.get(k, 1) != 1) or "1"
+    )
     positions = sum(layer.rows * layer.columns for layer in weights)
     return (f"{shape} inputs, {len(weights)} layers of {positions:,} positions for weights, "
             f"{last.get('channels')} outputs")  # fmt: skip
@@ -100,7 +71,9 @@ def summary(run: Run) -> str:
         bytes_, dense = _model_bytes(plan), plan.get("dense_bytes")
         against = f"{100 * bytes_ / dense:.1f} % of the dense network's {size(dense)}" if dense else ""
         items.append(("weights, indices, gradients, state", size(bytes_), against))
-        items.append(("memory in all", size(plan.get("total_bytes") or 0), f"{plan.get('threads', '?')} threads"))
+        items.append(
+            ("memory in all", size(plan.get("total_bytes") or 0), f"{plan.get('threads', '?')} threads")
+        )
     if epochs:
         seconds = float(np.nansum(column(epochs, "seconds")))
         items.append(("time of training", duration(seconds),
@@ -121,10 +94,14 @@ def _results(epochs: Sequence[Mapping[str, Any]]) -> List[Tuple[str, str, str]]:
     for what, field in (("validation accuracy", "validation_accuracy"), ("training accuracy", "accuracy")):
         if known(last.get(field)):
             best = max((e for e in epochs if known(e.get(field))), key=lambda e: float(e[field]))
-            items.append((what, percent(last[field]), f"best {percent(best[field])} in epoch {best['epoch']}"))
+            items.append(
+                (what, percent(last[field]), f"best {percent(best[field])} in epoch {best['epoch']}")
+            )
             break
     beside = last.get("validation_loss")
-    items.append(("loss", number(last.get("loss"), ".4g"), f"validation {beside:.4g}" if known(beside) else ""))
+    items.append(
+        ("loss", number(last.get("loss"), ".4g"), f"validation {beside:.4g}" if known(beside) else "")
+    )
     return items
 
 
@@ -140,23 +117,52 @@ def curves(run: Run) -> str:
     )
     parts = []
     if known(last.get("accuracy")):
-        parts.append(drawn(lambda ax: plot.curves(run, ax, what="accuracy"), f"Accuracy by epoch. {said}", said + "."))
-    loss = f"loss {number(last.get('loss'))}, validation {number(last.get('validation_loss')) or 'not measured'}"
-    parts.append(drawn(lambda ax: plot.curves(run, ax, what="loss"), f"Loss by epoch. In the end {loss}",
-                       f"In the end {loss}. Training: as it went, with dropout and augmentation."))  # fmt: skip
+        parts.append(
+            drawn(lambda ax: plot.curves(run, ax, what="accuracy"), f"Accuracy by epoch. {said}", said + ".")
+        )
+    loss = (
+        f"loss {number(last.get('loss'))}, validation {number(last.get('validation_loss')) or 'not measured'}"
+    )
+    parts.append(
+        drawn(
+            lambda ax: plot.curves(run, ax, what="loss"),
+            f"Loss by epoch. In the end {loss}",
+            f"In the end {loss}. Training: as it went, with dropout and augmentation.",
+        )
+    )
     return figures(parts) + folded(f"All {len(run.epochs)} epochs as a table", epochs_table(run))
 
 
 def epochs_table(run: Run) -> str:
-    header = [">epoch", ">loss", ">accuracy", ">validation loss", ">validation accuracy", ">learning rate", ">density",
-              ">dropped", ">grown", ">forgotten", ">samples", ">frozen", ">seconds"]  # fmt: skip
+    header = [
+        ">epoch",
+        ">loss",
+        ">accuracy",
+        ">validation loss",
+        ">validation accuracy",
+        ">learning rate",
+        ">density",
+        ">dropped",
+        ">grown",
+        ">forgotten",
+        ">samples",
+        ">frozen",
+        ">seconds",
+    ]
     rows = [
-        [e.get("epoch"), number(e.get("loss")), percent(e.get("accuracy")), number(e.get("validation_loss")),
-         percent(e.get("validation_accuracy")), number(e.get("learning_rate"), ".3g"), percent(e.get("density")),
-         *(count(e.get(f)) for f in ("dropped", "grown", "forgotten", "samples", "frozen")),
-         number(e.get("seconds"), ".3f")]
+        [
+            e.get("epoch"),
+            number(e.get("loss")),
+            percent(e.get("accuracy")),
+            number(e.get("validation_loss")),
+            percent(e.get("validation_accuracy")),
+            number(e.get("learning_rate"), ".3g"),
+            percent(e.get("density")),
+            *(count(e.get(f)) for f in ("dropped", "grown", "forgotten", "samples", "frozen")),
+            number(e.get("seconds"), ".3f"),
+        ]
         for e in run.epochs
-    ]  # fmt: skip
+    ]
     return table(header, rows, "Epochs")
 
 
@@ -180,93 +186,12 @@ def memory(run: Run) -> str:
         pairs = []
     if pairs:
         said = "; ".join(f"{p.what} {p.said(p.sparse[0])} instead of {p.said(p.dense)}" for p in pairs)
-        pictures.append(drawn(lambda ax: plot.comparison(run, ax), f"Dense against sparse: {said}", f"{said}.", 2.4))
-    return figures(pictures) + folded("The same as a table", table(["what", ">bytes", ">share"], rows, "Memory"))
-
-
-# ----------------------------------------------------------------------------------- mutations ---
-
-
-def mutations(run: Run) -> str:
-    moved = run.mutations
-    weights = layers_of(run)
-    pictures, lead = [], ""
-    high = max(2.2, 0.9 + 0.2 * sum(layer.sparse for layer in weights))
-    if moved:
-        dropped, grown = (int(np.nansum(column(moved, name))) for name in ("dropped", "grown"))
-        said = f"{len(moved)} mutations dropped {dropped:,} and grew {grown:,} connections"
-        explored = moved[-1].get("explored")
-        more = f" {percent(explored)} of all positions have been connected at some time." if known(explored) else ""
-        lead = f"<p>{text(said)}.{text(more)}</p>"
-        pictures += [
-            drawn(lambda ax: plot.churn(run, ax), f"Churn by epoch: {said}", f"{said}."),
-            drawn(lambda ax: plot.survival(run, ax), "First connections that still exist, by epoch",
-                  "How many of the first connections still exist."),
-            drawn(lambda ax: plot.churn(run, ax, by="layer"), "Heat map: dropped connections by layer and mutation",
-                  "Where connections were dropped.", high),
-            drawn(lambda ax: plot.survival(run, ax, by="layer"), "Heat map: first connections that still exist, by "
-                  "layer and mutation", "Where the first connections survived.", high),
-        ]  # fmt: skip
-    if weights:
-        said = "Share of the weight matrix that exists in the end, by layer"
-        pictures.append(drawn(lambda ax: plot.density(run, ax), f"{said}: {_densities(weights)}",
-                              f"{said}.", max(1.6, 0.7 + 0.22 * len(weights))))  # fmt: skip
-    if run.importance:
-        pictures.append(drawn(lambda ax: plot.importance(run, ax), "Histogram of |weight| of the connections",
-                              "How large the connections' weights are in the end."))  # fmt: skip
-    return lead + figures(pictures) + _mutation_table(moved)
-
-
-def _densities(weights: Sequence[Layer]) -> str:
-    shown = [f"{layer.name} {100 * layer.density:.3g} %" for layer in weights[:12]]
-    return ", ".join(shown) + (", ..." if len(weights) > 12 else "")
-
-
-def _mutation_table(moved: Sequence[Mapping[str, Any]]) -> str:
-    if not moved:
-        return ""
-    rows = [
-        [m.get("epoch"), *(count(m.get(name)) for name in ("dropped", "grown", "active")),
-         percent(m.get("density")), percent(m.get("explored"))]
-        for m in moved
-    ]  # fmt: skip
-    header = [">epoch", ">dropped", ">grown", ">connections after it", ">density", ">ever connected"]
-    return folded(f"All {len(moved)} mutations as a table", table(header, rows, "Mutations"))
-
-
-# ---------------------------------------------------------------------------------- forgetting ---
-
-
-def forgetting(run: Run) -> str:
-    if not run.forgetting:
-        return ""
-    last = run.forgetting[-1]
-    kept, learned, never = (last.get(name, 0) for name in ("unforgettable", "learned", "never_learned"))
-    said = (f"{count(kept)} of {count(last.get('samples', 0))} samples were learned and never forgotten, "
-            f"{count(learned - kept)} were forgotten at least once, {count(never)} were never learned")  # fmt: skip
-    events = int(np.nansum(column(run.epochs, "forgotten")))
-    parts = [
-        drawn(lambda ax: plot.forgetting(run, ax), f"Histogram of forgetting: {said}", f"{said}."),
-        drawn(lambda ax: plot.forgotten(run, ax), f"Samples forgotten by epoch, {events:,} in all",
-              "Answered rightly at one presentation and wrongly at the next."),
-    ]  # fmt: skip
-    return f"<p>{text(said)}.</p>" + figures(parts) + _most_forgotten(run)
-
-
-def _most_forgotten(run: Run) -> str:
-    found = run.most_forgotten or {}
-    ids, counts, images = found.get("ids") or [], found.get("counts") or [], found.get("images")
-    if not ids:
-        return ""
-    items = []
-    for place, (sample, forgotten) in enumerate(zip(ids, counts)):
-        times = "never learned" if forgotten == NEVER_LEARNED else f"{forgotten} times"
-        shown = ""
-        if images is not None and place < len(images) and _svg.available():
-            shown = f'<img src="{_svg.png(picture_of(images[place]))}" alt="sample {text(sample)}" loading="lazy">'
-        items.append(f"<li>{shown}#{text(sample)}<br>{text(times)}</li>")
-    return ('<figure><ul class="images">' + "".join(items)
-            + "</ul><figcaption>Samples forgotten most often: number and count.</figcaption></figure>")  # fmt: skip
+        pictures.append(
+            drawn(lambda ax: plot.comparison(run, ax), f"Dense against sparse: {said}", f"{said}.", 2.4)
+        )
+    return figures(pictures) + folded(
+        "The same as a table", table(["what", ">bytes", ">share"], rows, "Memory")
+    )
 
 
 # -------------------------------------------------------------------------------------- layers ---
@@ -290,9 +215,22 @@ def layers(run: Run) -> str:
         ])  # fmt: skip
     if not rows:
         return ""
-    header = [">", "layer", "kind", "output", "weights", "scheme", ">density", ">connections", ">bytes", ">activations"]
-    return ("<p>Bytes: weights, indices, gradients and optimizer state. Activations share memory by life-time: "
-            "their sum is more than the block holds.</p>") + table(header, rows, "Layers", sorts=True)  # fmt: skip
+    header = [
+        ">",
+        "layer",
+        "kind",
+        "output",
+        "weights",
+        "scheme",
+        ">density",
+        ">connections",
+        ">bytes",
+        ">activations",
+    ]
+    return (
+        "<p>Bytes: weights, indices, gradients and optimizer state. Activations share memory by life-time: "
+        "their sum is more than the block holds.</p>"
+    ) + table(header, rows, "Layers", sorts=True)
 
 
 # --------------------------------------------------------------------------------------- config ---
@@ -301,14 +239,24 @@ def layers(run: Run) -> str:
 def configuration(run: Run) -> str:
     changed, usual = _changed(run.run.get("config") or {})
     header = ["field", "<value"]
-    shown = table(header, changed.items(), "Fields that differ from the defaults") if changed else "<p>All defaults.</p>"
-    return shown + folded(f"{len(usual)} fields at their defaults", table(header, usual.items(), "Fields at their defaults"))
+    shown = (
+        table(header, changed.items(), "Fields that differ from the defaults")
+        if changed
+        else "<p>All defaults.</p>"
+    )
+    return shown + folded(
+        f"{len(usual)} fields at their defaults", table(header, usual.items(), "Fields at their defaults")
+    )
 
 
 def _changed(config: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Fields that differ from Config's defaults, and those that do not."""
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
-    changed = {name: _plain(value) for name, value in config.items() if name not in defaults or value != defaults[name]}
+    changed = {
+        name: _plain(value)
+        for name, value in config.items()
+        if name not in defaults or value != defaults[name]
+    }
     return changed, {name: value for name, value in config.items() if name not in changed}
 
 
@@ -319,10 +267,17 @@ def _plain(value: Any) -> Any:
 def reproduce(run: Run, command: Optional[str]) -> str:
     facts = run.run
     changed, _ = _changed(facts.get("config") or {})
-    rows = [[what, facts.get(key) or "not recorded"] for what, key in (
-        ("package mest", "mest"), ("libmest", "libmest"), ("machine", "machine"), ("started", "started"))]  # fmt: skip
-    said = "<p>Results do not depend on the number of threads or on the machine: the same data in the same order, "
-    said += "the same layers and this config give the same bits.</p>"
+    rows = [
+        [what, facts.get(key) or "not recorded"]
+        for what, key in (
+            ("package mest", "mest"),
+            ("libmest", "libmest"),
+            ("machine", "machine"),
+            ("started", "started"),
+        )
+    ]
+    said = "<p>Results do not depend on the number of threads or on the machine: the same data in the "
+    said += "same order, the same layers and this config give the same bits.</p>"
     if command:
         said += code([command])
     lines = ["config = mest.Config(", *(f"    {name}={value!r}," for name, value in changed.items()), ")"]

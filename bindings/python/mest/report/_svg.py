@@ -17,9 +17,13 @@ INK = "#010203"  # no other colour is this one; it becomes the text's
 
 # Colours of the pictures in the light and in the dark scheme, where some would not be seen.
 DARK = {
-    "#0072b2": "#3f8fd6", "#56b4e9": "#a5dcff", "#7a5195": "#b48ad0", "#d55e00": "#f08040", "#8c8c8c": "#9a9a9a",
+    "#0072b2": "#3f8fd6",
+    "#56b4e9": "#a5dcff",
+    "#7a5195": "#b48ad0",
+    "#d55e00": "#f08040",
+    "#8c8c8c": "#9a9a9a",
     "#009e73": "#2bbd92",
-}  # fmt: skip
+}
 VARIABLES: Dict[str, str] = {colour: f"--c{colour[1:]}" for colour in sorted({*COLOURS.values()})}
 
 
@@ -38,10 +42,19 @@ def picture(draw: Callable[[Any], Any], alt: str, width: float = 4.8, height: fl
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # glyphs that a font here lacks: the browser has its own
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update({
-            "svg.fonttype": "none", "svg.hashsalt": alt, "text.color": INK, "axes.edgecolor": INK,
-            "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.25,
-        })  # fmt: skip
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": alt,
+                "text.color": INK,
+                "axes.edgecolor": INK,
+                "axes.labelcolor": INK,
+                "xtick.color": INK,
+                "ytick.color": INK,
+                "grid.color": INK,
+                "grid.alpha": 0.25,
+            }
+        )
         figure = figures.Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         written = io.StringIO()
@@ -55,10 +68,14 @@ def _inline(svg: str, alt: str, width: float) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None
-    head = f'<svg role="img" aria-label="{html.escape(alt)}" {box.group()} style="max-width:{96 * width:.0f}px">'
+    head = (
+        f'<svg role="img" aria-label="{html.escape(alt)}" {box.group()} style="max-width:{96 * width:.0f}px">'
+    )
     svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 var(--sans)", svg)
-    svg = svg.replace("#000000", "currentColor").replace(INK, "currentColor").replace("#ffffff", "var(--card)")
+    svg = (
+        svg.replace("#000000", "currentColor").replace(INK, "currentColor").replace("#ffffff", "var(--card)")
+    )
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     used = set(re.findall(r"#([\w-]+)", svg))  # other names would be there once in each picture
