@@ -6,7 +6,7 @@ while after their last work, LLVM's 200 ms unless told otherwise, GNU's some 10 
 some 0.1 ms.  So the variants take turns, a pause before each lets the threads of the one before fall
 asleep (`quiet_threads` keeps LLVM's to 2 ms), and short steps are timed several in a row after one that
 wakes their own threads.
-No library is measured with sleeping threads, none against another's spinning ones.  mest/_timing.py does it.
+No library is measured with sleeping threads, none against another's spinning ones.  mest/measure/timing.py does it.
 
 A busy neighbour costs most where threads wait for each other without giving way, PyTorch's for example:
 up to fifty times the time.  Rounds in which other processes took part are therefore taken again.
@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 try:
-    from mest import _timing
+    from mest.measure import timing
 except ImportError as error:
     raise SystemExit("mest is not installed: `make build && pip install -e bindings/python`, or `make bench`") from error
-from mest._timing import (  # noqa: F401
+from mest.measure.timing import (  # noqa: F401
     PAUSE, TURN, Bystanders, Call, K, Tally, fastest, median, ratio, seconds,
 )  # fmt: skip
 
@@ -88,7 +88,7 @@ TALLY = Tally()
 
 def interleave(calls: Mapping[K, Call], rounds: int, pause: float = PAUSE, turn: float = TURN) -> Dict[K, List[float]]:
     """Milliseconds of every timed call, by variant; within a round each variant has one turn."""
-    return _timing.interleave(calls, rounds, pause, turn, TALLY)
+    return timing.interleave(calls, rounds, pause, turn, TALLY)
 
 
 def conditions(options: argparse.Namespace) -> List[str]:

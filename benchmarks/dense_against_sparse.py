@@ -13,7 +13,7 @@ from typing import List
 import common
 import networks
 from common import median, ratio, times
-from mest._measure import Variant, dense_against_sparse
+from mest.measure.variants import Variant, dense_against_sparse
 
 SPARSITIES = (0, 80, 90, 95)
 SHOWN = ("mlp", "resnet20")

@@ -92,10 +92,10 @@ fi
 
 # ---------------------------------------------------------------------------------- installing --- */
 
-# The first Python block of the README, with fewer epochs.
-awk '/^```python$/ { inside = 1; next } /^```$/ && inside { exit } inside' "$root/README.md" \
-    | sed 's/epochs=[0-9]*/epochs=2/' >"$work/example.py"
-cat >>"$work/example.py" <<'END'
+# example PAGE TO: the first Python block of a page, with fewer epochs; what is installed is what ran.
+example() {
+    awk '/^```python$/ { inside = 1; next } /^```$/ && inside { exit } inside' "$1" | sed 's/epochs=[0-9]*/epochs=2/'
+    cat <<'END'
 mest.show_versions()
 import os, sys
 from mest import _lib
@@ -103,6 +103,9 @@ assert model.evaluate(data.x_test, data.y_test).accuracy > 0.2
 assert _lib.path() == os.path.join(os.path.dirname(mest.__file__), "libmest.so")
 assert mest.__file__.startswith(sys.prefix)
 END
+}
+example "$root/README.md" >"$work/example.py"
+example "$root/bindings/python/README.md" >"$work/description.py" # what a package index shows
 
 # bare COMMAND...: nothing of this machine's is found.
 bare() { (cd "$work" && env -i PATH=/nonexistent HOME="$work" "$@"); }
@@ -148,7 +151,7 @@ if [ -z "$newest" ] || ! pip_of download --quiet --no-deps --dest "$work/setupto
     skip 'pip install ./bindings/python: no Python here with numpy, or no setuptools to be had'
 else
     try 'pip install ./bindings/python' by_pip install --quiet ./bindings/python \
-        && try 'the example, installed from the checkout' bare "$at/bin/python" "$work/example.py"
+        && try 'the package'\''s description, installed from the checkout' bare "$at/bin/python" "$work/description.py"
     pip_of uninstall --quiet --yes mest >"$work/log" 2>&1
     try 'which leaves the checkout as it was' untouched dist/
     edited() {

@@ -18,8 +18,8 @@ from support import randomise, tiny
 import mest
 from mest import Add, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Input, Linear, MaxPool, ReLU
 from mest.datasets import digits
-from mest.exchange import buffers, c_text, emulate, quantise, sparse_code
-from mest.exchange.program import program_of
+from mest.exchange.c import buffers, text as c_text, emulate, quantise, sparse_code
+from mest.exchange.c.program import program_of
 
 needs_gcc = pytest.mark.skipif(GCC is None, reason="no gcc")
 NETWORKS = {

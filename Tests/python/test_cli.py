@@ -14,7 +14,7 @@ import mest
 import numpy as np
 import pytest
 from commands import fails, folder, run, saved  # noqa: F401
-from mest import _measure
+from mest.measure.variants import Alone, Shape, Variant
 from mest.cli import _data, _options, advise, main
 from mest.datasets import digits
 
@@ -263,11 +263,11 @@ def test_data_that_cannot_be_meant(run, folder):
 
 @pytest.fixture
 def quick(monkeypatch):
-    from mest import _timing
+    from mest.measure import timing
 
-    monkeypatch.setattr(_timing.Bystanders, "disturbed", lambda self: False)
-    monkeypatch.setattr(_timing.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(_timing.interleave, "__defaults__", (0.0, 0.001, None))
+    monkeypatch.setattr(timing.Bystanders, "disturbed", lambda self: False)
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(timing.interleave, "__defaults__", (0.0, 0.001, None))
 
 
 def test_bench(run, quick):
@@ -323,22 +323,22 @@ def test_advise_measures_distinct_layers_once(run, quick):
 
 
 def alone(dense, **times):
-    shape = _measure.Shape(64, 1, 1, "Linear(8)")
+    shape = Shape(64, 1, 1, "Linear(8)")
     variants = {
-        _measure.Variant(): dense,
-        _measure.Variant(0.2): times["a"],
-        _measure.Variant(0.2, "block4"): times["b"],
-        _measure.Variant(0.1): times["c"],
-        _measure.Variant(0.1, "block4"): None,
+        Variant(): dense,
+        Variant(0.2): times["a"],
+        Variant(0.2, "block4"): times["b"],
+        Variant(0.1): times["c"],
+        Variant(0.1, "block4"): None,
     }
-    return _measure.Alone(
+    return Alone(
         ["x", "y"], shape, mest.Linear(8), variants, {v: round(1000 * v.density) for v in variants}
     )
 
 
 def test_advice_is_the_largest_density_that_pays():
-    assert advise.advice(alone(100.0, a=90, b=50, c=20))[0] == _measure.Variant(0.2, "block4")
-    assert advise.advice(alone(100.0, a=95, b=99, c=20))[0] == _measure.Variant(0.1)
+    assert advise.advice(alone(100.0, a=90, b=50, c=20))[0] == Variant(0.2, "block4")
+    assert advise.advice(alone(100.0, a=95, b=99, c=20))[0] == Variant(0.1)
     none, why = advise.advice(alone(100.0, a=120, b=99, c=95))
     assert none is None and "dense is better" in why
     assert advise.advice(alone(3.0, a=1, b=1, c=1)) == (None, "dense: too small to matter")

@@ -14,8 +14,8 @@ from support import fingerprint, randomise, tiny
 
 import mest
 from mest import BatchNorm, Conv2d, GlobalAvgPool, Input, Linear, ReLU
-from mest.exchange import delta_file
-from mest.exchange.exact import digest, state_of
+from mest.exchange.delta import file as delta_file
+from mest.exchange.delta.exact import digest, state_of
 
 RNG = np.random.default_rng(0)
 DATA = RNG.normal(size=(64, 3 * 5 * 4)).astype(np.float32), RNG.integers(0, 4, 64)

@@ -26,7 +26,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import mest
-from mest import MestClassifier, MestRegressor, _learning
+from mest import MestClassifier, MestRegressor
+from mest.estimators import learning
 
 DIGITS = datasets.load_digits(return_X_y=True)
 RNG = np.random.default_rng(0)
@@ -419,13 +420,13 @@ def test_random_states():
 
 
 def test_threads(monkeypatch):
-    monkeypatch.setattr(_learning.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(learning.os, "sched_getaffinity", lambda _: range(8), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [_learning.threads_of(n) for n in (None, 1, 3, -1, -2, 1000)] == [4, 1, 3, 8, 7, 256]
+    assert [learning.threads_of(n) for n in (None, 1, 3, -1, -2, 1000)] == [4, 1, 3, 8, 7, 256]
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert _learning.threads_of(None) == 2 and _learning.threads_of(3) == 3
+    assert learning.threads_of(None) == 2 and learning.threads_of(3) == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "nonsense")
-    assert _learning.threads_of(None) == 4
+    assert learning.threads_of(None) == 4
     one, two = (small(n_jobs=n).fit(X, Y) for n in (1, 2))
     assert (one.model_.config.threads, two.model_.config.threads) == (1, 2)
     assert fingerprint(one.model_) == fingerprint(two.model_)

@@ -309,7 +309,7 @@ def test_what_does_not_lead_to_the_output_is_not_looked_at():
 
 
 def test_names_are_those_of_the_file():
-    from mest.exchange.onnx_import import _readable, _short
+    from mest.exchange.onnx.reader import _readable, _short
 
     for said, name in (
         ("layer1.0.conv1.weight", "layer1.0.conv1"),

@@ -19,8 +19,8 @@ from torch.nn.utils import prune  # noqa: E402
 from torch_networks import NETWORKS, ResNet, mlp, trained  # noqa: E402
 
 import mest  # noqa: E402
-from mest.exchange.torch import network_from_torch  # noqa: E402
-from mest.exchange.torch_weights import short_names  # noqa: E402
+from mest.exchange.pytorch.convert import network_from_torch  # noqa: E402
+from mest.exchange.pytorch.weights import short_names  # noqa: E402
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-4

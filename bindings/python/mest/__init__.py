@@ -61,24 +61,14 @@ if TYPE_CHECKING:  # what _LAZY brings
     from ._environment import Memory
     from ._tensors import TENSORS
     from ._versions import show_versions
-    from .callbacks import (
-        Callback,
-        Training,
-        checkpoint_every,
-        log_evaluation,
-        mutation_log,
-        record_evaluation,
-    )
-    from .estimators import MestClassifier, MestRegressor
-    from .exchange.c_source import CSource, to_c
-    from .exchange.delta import Delta, delta
+    from .estimators.estimators import MestClassifier, MestRegressor
+    from .exchange.c.source import CSource, to_c
+    from .exchange.delta.delta import Delta, delta
     from .exchange.files import load_weights, read_weights, save_weights, write_weights
     from .exchange.network import Network, network_of
-    from .exchange.onnx import from_onnx, to_onnx
-    from .exchange.torch import from_torch, to_torch
-    from .history import EpochRecord, History, Savings
+    from .exchange.onnx.convert import from_onnx, to_onnx
+    from .exchange.pytorch.convert import from_torch, to_torch
     from .model import Model
-    from .recording import RunWriter, record
     from .reports import (
         CSR,
         Checkpoint,
@@ -90,8 +80,18 @@ if TYPE_CHECKING:  # what _LAZY brings
         Progress,
         StepReport,
     )
-    from .run import Run, read_run
-    from .stopping import early_stopping
+    from .runs.reading import Run, read_run
+    from .runs.recording import RunWriter, record
+    from .training.callbacks import (
+        Callback,
+        Training,
+        checkpoint_every,
+        log_evaluation,
+        mutation_log,
+        record_evaluation,
+    )
+    from .training.history import EpochRecord, History, Savings
+    from .training.stopping import early_stopping
 
 __version__ = "0.1.0"
 
@@ -99,50 +99,50 @@ __version__ = "0.1.0"
 # A function of its module's name (plan) cannot be here: the loaded module would take its place.
 _LAZY: Dict[str, str] = {
     "CSR": "reports",
-    "CSource": "exchange.c_source",
-    "Callback": "callbacks",
+    "CSource": "exchange.c.source",
+    "Callback": "training.callbacks",
     "Checkpoint": "reports",
-    "Delta": "exchange.delta",
-    "EpochRecord": "history",
+    "Delta": "exchange.delta.delta",
+    "EpochRecord": "training.history",
     "EpochReport": "reports",
     "Evaluation": "reports",
     "ForgettingReport": "reports",
-    "History": "history",
+    "History": "training.history",
     "LayerMutation": "reports",
     "Memory": "_environment",
-    "MestClassifier": "estimators",
-    "MestRegressor": "estimators",
+    "MestClassifier": "estimators.estimators",
+    "MestRegressor": "estimators.estimators",
     "Model": "model",
     "MutationReport": "reports",
     "Network": "exchange.network",
     "Progress": "reports",
-    "Run": "run",
-    "RunWriter": "recording",
-    "Savings": "history",
+    "Run": "runs.reading",
+    "RunWriter": "runs.recording",
+    "Savings": "training.history",
     "StepReport": "reports",
     "TENSORS": "_tensors",
-    "Training": "callbacks",
-    "checkpoint_every": "callbacks",
+    "Training": "training.callbacks",
+    "checkpoint_every": "training.callbacks",
     "datasets": "",
-    "delta": "exchange.delta",
-    "early_stopping": "stopping",
-    "from_onnx": "exchange.onnx",
-    "from_torch": "exchange.torch",
+    "delta": "exchange.delta.delta",
+    "early_stopping": "training.stopping",
+    "from_onnx": "exchange.onnx.convert",
+    "from_torch": "exchange.pytorch.convert",
     "load_weights": "exchange.files",
-    "log_evaluation": "callbacks",
-    "mutation_log": "callbacks",
+    "log_evaluation": "training.callbacks",
+    "mutation_log": "training.callbacks",
     "network_of": "exchange.network",
     "plot": "",
-    "read_run": "run",
+    "read_run": "runs.reading",
     "read_weights": "exchange.files",
-    "record": "recording",
-    "record_evaluation": "callbacks",
+    "record": "runs.recording",
+    "record_evaluation": "training.callbacks",
     "report": "",
     "save_weights": "exchange.files",
     "show_versions": "_versions",
-    "to_c": "exchange.c_source",
-    "to_onnx": "exchange.onnx",
-    "to_torch": "exchange.torch",
+    "to_c": "exchange.c.source",
+    "to_onnx": "exchange.onnx.convert",
+    "to_torch": "exchange.pytorch.convert",
     "write_weights": "exchange.files",
 }
 

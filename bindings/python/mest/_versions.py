@@ -22,16 +22,18 @@ _OPTIONAL = (
 def show_versions() -> None:
     """Prints what a bug report needs: package, library, Python, numpy, machine, and those optional
     packages that are installed.  Without a library it says where one was looked for."""
-    for what, value in _versions():
-        print(f"{what:<12} {value}")
+    for what, value in versions():
+        print(f"{what:<12} " + value.replace("\n", "\n" + 13 * " "))
 
 
-def _versions() -> Iterator[Tuple[str, str]]:
-    yield "mest", f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}"
+def versions() -> Iterator[Tuple[str, str]]:
+    """What show_versions prints, line by line."""
+    yield "mest", __version__
+    yield "package", os.path.dirname(os.path.abspath(__file__))
     try:
         lib = _lib.library()
     except ImportError as error:
-        yield "libmest", str(error).replace("\n", "\n" + 13 * " ")
+        yield "libmest", str(error)
     else:
         yield "libmest", f"{lib.mest_version_string().decode()} (ABI {lib.mest_abi_version()})"
         yield "loaded from", _lib.path()

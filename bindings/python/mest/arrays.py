@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import MestArgumentError
 
-
 _PACKAGE = __name__.split(".")[0]
 
 

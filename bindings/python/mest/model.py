@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _abi, arrays, iterables
-from ._batches import Augment
+from . import _abi, arrays
 from ._environment import Environment, OnLog, OnProgress
-from ._keeper import Keeper
 from ._memory_io import Bytes, MemoryIO
 from ._tensors import Tensors
-from .callbacks import AnyCallback
 from .config import Config, as_config, code_of, number
 from .errors import DivergedError, MestArgumentError, MestError, StateError
-from .history import History
-from .iterables import Batches
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -32,7 +27,13 @@ from .reports import (
     MutationReport,
     StepReport,
 )
-from .training import fit
+from .training import iterables
+from .training.batches import Augment
+from .training.callbacks import AnyCallback
+from .training.history import History
+from .training.iterables import Batches
+from .training.keeper import Keeper
+from .training.loop import fit
 
 if TYPE_CHECKING:
     from .exchange.state import Keys

@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from .. import _timing
-from .._measure import Alone, Variant, distinct, measure_alone
 from ..layers import _resolve
+from ..measure import timing
+from ..measure.variants import Alone, Variant, distinct, measure_alone
 from ..plan import plan
 from ..plot._style import size
 from ._network import add_shape, of_options
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     if not alone:
         raise Failure("this network has no layer that can be sparse")
     variants = [Variant(d, s) for d in options.densities for s in options.schemes]
-    tally = _timing.Tally()
+    tally = timing.Tally()
     fields = {} if options.threads is None else {"threads": options.threads}
     for number, one in enumerate(alone, 1):
         passing(f"{number} of {len(alone)}: {one.names[0]}")

@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, List
 
-from .. import _timing
-from .._measure import Measured, Variant, dense_against_sparse
+from ..measure import timing
+from ..measure.variants import Measured, Variant, dense_against_sparse
 from ..plot._style import size
 from ._network import add_shape, of_options
 from ._options import add_json, add_timing, command, densities, schemes
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     variants = [Variant(), *(Variant(d, s) for s in options.schemes for d in options.densities)]
-    tally = _timing.Tally()
+    tally = timing.Tally()
     found = dense_against_sparse(
         of_options(options), variants, batch=options.batch, rounds=options.rounds, threads=options.threads,
         inference=options.inference, tally=tally, activations=options.activations,
@@ -79,7 +79,7 @@ def rendered(found: List[Measured]) -> str:
     return "\n".join(lines)
 
 
-def warn(tally: _timing.Tally) -> None:
+def warn(tally: timing.Tally) -> None:
     if tally.kept:
         say(
             f"warning: other processes were busy in {tally.kept} rounds; times are too long, "

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..exchange.files import read_weights
 from ..plot._style import size
-from ..run import read_run
+from ..runs.reading import read_run
 from . import _checkpoint
 from ._options import add_json, command
 from ._output import Failure, print_json, table

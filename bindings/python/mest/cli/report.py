@@ -8,8 +8,8 @@ import os
 from typing import Any
 
 from .. import report
-from ..run import read_run
 from ..report import _svg
+from ..runs.reading import read_run
 from ._options import command
 from ._output import say
 

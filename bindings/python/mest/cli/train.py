@@ -14,11 +14,11 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from ..callbacks import Callback
 from ..exchange.files import save_weights, write_weights
-from ..history import EpochRecord
 from ..model import Model
 from ..plot._style import size
+from ..training.callbacks import Callback
+from ..training.history import EpochRecord
 from . import _data, _network
 from ._options import add_config, add_json, command, config_of
 from ._output import Failure, print_json, say
@@ -203,7 +203,7 @@ class _Start(Callback):
 def _recording(data: _data.Data, options: argparse.Namespace) -> List[Callback]:
     if options.record is None:
         return []
-    from ..recording import record
+    from ..runs.recording import record
 
     pictures = data.x.ndim == 4 and data.x.shape[1] in (1, 3) and data.y.ndim == 1
     command_ = shlex.join(["mest", *options.words])

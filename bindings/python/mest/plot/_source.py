@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 def opened(source: Any) -> Any:
     """A run for the path of its record, the model of an estimator; anything else as it is."""
     if isinstance(source, (str, os.PathLike)):
-        from ..run import read_run
+        from ..runs.reading import read_run
 
         return read_run(source)
     return getattr(source, "model_", source)

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._source import (
-    Layer, by_layer, column, epochs_of, is_run, layer_names, layers_of, mutations_of, opened, plan_of, wrong,
+    Layer,
+    by_layer,
+    column,
+    epochs_of,
+    is_run,
+    layer_names,
+    layers_of,
+    mutations_of,
+    opened,
+    plan_of,
+    wrong,
 )  # fmt: skip
 from ._style import (
     BESIDE_TITLE,
