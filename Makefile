@@ -52,7 +52,7 @@ SPARSEPROP       := $(if $(BENCH_SPARSEPROP),--sparseprop '$(BENCH_SPARSEPROP)')
 COMPILE          := $(if $(filter on,$(BENCH_COMPILE)),--compile)
 
 # The last collects what the others have found about goals.
-BENCHMARKS       := step batches schemes floor alone layers products memory inference mutation freezing bits threads experiments \
+BENCHMARKS       := step batches schemes floor alone layers products memory inference mutation freezing imports bits threads experiments \
                     goals
 bench_step       := step.py
 bench_batches    := step.py --name batches --networks mlp resnet20 resnet32 vgg dscnn --batch 1 8 64 --threads 1 2 \
@@ -69,6 +69,7 @@ bench_memory     := memory.py
 bench_inference  := inference.py
 bench_mutation   := mutation.py
 bench_freezing   := freezing.py
+bench_imports    := imports.py
 bench_bits       := bits.py
 bench_threads    := threads.py
 bench_experiments := experiments/report.py --scale digits --train

@@ -67,7 +67,13 @@ one() {
 
 # ------------------------------------------------------------------------------------ parts --- */
 
-library() { one 'make build' make -s build && one 'make build, no threads' make -s build MEST_THREADS=none; }
+library() { # two folders, one core each
+    one 'make build, no threads' make -s build MEST_THREADS=none &
+    local status=0
+    one 'make build' make -s build || status=1
+    wait $! || status=1
+    return $status
+}
 
 symbols() {
     tools/check-symbols.sh "$build/release"
@@ -276,6 +282,14 @@ python_tests() {
     return "$status"
 }
 
+# The README's first command, and that it says what it promises.
+demo() { one 'make demo' says_all 'make -s demo' accuracy 'bytes' mutat forg; }
+says_all() { # COMMAND WORD...
+    local said word
+    said=$($1 2>&1) || { say "$said"; return 1; }
+    for word in "${@:2}"; do grep -qi "$word" <<<"$said" || { say "$said" "says nothing of: $word"; return 1; }; done
+}
+
 # Pages for people, of which Tests/python/test_reference.py sees that nothing is left out.
 reference() {
     if ! have doxygen; then say 'reference, no doxygen here: 0 passed, 0 failed, 1 skipped'; return 0; fi
@@ -290,23 +304,22 @@ part library  library
 part abi      tools/check-abi.sh "$build/release"
 part symbols  symbols
 part firmware tools/check-firmware.sh
+begin board   tools/check-board.sh # QEMU, on one core
 part swift    swift_tests
-part kernels  kernels
 part c        c_tests
 part c-serial c_serial
 part cpp      cpp_tests
 part golden   golden
-part board    tools/check-board.sh
+finish board
+part kernels  kernels
 pair openmp openmp valgrind valgrind_example
 pair aarch64 'tools/emulate.sh aarch64' armv7 'tools/emulate.sh armv7'
 pair address address thread thread
-part install  tools/check-install.sh
-part deb      tools/check-deb.sh
+pair install tools/check-install.sh wheel tools/check-wheel.sh
+pair deb tools/check-deb.sh types types
+pair demo demo reference reference
 part swiftpm  tools/check-swift.sh
-part wheel    tools/check-wheel.sh
 part python   python_tests
-part types    types
-part reference reference
 
 say "all parts in $((SECONDS - started)) s"
 say "$passed passed, $failed failed, $skipped skipped"

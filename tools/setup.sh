@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing and says nothing when nothing is.
 #
-#   tools/setup.sh build | demo | test | test-all
+#   tools/setup.sh build | demo | test | test-all | test-ready
+#
+# test-all: with PyTorch and ONNX; test-ready: the same where PyTorch can be had without CUDA, else without it.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 purpose=${1:-build} heavy=
-[ "$purpose" != test-all ] || purpose=test heavy=yes
+case $purpose in test-all | test-ready) heavy=$purpose purpose=test ;; esac
 python=${PYTHON:-python3}
 
 # ---------------------------------------------------------------------------- Debian packages
@@ -104,7 +106,11 @@ python_packages requirements.txt
 [ -n "$heavy" ] || exit 0
 # PyTorch's own index has it without CUDA, a tenth of the size.  Where that cannot be reached, CUDA comes with it.
 in_venv=$root/.venv/bin/python
-"$in_venv" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' \
-    || "$in_venv" -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps \
-        --index-url https://download.pytorch.org/whl/cpu torch >/dev/null 2>&1 || true
-python_packages requirements-all.txt
+has_torch() { "$in_venv" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)'; }
+has_torch || "$in_venv" -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps \
+    --index-url https://download.pytorch.org/whl/cpu torch >/dev/null 2>&1 || true
+if [ "$heavy" = test-all ] || has_torch; then
+    python_packages requirements-all.txt
+else
+    grep -vx torch "$root/tools/requirements-all.txt" | "$in_venv" -m pip install --quiet --disable-pip-version-check -r /dev/stdin
+fi
