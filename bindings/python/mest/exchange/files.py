@@ -6,7 +6,6 @@ They hold what `Model.state_dict` gives, nothing of the training: `Model.save` k
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
@@ -19,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Dict, Mapping, Union
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import _files
 from ..errors import CorruptError, MestArgumentError, MestError, MestIOError, UnsupportedError
 from .state import Keys, load_state_dict, state_dict
 
@@ -70,20 +70,10 @@ def write_weights(arrays: Mapping[str, ArrayLike], path: Path) -> None:
     """Writes arrays as `save_weights` does, for who has changed them: `read_weights` gives them back."""
     name = os.fspath(path)
     plain = {key: np.asarray(array, order="C") for key, array in arrays.items()}
-    write = _write_npz if _suffix(name) == ".npz" else _safetensors("safetensors.numpy").save_file
-    temporary = f"{name}.{os.getpid()}.tmp"
+    write = _write_npz if _suffix(name) == ".npz" else _write_safetensors
     try:
-        try:
-            write(plain, temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
-            raise
-    except MestError:
-        raise
+        with _files.replacing(name) as (file,):
+            write(plain, file)
     except OSError as error:
         raise MestIOError(f"cannot write {name}: {error.strerror or error}") from error
 
@@ -105,8 +95,8 @@ def _suffix(name: str) -> str:
     return suffix
 
 
-def _write_npz(arrays: Mapping[str, NDArray[Any]], name: str) -> None:
-    with zipfile.ZipFile(name, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # as numpy.savez does it
+def _write_npz(arrays: Mapping[str, NDArray[Any]], file: IO[bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # as numpy.savez does it
         for key, array in arrays.items():
             with archive.open(key + ".npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -137,6 +127,11 @@ def _read_array(member: IO[bytes], info: zipfile.ZipInfo) -> NDArray[Any]:
         raise ValueError(f"{info.filename!r} in it is {info.file_size:,} bytes, not of the shape {shape}")
     flat = np.frombuffer(bytearray(member.read()), kind)  # writable; the read checks the sum
     return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _write_safetensors(arrays: Mapping[str, NDArray[Any]], file: IO[bytes]) -> None:
+    # Not save_file: the file that it puts in the place of ours would be for its owner alone.
+    file.write(_safetensors("safetensors.numpy").save(arrays))
 
 
 def _read_safetensors(data: bytes) -> Dict[str, NDArray[Any]]:
