@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Iterator, List, Union
 
@@ -26,7 +25,7 @@ def replacing(*paths: Path) -> Iterator[List[IO[bytes]]]:
     not followed.  New files have the permissions that `open` gives.  Errors: OSError, which names the path.
     """
     targets = [os.fspath(path) for path in paths]
-    temporary = [f"{target}.{secrets.token_hex(6)}.tmp" for target in targets]
+    temporary = [f"{target}.{os.urandom(6).hex()}.tmp" for target in targets]
     try:
         with ExitStack() as opened:
             files: List[IO[bytes]] = [opened.enter_context(open(name, "xb")) for name in temporary]
