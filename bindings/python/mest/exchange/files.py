@@ -92,7 +92,8 @@ def write_weights(arrays: Mapping[str, ArrayLike], path: Path) -> None:
 # What numpy and zipfile raise for bytes that are none of theirs.  (bz2 and lzma, which have more, are not
 # called, and what Python's parser raises for a header is a ValueError here.)
 _DAMAGED = (
-    ValueError, EOFError, LookupError, ArithmeticError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error
+    ValueError, EOFError, LookupError, ArithmeticError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    struct.error,
 )  # fmt: skip
 
 _KINDS = {
