@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commands import fails, folder, run, saved  # noqa: F401
 from mest.measure.variants import Alone, Shape, Variant
-from mest.cli import _data, _options, advise, main
+from mest.cli import _data, _options, _output, advise, main
 from mest.datasets import digits
 
 TRAIN = ("train", "digits", "--network", "mlp:16", "--density", "0.2", "--method", "ems", "--epochs", "2",
@@ -226,6 +226,37 @@ def test_train_on_npz(run, folder):
     assert code == 0 and json.loads(out)["last"]["validation_loss"] is None, err
 
 
+def test_words_as_labels_of_npz(folder):
+    x = np.zeros((4, 2))
+    for words in (["cat", "dog", "cat", "eel"], np.array([b"cat", b"dog", b"cat", b"eel"])):
+        np.savez_compressed(folder / "words.npz", X=x, y=words)
+        data = _data.load("words.npz")
+        assert data.y.tolist() == [0, 1, 0, 2] and len(data.names) == 3 and "dog" in data.names[1]
+
+
+def test_damaged_npz_is_said_in_a_line(run, folder):
+    """Each byte of a deflated file: an error in one line, or data."""
+    rng = np.random.default_rng(0)
+    np.savez_compressed(folder / "good.npz", x=rng.integers(0, 9, (40, 4)), y=np.array(["no", "yes"] * 20))
+    whole = (folder / "good.npz").read_bytes()
+    seen = set()
+    for place in range(0, len(whole), 2):
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        (folder / "bad.npz").write_bytes(bytes(broken))
+        try:
+            _data.load("bad.npz")
+        except (_output.Failure, mest.MestError) as error:
+            seen.add(str(error))
+    assert len(seen) > 3 and all("bad.npz" in said for said in seen), seen
+    (folder / "bad.npz").write_bytes(whole[:120] + b"??" + whole[122:])
+    fails(run("train", "bad.npz", "--epochs", "1"), "bad.npz is no whole .npz file")
+    np.savez(folder / "objects.npz", x=np.zeros((2, 2)), y=np.array([{}, []], object))
+    fails(run("train", "objects.npz", "--epochs", "1"), "of Python objects")
+    np.savez(folder / "wrong.npz", x=np.zeros((2, 2)), y=np.frombuffer(b"\xff" * 8, "<U1"))
+    fails(run("train", "wrong.npz", "--epochs", "1"), "wrong.npz")
+
+
 def test_data_that_cannot_be_meant(run, folder):
     def write(name, text):
         (folder / name).write_text(text)
@@ -239,7 +270,7 @@ def test_data_that_cannot_be_meant(run, folder):
     for data, said in (
         ("none.csv", "No such file"), ("data.txt", "choose digits"), ("mnist", "mnist:FOLDER"),
         ("cifar10:nowhere", "nowhere"), ("odd.npz", "has a; wanted are x and y"),
-        ("short.npz", "4 samples and 3 labels"), ("floats.npz", "--loss mse"), ("cut.npz", "no .npz"),
+        ("short.npz", "4 samples and 3 labels"), ("floats.npz", "--loss mse"), ("cut.npz", "no whole .npz"),
         (write("empty.csv", ""), "empty"), (write("one.csv", "1\n2\n"), "two columns"),
         (write("word.csv", "1,2\nx,3\n"), "line 2: 'x' is no number"),
         (write("ragged.csv", "1,2,3\n1,2\n"), "line 2"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import os
-import zipfile
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import datasets
+from ..exchange.files import read_npz
 from ._output import Failure
 
 HELP = (
@@ -59,11 +59,7 @@ _X_TEST, _Y_TEST = ("x_test", "x_val", "x_validation"), ("y_test", "y_val", "y_v
 
 
 def _npz(path: str, regression: bool) -> Data:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name.lower(): file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise Failure(f"{path} is no .npz of plain arrays: {error}") from None
+    arrays = {name.lower(): array for name, array in read_npz(path, "fiubUS").items()}
     x, y = _one(arrays, _X), _one(arrays, _Y)
     if x is None or y is None:
         raise Failure(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DivergedError, MestArgumentError
 from ..model import Model
-from ..training.loop import EpochRecord
+from ..training.history import EpochRecord
 
 if TYPE_CHECKING:
     from .learner import Learner

@@ -165,7 +165,7 @@ def packed(places: NDArray[Any]) -> str:
 
 
 def first_of(lines: List[bytes]) -> Optional[Dict[int, NDArray[Any]]]:
-    """What `_first_connections` has written."""
+    """What `RunWriter._first_connections` has written."""
     import base64
     import zlib
 

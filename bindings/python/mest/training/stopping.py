@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import math
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Optional
 
-from .. import arrays
+from .. import _files, arrays
 from ..errors import MestArgumentError, MestError, StateError
 from .callbacks import Callback
 from .history import EpochRecord, History
@@ -92,9 +91,7 @@ class EarlyStopping(Callback):
 
     def saving(self, model: "Model", path: str) -> None:
         if self._state is not None and not self._kept:
-            with open(path + ".best.tmp", "wb") as file:
-                file.write(self._state)
-            os.replace(path + ".best.tmp", path + ".best")
+            _files.replace(path + ".best", self._state)
             self._kept = True
 
     def _find_best(self, model: "Model") -> Optional[bytes]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path as _Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, overload
@@ -12,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import _files
 from ...errors import CorruptError, MestArgumentError, ShapeError
 from ...model import Model
 from .exact import Positions, Source, State, Tensor, arrays_of, digest, set_state, state_of
@@ -110,17 +110,7 @@ class Delta:
 
     def save(self, path: Path) -> None:
         """The file is replaced as a whole or not at all.  Errors: OSError."""
-        target = _Path(path)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(self.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            if temporary.exists():
-                temporary.unlink()
+        _files.replace(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path) -> "Delta":

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ... import _files
 from ...config import Config
 from ...errors import MestArgumentError, MestIOError
 
@@ -84,17 +84,7 @@ def to_onnx(
 
 def _write(name: str, content: bytes) -> None:
     """A file as a whole or not at all."""
-    temporary = f"{name}.{os.getpid()}.tmp"
     try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
-            raise
+        _files.replace(name, content)
     except OSError as error:
         raise MestIOError(f"cannot write {name}: {error.strerror or error}") from error
