@@ -19,6 +19,7 @@ from ... import _abi
 from ...config import _WORDS
 from ...errors import MestArgumentError, UnsupportedError
 from ...layers import Conv2d, Flatten, Input, Layer, Linear
+from ..graph import warn_of_softmax
 from ..network import Network
 from .file import File
 from .limits import LAYERS
@@ -82,6 +83,8 @@ class Reader:
                 f"{what} has shape {batch_of(value.dims)}: a network ends in one value a class, as a Linear "
                 "or a global average pooling makes them"
             )
+        if value.end:
+            warn_of_softmax(value.end, "network")
 
     # ------------------------------------------------------------------------------- inputs ---
 

@@ -54,8 +54,8 @@ def conv(reader: Reader, node: Node) -> Value:
     taps = size[0] * size[1]
     if max(outputs, weight.shape[1]) * taps > WIDTH:
         raise node.refuse(
-            f"{weight.shape[1]} inputs, {outputs} outputs and a kernel of {size[0]} x {size[1]} make a weight "
-            f"wider than {WIDTH} (inputs * kernel, outputs * kernel), the most that mest has"
+            f"{weight.shape[1]} inputs, {outputs} outputs and a kernel of {size[0]} x {size[1]} make a "
+            f"weight wider than {WIDTH} (inputs * kernel, outputs * kernel), the most that mest has"
         )
 
     def larger(array: NDArray[Any]) -> NDArray[Any]:
