@@ -61,8 +61,8 @@ class Limits:
         self._computed -= count * width
         if self._computed < 0:
             raise node.refuse(
-                f"with it the constants that the graph computes, {count} numbers here, are more than "
-                f"{_TIMES} times what the file holds; simplify the file (onnxsim does)"
+                f"with it the constants that the graph computes, {count} numbers here, take more than a MiB "
+                f"and {_TIMES} times what the file holds; simplify the file (onnxsim does)"
             )
 
     def absent(self, who: Who, count: int) -> None:

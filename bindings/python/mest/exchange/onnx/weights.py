@@ -16,6 +16,7 @@ from .reader import Reader, Value
 from .windows import spread, windows
 
 Floats = NDArray[np.float32]
+_CHUNK = 2**16  # weights that are computed with in one go: no temporaries as large as all of them
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -122,7 +123,9 @@ def _linear(
             ordered = np.empty_like(array)
             ordered[:, value.order] = array
             array = ordered
-        return _single(node, array * np.float64(alpha)) if alpha != 1 and array.dtype == np.float32 else array
+        if alpha == 1 or array.dtype != np.float32:
+            return array
+        return _times(node, array, np.full(len(array), alpha))
 
     outputs = weight.shape[1 if turned else 0]
     layer = Linear(outputs, bias=bias is not None)
@@ -195,14 +198,24 @@ def affine(reader: Reader, node: Node, index: int, scale: Any, shift: Any) -> Va
         reader.weights[name + ".bias"] = _single(node, offset)
         return reader.emit(layer, value, value.shape, value.dims, places, value.features)
     key = layer.name + ".weight"
-    weight = reader.weights[key].astype(float)
-    reader.weights[key] = _single(node, weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
+    reader.weights[key] = _times(node, reader.weights[key], factor)
     if isinstance(layer, BatchNorm) or layer.bias or offset.any():
         bias = reader.weights.get(layer.name + ".bias", np.zeros(channels)).astype(float)
         reader.weights[layer.name + ".bias"] = _single(node, bias * factor + offset)
         if not isinstance(layer, BatchNorm):
             layer.bias = True
     return value
+
+
+def _times(node: Node, weight: Floats, factor: NDArray[np.float64]) -> Floats:
+    """A weight with a factor for each of its rows, computed as doubles, some rows at a time."""
+    product = np.empty(weight.shape, np.float32)
+    rows = max(1, _CHUNK * len(weight) // weight.size)
+    for start in range(0, len(weight), rows):
+        part = weight[start : start + rows]
+        factors = factor[start : start + rows].reshape(-1, *[1] * (weight.ndim - 1))
+        product[start : start + rows] = _single(node, part * factors)
+    return product
 
 
 def _single(node: Node, array: NDArray[np.float64]) -> Floats:
