@@ -218,6 +218,78 @@ def test_as_a_context_manager(tmp_path):
     assert (end["reason"], end["message"]) == ("failed", "Oops: here")
 
 
+def test_an_exception_that_somebody_handles_is_not_this_training_s(tmp_path):
+    """fit, or a loop, within somebody's except: what is handled there did not end it."""
+    try:
+        raise LookupError("not here, train it")
+    except LookupError:
+        fit(learner(), mest.record(tmp_path / "done"))
+        with pytest.raises(Oops):
+            fit(learner(), lambda record: (_ for _ in ()).throw(Oops("in it")), mest.record(tmp_path / "failed"))
+        log = mest.RunWriter(tmp_path / "loop")
+        log.begin(learner())
+        log.end(learner(), mest.History(), "failed")
+        told = mest.read_run(tmp_path / "loop").end
+        assert (told["reason"], told["message"]) == ("failed", "")
+        with mest.RunWriter(tmp_path / "with") as log:
+            log.begin(learner())
+    ends = [mest.read_run(tmp_path / name).end for name in ("done", "failed", "with")]
+    assert [(end["reason"], end["message"]) for end in ends] == [("done", ""), ("failed", "Oops: in it"), ("done", "")]
+    with pytest.raises(KeyboardInterrupt), mest.RunWriter(tmp_path / "stopped") as log:
+        log.begin(learner())
+        raise KeyboardInterrupt
+    assert mest.read_run(tmp_path / "stopped").end["reason"] == "interrupted"
+
+
+class Breaks:
+    """Raises at one moment of the first epoch."""
+
+    def __init__(self, where, what=Oops):
+        def raises(*_):
+            raise what
+
+        setattr(self, where, raises)
+
+
+@pytest.mark.parametrize("where, what", [("begin", Oops), ("step", Oops), ("step", KeyboardInterrupt)])
+def test_a_good_record_stays_until_the_next_has_an_epoch(tmp_path, where, what):
+    path = tmp_path / "r"
+    fit(learner(), mest.record(path))
+    good = path.read_bytes()
+    model = learner()
+    with pytest.raises(what):
+        fit(model, mest.record(path), Breaks(where, what))
+    assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == ["r"]
+    # The same model goes on: the record that has been kept is not its own.
+    fit(model, mest.record(path), epochs=2)
+    first = 0 if where == "begin" else 1
+    assert [e["epoch"] for e in mest.read_run(path).epochs] == [first, first + 1]
+    fit(model, mest.record(path), epochs=1)
+    run = mest.read_run(path)
+    assert [e["epoch"] for e in run.epochs] == [first, first + 1, first + 2]
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_new_record_is_beside_until_it_has_an_epoch(tmp_path):
+    (tmp_path / "real").write_text("")
+    path = tmp_path / "r"
+    path.symlink_to("real")
+    fit(learner(), mest.record(path))  # nothing was in it
+    assert len(mest.read_run(tmp_path / "real").epochs) == 6
+    seen = []
+
+    class Look(mest.Callback):
+        def step(self, model, report):
+            seen.append((report.epoch, len(mest.read_run(path).epochs), (tmp_path / "real.tmp").exists()))
+
+    fit(learner(), mest.record(path), Look(), epochs=2)
+    assert set(seen) == {(0, 6, True), (1, 1, False)} and path.is_symlink()
+    (tmp_path / "real.tmp").write_text("precious")
+    with pytest.raises(mest.MestArgumentError, match="real.tmp is there and no record"):
+        fit(learner(), mest.record(path))
+    assert (tmp_path / "real.tmp").read_text() == "precious" and len(mest.read_run(path).epochs) == 2
+
+
 def test_a_full_disk_is_said_and_training_is_not_lost(tmp_path):
     model, log = learner(), mest.record(tmp_path / "r")
 
