@@ -310,6 +310,7 @@ def test_a_full_disk_is_said_and_training_is_not_lost(tmp_path):
 
 RUN = {"kind": "run", "format": 1, "config": {}, "layers": [], "plan": {}}
 EPOCH = {"kind": "epoch", "epoch": 0, "loss": 1.0}
+MUTATION, MOVED = {"kind": "mutation", "epoch": 0}, {"layer": 1, "dropped": 1, "grown": 1, "active": 9}
 
 
 def written(path, *records, end="\n"):
@@ -319,7 +320,7 @@ def written(path, *records, end="\n"):
 
 
 def test_what_is_unknown_is_ignored_and_what_is_torn(tmp_path):
-    path = written(tmp_path / "r", RUN, {"kind": "weather"}, {**EPOCH, "new": 3}, '{"kind": "epo', end="")
+    path = written(tmp_path / "r", RUN, {"kind": "weather"}, {"kind": []}, {**EPOCH, "new": 3}, '{"kind": "epo', end="")
     run = mest.read_run(path)
     assert len(run.epochs) == 1 and run.epochs[0]["new"] == 3 and run.end is None and run.importance is None
     assert math.isnan(run.epochs[0]["validation_loss"]) and run.epochs[0]["mutated"] is False
@@ -348,11 +349,23 @@ def test_later_records_replace_earlier_ones(tmp_path):
         ({**EPOCH, "epoch": True}, "'epoch' has to be"),
         ({**EPOCH, "loss": "low"}, "'loss' has to be a number or null, not \"low\""),
         ({**EPOCH, "mutated": 1}, "'mutated' has to be true or false"),
-        ({**EPOCH, "connections": [1, "x"]}, "'connections' has to be a list of numbers"),
+        ({**EPOCH, "connections": [1, "x"]}, "'connections' has to be a list of whole numbers from 0"),
         ({"kind": "mutation", "epoch": 0, "layers": [3]}, "'layers' has to be a list of objects"),
         ({"kind": "forgetting", "epoch": 0, "histogram": 5}, "'histogram' has to be a list"),
         ({"kind": "most_forgotten", "ids": [1], "counts": [1, 2]}, "1 ids have 2 counts"),
         ({"kind": "importance"}, "has to have 'layers'"),
+        ({"kind": "importance", "layers": [{"layer": 1, "counts": [2]}]}, r"'layers\[0\]' has to have 'edges'"),
+        ({"kind": "importance", "layers": [{"layer": 1, "edges": [0], "counts": [2]}]}, "one number more than 'counts'"),
+        ({"kind": "importance", "layers": [{"layer": [], "edges": [0], "counts": []}]}, "'layers.0..layer' has to be"),
+        ({"kind": "mutation", "epoch": 0, "layers": [{"layer": 1}]}, r"'layers\[0\]' has to have 'dropped'"),
+        ({**MUTATION, "layers": [{**MOVED, "first": 5}]}, "which has first, has to have 'survivors'"),
+        ({**MUTATION, "layers": [MOVED, {**MOVED, "grown": None}]}, "'layers.1..grown' has to be a whole number"),
+        ({"kind": "most_forgotten", "ids": ["x"], "counts": [1]}, "'ids' has to be a list of whole numbers"),
+        ({"kind": "most_forgotten", "ids": [1], "counts": [1], "images": [[[1], [1, 2]]]}, "'images' has to be"),
+        ({"kind": "forgetting", "epoch": 0, "histogram": [1], "learned": "x"}, "'learned' has to be"),
+        ({**EPOCH, "dropped": 10**400}, "'dropped' has to be a number"),
+        ('{"kind": "epoch", "epoch": 1, "loss": Infinity}', "'loss' has to be a number"),
+        ({"kind": "end", "reason": "done", "message": 3}, "'message' has to be a word"),
         ({"kind": "end"}, "has to have 'reason'"),
         ({"kind": "again"}, "has to have 'epoch'"),
     ],
@@ -370,6 +383,12 @@ def test_a_bad_line_is_named(tmp_path, line, words):
         ({**RUN, "format": 2}, mest.VersionError, "format 2 is of a later mest"),
         ({**RUN, "format": "1"}, mest.CorruptError, "format is '1'"),
         ({"kind": "run", "format": 1}, mest.CorruptError, "has to have 'config'"),
+        ({**RUN, "config": {"density": "x"}}, mest.CorruptError, "line 1: 'config.density' has to be a number"),
+        ({**RUN, "plan": {"total_bytes": "x"}}, mest.CorruptError, "'plan.total_bytes' has to be"),
+        ({**RUN, "layers": [{"rows": "x"}]}, mest.CorruptError, r"'layers\[0\].rows' has to be a whole number"),
+        ({**RUN, "layers": [{}, {"rows": 2, "columns": 0}]}, mest.CorruptError, "'layers.1..columns' has to be"),
+        ({**RUN, "layers": [{"rows": 2, "columns": 3}]}, mest.CorruptError, "which has rows, has to have 'active'"),
+        ({**RUN, "command": 3}, mest.CorruptError, "'command' has to be a word or null"),
     ],
 )
 def test_the_first_line_says_what_it_is(tmp_path, first, error, words):

@@ -23,6 +23,7 @@ from ..errors import MestArgumentError, MestError
 from ..reports import MutationReport
 from ..training.callbacks import Callback
 from ..training.history import EpochRecord, History
+from .fields import Record
 from .lines import (
     beginning,
     connections,
@@ -37,7 +38,7 @@ from .lines import (
     places_of,
     plain,
 )
-from .reading import Path, Record, read_run, whole_lines
+from .reading import Path, read_run, whole_lines
 
 if TYPE_CHECKING:
     from ..model import Model
