@@ -258,6 +258,27 @@ def test_data_that_cannot_be_meant(run, folder):
     assert not (folder / "no").exists()
 
 
+def test_channels_last_are_told_and_not_trained_on(run, folder):
+    x, y = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2
+    np.savez(folder / "hwc.npz", x=x, y=y)
+    words = ["--network", "resnet:8,2", "--epochs", "1", "--batch", "20", "--json"]
+    fails(run("train", "hwc.npz", *words), "x.transpose(0, 3, 1, 2); else say --shape 8,8,3")
+    assert run("train", "hwc.npz", *words, "--shape", "8,8,3")[0] == 0, "who means it, says it"
+    np.savez(folder / "chw.npz", x=x.transpose(0, 3, 1, 2), y=y)
+    assert run("train", "chw.npz", *words)[0] == 0
+
+
+def test_shape_of_pictures_that_have_it(run, folder):
+    np.savez(folder / "p.npz", x=np.zeros((40, 8, 8)), y=np.arange(40) % 2)
+    words = ["train", "p.npz", "--network", "resnet:8,2", "--epochs", "1", "--batch", "20", "--shape"]
+    code, out, err = run(*words, "1,8,8")
+    assert code == 0 and "32 samples" in out, err
+    fails(run(*words, "1,4,16"), "--shape 1,4,16: a sample is 1x8x8 numbers")
+    fails(run(*words, "8x8"), "--shape '8x8': integers")
+    iris(folder / "iris.csv")
+    fails(run("train", "iris.csv", "--network", "resnet:8"), "say --shape channels,height,width")
+
+
 # ----------------------------------------------------------------------------- bench and advise ---
 
 

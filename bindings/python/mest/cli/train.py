@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
         help="features get mean 0 and deviation 1; with --out what "
         "was subtracted and divided by goes into FILE.scaling.npz",
     )
-    made.add_argument("--shape", metavar="C,H,W", help="rows of features are pictures of this shape")
+    made.add_argument("--shape", metavar="C,H,W", help="what a sample is: rows of features are pictures")
     made.add_argument("--augment", action="store_true", help="pictures are shifted by up to 1/8 and mirrored")
     made.add_argument("--record", metavar="RUN.jsonl", help="what happens, for mest report and mest.plot")
     made.add_argument(
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     data, scaling = _prepared(options, fields)
     ranked = fields.get("loss") != "mse"
     outputs = data.y.shape[1] if not ranked else _classes(data)
-    layers = _network.network(options.network, data.shape, outputs)
+    layers = _network.network(options.network, data.shape, outputs, option="--shape")
     if ranked:
         fields["samples"] = len(data.x)
     with Model(layers, **fields) as model:
@@ -108,19 +108,34 @@ def _prepared(options: argparse.Namespace, fields: Dict[str, Any]) -> Tuple[_dat
     data = _data.load(options.data, options.label, regression)
     data = _split(data, options, regression, fields.get("seed", 0))
     if options.shape is not None:
-        shape = _network.shape_of(options.shape)
-        if data.x.ndim != 2 or data.x.shape[1] != shape[0] * shape[1] * shape[2]:
-            raise Failure(
-                f"--shape {options.shape}: a sample is {'x'.join(map(str, data.x.shape[1:]))} numbers"
-            )
-        data.x = data.x.reshape(-1, *shape)
-        data.x_test = None if data.x_test is None else data.x_test.reshape(-1, *shape)
+        data.x = _shaped(data.x, options.shape)
+        data.x_test = None if data.x_test is None else _shaped(data.x_test, options.shape)
+    else:
+        _channels_first(data.x, options.data)
     if options.augment and data.x.ndim != 4:
         raise Failure("--augment is for pictures; --shape makes pictures of rows")
     if not options.standardise:
         return data, None
     data, mean, deviation = _data.standardised(data)
     return data, (mean, deviation)
+
+
+def _shaped(x: Any, wanted: str) -> Any:
+    """Rows of features as pictures; pictures that are of this shape already stay as they are."""
+    shape = _network.shape_of(wanted, "--shape")
+    if x.shape[1:] != shape and (x.ndim != 2 or x.shape[1] != shape[0] * shape[1] * shape[2]):
+        raise Failure(f"--shape {wanted}: a sample is {_x(x.shape[1:])} numbers")
+    return x.reshape(-1, *shape)
+
+
+def _channels_first(x: Any, path: str) -> None:
+    """Colours on the last axis would be taken for the columns of narrow pictures."""
+    if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or x.shape[1] in (1, 3, 4) or x.shape[2:] == (1, 1):
+        return
+    raise Failure(
+        f"{path}: x is {x.shape}, (samples, channels, height, width) is wanted. Channels last? Then save "
+        f"x.transpose(0, 3, 1, 2); else say --shape {','.join(map(str, x.shape[1:]))}"
+    )
 
 
 def _split(data: _data.Data, options: argparse.Namespace, regression: bool, seed: int) -> _data.Data:
