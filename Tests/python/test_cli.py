@@ -279,6 +279,71 @@ def test_shape_of_pictures_that_have_it(run, folder):
     fails(run("train", "iris.csv", "--network", "resnet:8"), "say --shape channels,height,width")
 
 
+def regression(path):
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    lines = ["a,b,c,y"] + [",".join(f"{v:.4f}" for v in [*row, row.sum()]) for row in x]
+    path.write_text("\n".join(lines) + "\n")
+    return ["train", path.name, "--label", "y", "--loss", "mse", "--batch", "32"]
+
+
+def test_regression_learns_without_more_words(run, folder):
+    words = regression(folder / "reg.csv")
+    found = json.loads(run(*words, "--epochs", "10", "--json")[1])
+    assert found["last"]["validation_loss"] < 0.1, "3 is that of answering 0 always"
+
+
+def test_a_diverged_training_is_an_error_and_writes_no_weights(run, folder):
+    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--learning-rate", "0.1", "--out", "w.npz", "--quiet"]
+    fails(run(*words, "--epochs", "20"), "Take a lower --learning-rate, or --clip-norm 1")
+    assert not (folder / "w.npz").exists()
+
+
+def test_losses_that_are_no_result(run, folder):
+    """Every step was finite, and the loss far above that of answering 0."""
+    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--learning-rate", "0.1", "--out", "w.npz", "--quiet"]
+    words += ["--network", "mlp:8", "--learning-rate", "0.4", "--epochs", "1", "--checkpoint", "t.mest"]
+    for _ in range(2):  # a checkpoint of it says so again
+        fails(run(*words), "training diverged")
+        assert not (folder / "w.npz").exists()
+
+
+def test_train_longer_than_the_checkpoint_was_made_for(run):
+    words = [word if word != "2" else "4" for word in TRAIN]
+    code, _, err = run(*TRAIN, "--checkpoint", "t.mest", "--quiet")
+    assert code == 0, err
+    fails(run(*words, "--checkpoint", "t.mest", "--quiet"), "--other-settings")
+    found = json.loads(run(*words, "--checkpoint", "t.mest", "--other-settings", "--json")[1])
+    assert found["epochs"] == 2 and found["last"]["epoch"] == 3
+    with open("t.mest.history", encoding="utf-8") as lines:
+        assert len(lines.readlines()) == 4, "the records of the first two are kept"
+    fails(run(*words, "--other-settings"), "say --checkpoint")
+
+
+def test_a_finished_training_tells_its_result_again(run, folder):
+    words = [*TRAIN, "--checkpoint", "t.mest", "--out", "w.npz"]
+    first = run(*words, "--quiet")[1].splitlines()
+    (folder / "w.npz").unlink()
+    code, out, err = run(*words, "--quiet")
+    assert code == 0 and "nothing to train" in err and (folder / "w.npz").exists()
+    again = out.splitlines()
+    assert again[0].startswith("done after epoch 1: validation accuracy")
+    assert again[0].split(": ")[1] == first[0].split(": ")[1] and again[-1] == "weights: w.npz"
+
+
+@pytest.mark.parametrize("words, code", [
+    (["--density", "10%"], 2), (["--densty", "0.1"], 2), (["--density", "0"], 1), (["--network", "resnet20"], 1),
+    (["--input", "28x28"], 1), (["--epochs", "0"], 1),
+])  # fmt: skip
+def test_exit_codes_are_those_of_the_documentation(run, words, code):
+    assert run("plan", *words)[0] == code
+
+
+def test_a_method_that_decays_wants_epochs(run):
+    fails(run("plan", "--density", "0.1", "--method", "em", "--epochs", "1"), "say --epochs 2 or more")
+    with pytest.raises(mest.MestArgumentError, match="set epochs to 2 or more, or mutation_epochs"):
+        mest.plan(mest.mlp(9, [8], 3), density=0.1, method="em", epochs=1)
+
+
 # ----------------------------------------------------------------------------- bench and advise ---
 
 

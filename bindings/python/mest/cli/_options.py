@@ -15,8 +15,8 @@ from ._output import Failure
 
 # Shown by --help; the others by --help-all.
 USUAL = (
-    "seed batch threads loss learning_rate momentum weight_decay epochs schedule density scheme method "
-    "mutation_every"
+    "seed batch threads loss learning_rate momentum weight_decay clip_norm epochs schedule density scheme "
+    "method mutation_every"
 ).split()
 
 
