@@ -63,6 +63,16 @@ def test_options_become_fields():
     (["bench", "--densities", "0.1,1"], "below 1"),
     (["bench", "--rounds", "0"], "1 or more"),
     (["bake"], "invalid choice"),
+    (["bench", "--density", "0.1"], "did you mean --densities?"),
+    (["bench", "--scheme", "row4"], "did you mean --schemes?"),
+    (["train", "digits", "--samples", "9"], "counts the forgetting of all samples"),
+    (["train", "digits", "--standardize"], "did you mean --standardise?"),
+    (["train", "digits", "--output", "w.npz"], "did you mean --out?"),
+    (["train", "digits", "--batch-size", "9"], "did you mean --batch?"),
+    (["plan", "--netwrok", "mlp"], "did you mean --network?"),
+    (["plan", "--nework", "mlp"], "did you mean --network?"),
+    (["plan", "--optimizer", "adam"], "did you mean --momentum, --nesterov, --weight-decay: the optimizer is SGD?"),
+    (["report", "run.jsonl", "--out", "r.html"], "did you mean --output?"),
     ([], "COMMAND"),
 ])  # fmt: skip
 def test_wrong_usage(run, words, said):
@@ -242,6 +252,10 @@ def test_data_that_cannot_be_meant(run, folder):
         ("short.npz", "4 samples and 3 labels"), ("floats.npz", "--loss mse"), ("cut.npz", "no .npz"),
         (write("empty.csv", ""), "empty"), (write("one.csv", "1\n2\n"), "two columns"),
         (write("word.csv", "1,2\nx,3\n"), "line 2: 'x' is no number"),
+        (write("hole.csv", "a,b,y\n1,2,0\n3,,1\n"), "line 3: column 2 (b) is empty"),
+        (write("semi.csv", "a;y\n1,5;0\n"), "separated by ';'; commas are wanted"),
+        ("mnist:nowhere", "there is no folder nowhere"), ("mnist:.", "train-labels-idx1-ubyte.gz, t10k"),
+        ("cifar10:.", "wanted in the folder are data_batch_1"),
         (write("ragged.csv", "1,2,3\n1,2\n"), "line 2"),
     ):  # fmt: skip
         fails(run("train", data, "--epochs", "1"), said)
@@ -428,6 +442,7 @@ def test_advice_is_the_largest_density_that_pays():
     none, why = advise.advice(alone(100.0, a=120, b=99, c=95))
     assert none is None and "dense is better" in why
     assert advise.advice(alone(3.0, a=1, b=1, c=1)) == (None, "dense: too small to matter")
+    assert "0.4" in advise.rendered([alone(0.4, a=0.3, b=0.2, c=0.01)], [0.2, 0.1]).splitlines()[1]
     text = advise.rendered([alone(100.0, a=120, b=99, c=95)], [0.2, 0.1])
     assert "dense is better in every layer" in text and "x and 1 more" in text
     assert "200 µs dense, 100 µs as advised (2.0x)" in advise.rendered(

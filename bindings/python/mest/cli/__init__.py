@@ -63,7 +63,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     words: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = parser().parse_known_args(words)
     if rest:
-        options.parser.error(unknown(rest))
+        options.parser.error(unknown(rest, options.parser))
     options.words = words
     try:
         code = options.run(options)

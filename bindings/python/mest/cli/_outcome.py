@@ -75,7 +75,8 @@ def tell(
         )
         return
     if not epochs:
-        say("all epochs are done: nothing to train" if done else "stopped before the first epoch was complete")
+        early = "stopped before the first epoch was complete"
+        say("all epochs are done: nothing to train" if done else early)
     if last is not None:
         _quality(last, plan, "done" if not stopped else "stopped", "" if done else f", {seconds:.1f} s")
     if options.record is not None and epochs:
