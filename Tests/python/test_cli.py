@@ -71,7 +71,7 @@ def test_options_become_fields():
     (["train", "digits", "--batch-size", "9"], "did you mean --batch?"),
     (["plan", "--netwrok", "mlp"], "did you mean --network?"),
     (["plan", "--nework", "mlp"], "did you mean --network?"),
-    (["plan", "--optimizer", "adam"], "did you mean --momentum, --nesterov, --weight-decay: the optimizer is SGD?"),
+    (["plan", "--optimizer", "adam"], "did you mean --momentum, --nesterov, --weight-decay: the"),
     (["report", "run.jsonl", "--out", "r.html"], "did you mean --output?"),
     ([], "COMMAND"),
 ])  # fmt: skip
@@ -253,6 +253,7 @@ def test_data_that_cannot_be_meant(run, folder):
         (write("empty.csv", ""), "empty"), (write("one.csv", "1\n2\n"), "two columns"),
         (write("word.csv", "1,2\nx,3\n"), "line 2: 'x' is no number"),
         (write("hole.csv", "a,b,y\n1,2,0\n3,,1\n"), "line 3: column 2 (b) is empty"),
+        (write("label.csv", "a,y\n1,0\n3,\n"), "line 3: the label, column 2, is empty"),
         (write("semi.csv", "a;y\n1,5;0\n"), "separated by ';'; commas are wanted"),
         ("mnist:nowhere", "there is no folder nowhere"), ("mnist:.", "train-labels-idx1-ubyte.gz, t10k"),
         ("cifar10:.", "wanted in the folder are data_batch_1"),
@@ -307,14 +308,14 @@ def test_regression_learns_without_more_words(run, folder):
 
 
 def test_a_diverged_training_is_an_error_and_writes_no_weights(run, folder):
-    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--learning-rate", "0.1", "--out", "w.npz", "--quiet"]
-    fails(run(*words, "--epochs", "20"), "Take a lower --learning-rate, or --clip-norm 1")
+    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--out", "w.npz", "--quiet"]
+    fails(run(*words, "--learning-rate", "0.1", "--epochs", "20"), "Take a lower --learning-rate")
     assert not (folder / "w.npz").exists()
 
 
 def test_losses_that_are_no_result(run, folder):
     """Every step was finite, and the loss far above that of answering 0."""
-    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--learning-rate", "0.1", "--out", "w.npz", "--quiet"]
+    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--out", "w.npz", "--quiet"]
     words += ["--network", "mlp:8", "--learning-rate", "0.4", "--epochs", "1", "--checkpoint", "t.mest"]
     for _ in range(2):  # a checkpoint of it says so again
         fails(run(*words), "training diverged")
@@ -345,8 +346,8 @@ def test_a_finished_training_tells_its_result_again(run, folder):
 
 
 @pytest.mark.parametrize("words, code", [
-    (["--density", "10%"], 2), (["--densty", "0.1"], 2), (["--density", "0"], 1), (["--network", "resnet20"], 1),
-    (["--input", "28x28"], 1), (["--epochs", "0"], 1),
+    (["--density", "10%"], 2), (["--densty", "0.1"], 2), (["--density", "0"], 1),
+    (["--network", "resnet20"], 1), (["--input", "28x28"], 1), (["--epochs", "0"], 1),
 ])  # fmt: skip
 def test_exit_codes_are_those_of_the_documentation(run, words, code):
     assert run("plan", *words)[0] == code

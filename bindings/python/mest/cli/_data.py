@@ -178,6 +178,9 @@ def _csv(path: str, label: Optional[str], regression: bool) -> Data:
                 "--label names another"
             ) from None
     said = [line[column].strip() for line in lines]
+    if "" in said:
+        at = said.index("") + 1 + (header is not None)
+        raise Failure(f"{path}, line {at}: the label, column {column + 1}, is empty; leave the line out")
     y: Any = np.array([float(word) for word in said] if all(map(_is_number, said)) else said)
     known, names = _labels([y], path, regression)
     return Data(features, known[0], names=names)

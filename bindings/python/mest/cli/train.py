@@ -21,9 +21,9 @@ from ._options import add_config, add_json, command, config_of
 from ._outcome import check, tell
 from ._output import Failure
 
-EXAMPLES = """Bytes of pictures are scaled to 0 .. 1, mnist: and cifar10: standardised as is usual; other numbers
-stay as they are, but with --standardise.  Pictures are (samples, channels, height, width).  With --loss mse
-labels are numbers, and --learning-rate is 0.01 and --clip-norm 1 where they are not given.
+EXAMPLES = """Bytes of pictures are scaled to 0 .. 1, mnist: and cifar10: standardised as is usual; other
+numbers stay as they are, but with --standardise.  Pictures are (samples, channels, height, width).  With
+--loss mse labels are numbers, and --learning-rate is 0.01 and --clip-norm 1 where they are not given.
 The forgetting of samples is counted (Config.samples is set).  Ctrl-C ends after the running
 step; weights and record are written all the same, and with --checkpoint the same command goes on where
 it stopped.
