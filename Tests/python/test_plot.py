@@ -196,7 +196,8 @@ def test_numbers_have_no_exponents():
     for value, said in ((9999, "9,999"), (351000, "351 K"), (1.65e6, "1.65 M"), (999_700, "1 M"),
                         (4.2e8, "420 M"), (9.9e9, "9.9 G"), (4e12, "4,000 G")):  # fmt: skip
         assert short(value) == said
-    for value, said in ((812, "812 B"), (12700, "12.4 KiB"), (999.8 * 1024, "1,000 KiB"), (4e12, "3,725 GiB")):
+    for value, said in ((812, "812 B"), (12700, "12.4 KiB"), (999.8 * 1024, "1,000 KiB"),
+                        (4e12, "3,725 GiB")):  # fmt: skip
         assert size(value) == said
 
 
@@ -395,6 +396,8 @@ def test_the_pictures_of_the_documentation(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_drawn_says_why(trained, tmp_path):
+    from matplotlib.figure import Figure
+
     path, run, model = trained
     dense = mest.Model([mest.Input(4), mest.Linear(3)])
     for draw, kind, said in (
@@ -414,7 +417,7 @@ def test_what_cannot_be_drawn_says_why(trained, tmp_path):
         (lambda: mest.plot.forgetting(mest.History([record(0)])), TypeError, "History: this is"),
         (lambda: mest.plot.comparison(mest.History([record(0)] * 2)), TypeError, "this is made"),
         (lambda: mest.plot.comparison(mest.History()), ValueError, "two records"),
-        (lambda: mest.plot.curves(run, matplotlib.figure.Figure()), TypeError, r"figure\.subplots\(\)"),
+        (lambda: mest.plot.curves(run, Figure()), TypeError, r"figure\.subplots\(\)"),
         (lambda: mest.plot.connections(dense, 1), mest.MestArgumentError, "dense|sparse"),
         (lambda: mest.plot.density(tmp_path / "none.jsonl"), FileNotFoundError, "none.jsonl"),
     ):
