@@ -337,6 +337,34 @@ def test_words_may_be_written_otherwise():
         model.predict_proba(X)
 
 
+@pytest.mark.parametrize(
+    "shape, found, words",
+    [
+        ((3, 32, 32), (2, 32, 32, 3), r"\(2, 32, 32, 3\).*channels come first here: x.transpose\(0, 3, 1, 2\)"),
+        ((1, 8, 8), (2, 8, 8, 1), r"x.transpose\(0, 3, 1, 2\)"),
+        ((3, 32, 32), (2, 28, 28, 3), r"x.transpose\(0, 3, 1, 2\)"),
+        ((3, 32, 32), (2, 32, 32, 4), r"x.transpose\(0, 3, 1, 2\)"),
+        ((5, 8, 6), (2, 8, 6, 5), r"x.transpose\(0, 3, 1, 2\)"),
+        ((3, 32, 32), (32, 32, 3), r"x.transpose\(2, 0, 1\)\[None\]"),
+        ((1, 8, 6), (2, 8, 6), r"x\[:, None\]"),
+        ((3, 8, 8), (3, 8, 8), r"x\[None\]"),
+        ((3, 32, 32), (2, 1, 32, 32), r"\(n, 3, 32, 32\)$"),
+        ((3, 32, 32), (2, 3, 28, 4), r"\(n, 3, 32, 32\)$"),
+    ],
+)
+def test_pictures_of_another_shape_are_told_what_mostly_lies_behind(shape, found, words):
+    model = mest.Model([Input(*shape), mest.GlobalAvgPool(), Linear(2)], batch=4, epochs=1)
+    with pytest.raises(mest.MestArgumentError, match=words):
+        model.fit(np.zeros(found, np.float32), np.zeros(found[0], int), progress=False)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_one_output_and_two_classes(dtype):
+    model = mest.Model([Input(4), Linear(1)], batch=4, epochs=1)
+    with pytest.raises(mest.MestArgumentError, match=r"y\[1\] is 1; one output is one class; .* 2 outputs"):
+        model.fit(X, np.array([0, 1, 0, 1], dtype), progress=False)
+
+
 @pytest.mark.parametrize("fields", [dict(remove_number=-1), dict(keep_lowest=-1), dict(remove_number=0.5)])
 def test_wrong_selections(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
@@ -355,7 +383,11 @@ def test_fit_of_fewer_than_no_epochs():
         (np.ones(4), Y, r"x\[None\]"),
         (np.full((4, 4), "a"), Y, "numbers are wanted"),
         (X, Y[:3], r"\(4,\)"),
-        (X, np.eye(4, 3), "one-hot"),
+        (X, np.eye(4, 3), r"one-hot rows: y.argmax\(1\)"),
+        (X, Y[:, None], r"one axis: y.ravel\(\)"),
+        (X, np.array(list("abca")), r"np.unique\(y, return_inverse=True\).*mest.MestClassifier"),
+        (X, np.array(list("abca"), object), r"np.unique\(y, return_inverse=True\)"),
+        (X, np.zeros(4), r"y.astype\(np.int32\)"),
         (X, np.array([0, 1, 2, 3]), "3 classes"),
         (X, np.array([0, -1, 2, 0]), "3 classes"),
         (X, np.array([0, 2**32, 0, 0]), "3 classes"),

@@ -511,7 +511,9 @@ class Model(Tensors):
         return batch
 
     def _samples(self, x: ArrayLike, what: str = "x") -> Floats:
-        """x as the library reads it; an array that has to be copied is announced once."""
+        """x as the library reads it; an array that has to be copied is announced once, and bytes."""
         converted = arrays.samples(x, self._plan.layers[0].shape, not self._warned, what)
-        self._warned |= isinstance(x, np.ndarray) and converted is not x
+        if not self._warned and converted is not x:
+            in_bytes = str(getattr(x, "dtype", "")).endswith("uint8")  # of tensors, too
+            self._warned = isinstance(x, np.ndarray) or in_bytes and arrays.is_bytes(arrays.as_numpy(x))
         return converted
