@@ -358,6 +358,27 @@ def test_pictures_of_another_shape_are_told_what_mostly_lies_behind(shape, found
         model.fit(np.zeros(found, np.float32), np.zeros(found[0], int), progress=False)
 
 
+@pytest.mark.parametrize(
+    "layers, kind, words",
+    [
+        ("resnet20", TypeError, r"layers='resnet20': a list of layers .* mest.resnet\(20\)"),
+        (Linear(3), TypeError, r"layers=Linear\(3\): a list"),
+        (5, TypeError, "layers=5: a list"),
+        ([Linear(3)], mest.ShapeError, r"layer 0 is Linear\(3\): the first is Input.*Input\(features\)"),
+        ([Linear(3), ReLU()], mest.ShapeError, "the first is Input"),
+    ],
+)
+def test_what_is_no_list_from_an_input(layers, kind, words):
+    for make in (mest.plan, mest.Model):
+        with pytest.raises(kind, match=words):
+            make(layers)
+
+
+def test_widths_of_an_mlp_are_a_list():
+    with pytest.raises(TypeError, match=r"hidden=128: a list .*\[128\]"):
+        mest.mlp(784, 128, 10)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_one_output_and_two_classes(dtype):
     model = mest.Model([Input(4), Linear(1)], batch=4, epochs=1)
@@ -487,3 +508,15 @@ def test_divergence_leaves_the_model():
             before = fingerprint(model)
             model.step([[1e30, 1e30]], [[3.0, 4.0]])
     assert fingerprint(model) == before
+
+
+def test_loading_names_the_file(tmp_path):
+    path, model = tmp_path / "short.mest", tiny()
+    path.write_bytes(b"hello")
+    with pytest.raises(mest.CorruptError, match=r"short\.mest: the file ends after 5 bytes"):
+        model.load(path)
+    mest.Model(mest.mlp(5, [4], 2), batch=4).save(path)
+    with pytest.raises(mest.MestArgumentError, match=r"^\S*short\.mest: "):
+        model.load(path)
+    with pytest.raises(mest.MestIOError, match=r"none\.mest"):
+        model.load(tmp_path / "none.mest")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import MestArgumentError, MestError
+from ..errors import MestArgumentError, MestError, MestIOError
 from ..reports import MutationReport
 from ..training.callbacks import Callback
 from ..training.history import EpochRecord, History
@@ -114,7 +114,10 @@ class RunWriter(Callback):
         earlier = self._earlier(layers) if first else None
         if earlier is None:
             self._refuse_a_stranger()
-            self._file = open(self.path, "wb", buffering=0)
+            try:
+                self._file = open(self.path, "wb", buffering=0)
+            except OSError as error:
+                raise MestIOError(f"cannot write {self.path}: {error.strerror or error}") from error
             self._first = None if model.config.method in _CHOOSING else connections(model)
             self._write(beginning(model, layers, self.command), *self._first_connections())
         else:

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CorruptError, MestArgumentError, ShapeError
+from ...errors import CorruptError, MestArgumentError, MestIOError, ShapeError
 from ...model import Model
 from .exact import Positions, Source, State, Tensor, arrays_of, digest, set_state, state_of
 from .file import Change, decode, encode
@@ -109,7 +109,7 @@ class Delta:
         return cls(*decode(data))
 
     def save(self, path: Path) -> None:
-        """The file is replaced as a whole or not at all.  Errors: OSError."""
+        """The file is replaced as a whole or not at all.  Errors: MestIOError (an OSError)."""
         target = _Path(path)
         temporary = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
@@ -118,14 +118,20 @@ class Delta:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+        except OSError as error:
+            raise MestIOError(f"cannot write {target}: {error.strerror or error}") from error
         finally:
             if temporary.exists():
                 temporary.unlink()
 
     @classmethod
     def load(cls, path: Path) -> "Delta":
-        """Errors: as from_bytes, and OSError."""
-        return cls.from_bytes(_Path(path).read_bytes())
+        """Errors: as from_bytes, and MestIOError (an OSError)."""
+        try:
+            data = _Path(path).read_bytes()
+        except OSError as error:
+            raise MestIOError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+        return cls.from_bytes(data)
 
 
 def delta(base: Source, new: Source) -> Delta:
