@@ -181,7 +181,7 @@ def test_kinds_that_are_not_there_are_named_whatever_their_input(module, shape, 
 
 
 def test_a_sigmoid_at_the_end_is_left_out_not_replaced():
-    for module in (nn.Sequential(nn.Linear(6, 1), nn.Sigmoid()), Inside(nn.Sigmoid())):
+    for module in (nn.Sequential(nn.Linear(6, 1), nn.Sigmoid()), Inside(nn.Sigmoid()), Inside(nn.Tanh())):
         with pytest.raises(mest.UnsupportedError, match="leave it out, and apply it to what predict gives") as told:
             mest.from_torch(module, torch.zeros(2, 6))
         assert "train with nn.ReLU" not in str(told.value)

@@ -277,8 +277,8 @@ def listed(layers: Any, what: str = "layers") -> Tuple[Layer, ...]:
     """What was given as a list of layers, if it can be one.  TypeError otherwise."""
     if isinstance(layers, (str, bytes, Layer)) or not isinstance(layers, Iterable):
         raise TypeError(
-            f"{what}={layers!r}: a list of layers is wanted, [Input(...), ...], or what mest.mlp(64, [128], 10), "
-            "mest.resnet(20), mest.vgg(16) or mest.ds_cnn() returns"
+            f"{what}={layers!r}: a list of layers is wanted, [Input(...), ...], or what "
+            "mest.mlp(64, [128], 10), mest.resnet(20), mest.vgg(16) or mest.ds_cnn() returns"
         )
     return tuple(layers)
 

@@ -70,14 +70,15 @@ def without_layers(module: Any) -> Optional[UnsupportedError]:
     """The error for a module with a part that has no layer here and wants an input of other axes."""
     for path, part in module.named_modules():
         kind = type(part).__name__
-        if type(part).__module__.startswith("torch.nn") and (kind in _OTHER_AXES or _INSTEAD.get(kind) is _SEQUENCE):
+        known = type(part).__module__.startswith("torch.nn")
+        if known and (kind in _OTHER_AXES or _INSTEAD.get(kind) is _SEQUENCE):
             return UnsupportedError(f"{path} ({kind}) has no layer here. Instead: {_INSTEAD[kind]}")
     return None
 
 
 def instead_of(what: str, last: bool = False) -> str:
     """last: nothing in the module takes what it gives."""
-    if last and _INSTEAD.get(what) is _RELU and "sigmoid" in what.lower():
+    if last and _INSTEAD.get(what) is _RELU and what.lower() in ("sigmoid", "tanh"):
         return _AT_THE_END
     return _INSTEAD.get(
         what,
