@@ -244,7 +244,7 @@ def test_networks_that_differ():
             mest.delta({"a": a}, {"a": a[:2]})
         with pytest.raises(mest.MestArgumentError, match="'a' has dtype float64"):
             mest.delta({"a": a}, {"a": a.astype(float)})
-        with pytest.raises(TypeError, match="str: a mest.Model is wanted"):
+        with pytest.raises(TypeError, match="str: a delta takes a mest.Model, or a mapping of names to arrays$"):
             mest.delta("old.mest", model)
     with pytest.raises(mest.StateError, match="closed"):
         mest.delta(model, model)
