@@ -374,3 +374,35 @@ def test_tensors_of_every_kind(kind):
     found.fit(tensor, torch.from_numpy(DATA[1]), progress=False)
     assert fingerprint(found) == fingerprint(known)
     found.step(tensor[:8], torch.from_numpy(DATA[1][:8]), torch.arange(8))
+
+
+# -------------------------------------------------------------------------- numbers that do not fit ---
+
+
+@pytest.mark.parametrize("fields", [dict(method="rigl", mutation_every=None), dict(schedule_by_update=True)])
+def test_functions_of_other_numbers_of_batches_are_told_of_once(fields):
+    batches = cut(IDS, 6)
+    with pytest.warns(UserWarning, match="are 10, 10 updates.*expects the 8.*steps_per_epoch=10") as told:
+        history = learner(**fields).fit(lambda: iter(batches), progress=False)
+    assert len(history) == 4 and [warned.filename for warned in told] == [__file__]
+    with pytest.warns(UserWarning, match="are 1, 1 updates.*the 8 that samples and batch make: set .*=1"):
+        learner(**fields).fit(Stream(batches[:1]), progress=False)
+    with pytest.warns(UserWarning, match="are 10, 10 updates.*the 20 that steps_per_epoch says"):
+        learner(**fields, steps_per_epoch=20).fit(lambda: iter(batches), progress=False)
+
+
+def test_functions_of_the_number_expected_are_not_warned_of(recwarn):
+    learner(method="rigl", mutation_every=None).fit(lambda: iter(cut(IDS)), progress=False)
+    learner(method="em").fit(lambda: iter(cut(IDS, 6)), progress=False)  # which counts epochs alone
+    learner(method="rigl", mutation_every=None, steps_per_epoch=5).fit(lambda: iter(cut(IDS)), progress=False)
+    learner(method="rigl", mutation_every=None, micro_batches=3).fit(lambda: iter(cut(IDS)), progress=False)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", ["iterator", "stream", "function"])
+def test_batches_bring_their_answers(kind):
+    model = learner()
+    before = fingerprint(model)
+    with pytest.raises(mest.MestArgumentError, match=r"x is a .* and y is given.*fit\(batches\)"):
+        model.fit(KINDS[kind](cut(IDS)), DATA[1], progress=False)
+    assert fingerprint(model) == before

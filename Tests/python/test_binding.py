@@ -309,6 +309,37 @@ def test_copies_are_announced_once():
         tiny().predict(np.ones((4, 8), np.float32)[:, ::2])
 
 
+class Tensor:
+    """What of a tensor of torch is asked for here."""
+
+    def __init__(self, array):
+        self.array, self.dtype = array, f"torch.{array.dtype}"
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return self.array
+
+
+def test_bytes_are_told_to_be_scaled():
+    pictures = np.array([[0, 255, 3, 4]] * 4, np.uint8)
+    scale = r"numbers up to 255.*x.astype\(np.float32\) / 255"
+    with pytest.warns(mest.CopyWarning, match="uint8: pass C-contiguous float32.*" + scale):
+        tiny().step(pictures, Y)
+    for batches in ([(pictures, Y)] * 2, [(Tensor(pictures), Y)] * 2):
+        with pytest.warns(mest.CopyWarning, match="^batch 0: x (was copied|is uint8).*" + scale) as told:
+            tiny().fit(batches, epochs=1, progress=False)
+        assert [w.filename for w in told] == [__file__]
+    with pytest.warns(mest.CopyWarning) as told:  # 0 and 1 are no grey
+        tiny().step(np.ones((4, 4), np.uint8), Y)
+    assert "scale" not in str(told[0].message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny().step(Tensor(np.ones((4, 4), np.uint8)), Y)
+        tiny().step(Tensor(X), Y)
+
+
 def test_copies_are_announced_where_they_are_asked_for():
     x = X.astype(float)
     for call in (

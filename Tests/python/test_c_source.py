@@ -377,16 +377,18 @@ def test_what_cannot_be_meant_writes_nothing(more, message, tmp_path):
 
 def test_closed_models_and_bad_folders(tmp_path):
     model = tiny()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(mest.MestIOError, match="cannot make .*where: there is no folder .*no$"):
         mest.to_c(model, tmp_path / "no" / "where")
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="is not a folder"):
+    with pytest.raises(mest.MestIOError, match="is not a folder"):
         mest.to_c(model, tmp_path / "file")
     model.close()
     with pytest.raises(mest.StateError, match="closed"):
         mest.to_c(model, tmp_path)
-    with pytest.raises(TypeError, match="list: to_c takes a mest.Model"):
+    with pytest.raises(TypeError, match="list: to_c takes a mest.Model$"):
         mest.to_c([Input(4)], tmp_path)
+    with pytest.raises(TypeError, match=r"MestRegressor: to_c takes .*fitted estimator that is its \.model_$"):
+        mest.to_c(mest.MestRegressor(), tmp_path)
     assert os.listdir(tmp_path) == ["file"]
 
 

@@ -244,7 +244,7 @@ def test_networks_that_differ():
             mest.delta({"a": a}, {"a": a[:2]})
         with pytest.raises(mest.MestArgumentError, match="'a' has dtype float64"):
             mest.delta({"a": a}, {"a": a.astype(float)})
-        with pytest.raises(TypeError, match="str: a mest.Model is wanted"):
+        with pytest.raises(TypeError, match="str: a delta takes a mest.Model, or a mapping of names to arrays$"):
             mest.delta("old.mest", model)
     with pytest.raises(mest.StateError, match="closed"):
         mest.delta(model, model)
@@ -356,10 +356,12 @@ def test_saving_replaces_the_file_as_a_whole(tmp_path, monkeypatch):
     assert path.read_bytes() == kept and os.listdir(tmp_path) == ["update.delta"]
     change.save(path)
     assert mest.Delta.load(path).result_hash == change.result_hash
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(mest.MestIOError, match="cannot read .*none: No such file"):
         mest.Delta.load(tmp_path / "none")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(mest.MestIOError, match=r"cannot write .*where: No such file or directory$"):
         change.save(tmp_path / "no" / "where")
+    with pytest.raises(TypeError, match=r"a delta takes a mest.Model, or a mapping.* \.model_$"):
+        mest.delta(mest.MestClassifier(), mest.MestClassifier())
 
 
 # --------------------------------------------------------------------------------------- the format ---

@@ -337,6 +337,55 @@ def test_words_may_be_written_otherwise():
         model.predict_proba(X)
 
 
+@pytest.mark.parametrize(
+    "shape, found, words",
+    [
+        ((3, 32, 32), (2, 32, 32, 3), r"\(2, 32, 32, 3\).*channels come first here: x.transpose\(0, 3, 1, 2\)"),
+        ((1, 8, 8), (2, 8, 8, 1), r"x.transpose\(0, 3, 1, 2\)"),
+        ((3, 32, 32), (2, 28, 28, 3), r"x.transpose\(0, 3, 1, 2\)"),
+        ((3, 32, 32), (2, 32, 32, 4), r"x.transpose\(0, 3, 1, 2\)"),
+        ((5, 8, 6), (2, 8, 6, 5), r"x.transpose\(0, 3, 1, 2\)"),
+        ((3, 32, 32), (32, 32, 3), r"x.transpose\(2, 0, 1\)\[None\]"),
+        ((1, 8, 6), (2, 8, 6), r"x\[:, None\]"),
+        ((3, 8, 8), (3, 8, 8), r"x\[None\]"),
+        ((3, 32, 32), (2, 1, 32, 32), r"\(n, 3, 32, 32\)$"),
+        ((3, 32, 32), (2, 3, 28, 4), r"\(n, 3, 32, 32\)$"),
+    ],
+)
+def test_pictures_of_another_shape_are_told_what_mostly_lies_behind(shape, found, words):
+    model = mest.Model([Input(*shape), mest.GlobalAvgPool(), Linear(2)], batch=4, epochs=1)
+    with pytest.raises(mest.MestArgumentError, match=words):
+        model.fit(np.zeros(found, np.float32), np.zeros(found[0], int), progress=False)
+
+
+@pytest.mark.parametrize(
+    "layers, kind, words",
+    [
+        ("resnet20", TypeError, r"layers='resnet20': a list of layers .* mest.resnet\(20\)"),
+        (Linear(3), TypeError, r"layers=Linear\(3\): a list"),
+        (5, TypeError, "layers=5: a list"),
+        ([Linear(3)], mest.ShapeError, r"layer 0 is Linear\(3\): the first is Input.*Input\(features\)"),
+        ([Linear(3), ReLU()], mest.ShapeError, "the first is Input"),
+    ],
+)
+def test_what_is_no_list_from_an_input(layers, kind, words):
+    for make in (mest.plan, mest.Model):
+        with pytest.raises(kind, match=words):
+            make(layers)
+
+
+def test_widths_of_an_mlp_are_a_list():
+    with pytest.raises(TypeError, match=r"hidden=128: a list .*\[128\]"):
+        mest.mlp(784, 128, 10)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_one_output_and_two_classes(dtype):
+    model = mest.Model([Input(4), Linear(1)], batch=4, epochs=1)
+    with pytest.raises(mest.MestArgumentError, match=r"y\[1\] is 1; one output is one class; .* 2 outputs"):
+        model.fit(X, np.array([0, 1, 0, 1], dtype), progress=False)
+
+
 @pytest.mark.parametrize("fields", [dict(remove_number=-1), dict(keep_lowest=-1), dict(remove_number=0.5)])
 def test_wrong_selections(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
@@ -355,7 +404,11 @@ def test_fit_of_fewer_than_no_epochs():
         (np.ones(4), Y, r"x\[None\]"),
         (np.full((4, 4), "a"), Y, "numbers are wanted"),
         (X, Y[:3], r"\(4,\)"),
-        (X, np.eye(4, 3), "one-hot"),
+        (X, np.eye(4, 3), r"one-hot rows: y.argmax\(1\)"),
+        (X, Y[:, None], r"one axis: y.ravel\(\)"),
+        (X, np.array(list("abca")), r"np.unique\(y, return_inverse=True\).*mest.MestClassifier"),
+        (X, np.array(list("abca"), object), r"np.unique\(y, return_inverse=True\)"),
+        (X, np.zeros(4), r"y.astype\(np.int32\)"),
         (X, np.array([0, 1, 2, 3]), "3 classes"),
         (X, np.array([0, -1, 2, 0]), "3 classes"),
         (X, np.array([0, 2**32, 0, 0]), "3 classes"),
@@ -455,3 +508,15 @@ def test_divergence_leaves_the_model():
             before = fingerprint(model)
             model.step([[1e30, 1e30]], [[3.0, 4.0]])
     assert fingerprint(model) == before
+
+
+def test_loading_names_the_file(tmp_path):
+    path, model = tmp_path / "short.mest", tiny()
+    path.write_bytes(b"hello")
+    with pytest.raises(mest.CorruptError, match=r"short\.mest: the file ends after 5 bytes"):
+        model.load(path)
+    mest.Model(mest.mlp(5, [4], 2), batch=4).save(path)
+    with pytest.raises(mest.MestArgumentError, match=r"^\S*short\.mest: "):
+        model.load(path)
+    with pytest.raises(mest.MestIOError, match=r"none\.mest"):
+        model.load(tmp_path / "none.mest")

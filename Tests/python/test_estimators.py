@@ -330,7 +330,7 @@ def test_references_between_layers_survive_a_clone():
         ({"network": mest.mlp(12, [5], 4)}, "4 outputs, the data 3 classes"),
         ({"network": mest.mlp(11, [5], 3)}, "11 inputs, the data 12 features"),
         ({"hidden_layer_sizes": (5, 0)}, "hidden_layer_sizes=0"),
-        ({"hidden_layer_sizes": "ab"}, "hidden_layer_sizes='a'"),
+        ({"hidden_layer_sizes": "100"}, "hidden_layer_sizes='100': an integer"),
         ({"density": "some"}, "density='some'"),
         ({"density": 0}, "density=0"),
         ({"method": "sets"}, "method='sets'"),
@@ -594,3 +594,8 @@ def test_threads_share_an_estimator():
     for user in users:
         user.join()
     assert not wrong
+
+
+def test_what_is_no_network():
+    with pytest.raises(TypeError, match="network='resnet:8': a list of layers is wanted"):
+        small(network="resnet:8").fit(X, Y)

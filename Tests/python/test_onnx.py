@@ -177,3 +177,8 @@ def test_mlperf_tiny_as_tf2onnx_writes_it(network, fused):
         assert (convolutions[0].kernel, convolutions[0].padding) == ((11, 4), (5, 1))
     back = mest.to_onnx(imported, softmax=True)
     assert np.abs(run(back, x.transpose(0, 3, 1, 2)) - expected).max() < 1e-4
+
+
+def test_estimators_are_told_where_their_model_is():
+    with pytest.raises(TypeError, match=r"MestClassifier: to_onnx takes a mest.Model; .* is its \.model_$"):
+        mest.to_onnx(mest.MestClassifier())

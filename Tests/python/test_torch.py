@@ -152,6 +152,49 @@ def test_example_inputs():
         mest.from_torch(module, torch.zeros(1, 4, 32, 32))
 
 
+class Inside(nn.Module):
+    """A part of torch's behind a Linear, whatever it computes."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.first, self.part = nn.Linear(6, 6), part
+
+    def forward(self, x):
+        return self.part(self.first(x))
+
+
+@pytest.mark.parametrize(
+    "module, shape, words",
+    [
+        (nn.LSTM(6, 4), (2, 5, 6), r"0 \(LSTM\) has no layer here.*recurrence"),
+        (Inside(nn.GRU(6, 4, batch_first=True)), (2, 5, 6), r"part \(GRU\).*recurrence"),
+        (nn.Transformer(8, 2, 1, 1, 8), (2, 5, 8), r"0 \(Transformer\).*attention"),
+        (nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), (5,), r"0 \(Embedding\).*embeddings"),
+        (nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU()), (2, 3, 9), r"0 \(Conv1d\).*kernel \(1, k\)"),
+        (Inside(nn.LSTM(6, 4)), (2, 6), r"part \(LSTM\) has no layer here.*recurrence"),
+        (nn.Linear(6, 4), (2, 5, 6), "example_input has shape"),
+    ],
+)
+def test_kinds_that_are_not_there_are_named_whatever_their_input(module, shape, words):
+    with pytest.raises(mest.UnsupportedError, match=words):
+        mest.from_torch(module, torch.zeros(shape))
+
+
+def test_a_sigmoid_at_the_end_is_left_out_not_replaced():
+    for module in (nn.Sequential(nn.Linear(6, 1), nn.Sigmoid()), Inside(nn.Sigmoid()), Inside(nn.Tanh())):
+        with pytest.raises(mest.UnsupportedError, match="leave it out, and apply it to what predict gives") as told:
+            mest.from_torch(module, torch.zeros(2, 6))
+        assert "train with nn.ReLU" not in str(told.value)
+    with pytest.raises(mest.UnsupportedError, match="train with nn.ReLU"):
+        mest.from_torch(nn.Sequential(nn.Linear(6, 4), nn.Sigmoid(), nn.Linear(4, 1)), torch.zeros(2, 6))
+
+
+def test_estimators_are_told_where_their_model_is():
+    for call in (mest.to_torch, lambda given: mest.save_weights(given, "never.npz")):
+        with pytest.raises(TypeError, match=r"MestClassifier: .* takes a mest.Model; .* is its \.model_$"):
+            call(mest.MestClassifier())
+
+
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
 def test_modules_of_other_numbers(kind):
     module, x = trained("mlp")

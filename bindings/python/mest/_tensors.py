@@ -13,7 +13,7 @@ from . import _abi, arrays
 from ._environment import Environment
 from ._handle import Handle
 from .errors import MestArgumentError
-from .layers import Conv2d, Layer, describe
+from .layers import Conv2d, Layer, describe, listed
 from .plan import plan_of
 from .reports import CSR
 
@@ -33,7 +33,7 @@ class Tensors(Handle):
     """The part of `Model` that reads and writes parameters."""
 
     def __init__(self, layers: Sequence[Layer], settings: Any, environment: Environment) -> None:
-        self.layers = tuple(layers)
+        self.layers = listed(layers)
         super().__init__(settings, describe(self.layers), environment)
         report, parts = _abi.mest_plan_report(), _abi.array(_abi.mest_layer_plan, len(self.layers))
         self._call(self._lib.mest_model_plan, ctypes.byref(report), parts)

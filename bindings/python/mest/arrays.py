@@ -16,10 +16,12 @@ _PACKAGE = __name__.split(".")[0]
 
 
 class CopyWarning(UserWarning):
-    """An array was converted and copied; pass C-contiguous float32 to avoid it."""
+    """An array was converted and copied; pass C-contiguous float32 to avoid it.  Of unsigned bytes it says
+    that numbers up to 255 want to be scaled first."""
 
 
 _FLOAT = np.dtype(np.float32)
+_COLOURS = (1, 3, 4)  # channels of grey, colour, and colour with transparency
 _CHUNK = 2**16  # numbers looked at in one go, where a whole array is: no big temporaries
 
 
@@ -54,17 +56,52 @@ def samples(
         wanted = f"(n, {flat[0]})"
         if shape[1:] != (1, 1):
             wanted += " or (n, {}, {}, {})".format(*shape)
-        hint = "; one sample is x[None]" if array.shape in (flat, shape) else ""
+        hint = _shape_hint(array.shape, shape)
         raise MestArgumentError(f"{what} has shape {array.shape}, the network takes {wanted}{hint}")
     converted = floats(array, what)
-    if warn and converted is not array and isinstance(x, np.ndarray):
-        layout = "" if array.flags.c_contiguous else "non-contiguous "
-        warn_caller(
-            f"{what} was copied ({converted.nbytes:,} bytes) from {layout}{array.dtype}: pass "
-            "C-contiguous float32 to work without copies",
-            CopyWarning,
-        )
+    if warn and converted is not array:
+        _announce(array, converted.nbytes, what, isinstance(x, np.ndarray))
     return converted
+
+
+def _shape_hint(found: Tuple[int, ...], shape: Tuple[int, int, int]) -> str:
+    """What mostly lies behind samples of another shape."""
+    channels, pixels = shape[0], shape[1:]
+    if found in (shape, (shape[0] * shape[1] * shape[2],)):
+        return "; one sample is x[None]"
+    # Nobody has 32 channels of 32 x 3 pixels, so this also tells of pictures of another size.
+    last = len(found) == 4 and (found[3] == channels or (found[3] in _COLOURS and found[1] not in _COLOURS))
+    if last and pixels != (1, 1):
+        return "; channels come first here: x.transpose(0, 3, 1, 2)"
+    if len(found) == 3 and found == (*pixels, channels):
+        return "; channels come first here, and one sample is x.transpose(2, 0, 1)[None]"
+    if len(found) == 3 and channels == 1 and found[1:] == pixels:
+        return "; the axis of the one channel is missing: x[:, None]"
+    return ""
+
+
+def is_bytes(array: NDArray[Any]) -> bool:
+    """Unsigned bytes that use their range, as pictures do: no 0 and 1 alone."""
+    return bool(array.dtype == np.uint8 and array.size and array.max() > 1)
+
+
+def _announce(array: NDArray[Any], size: int, what: str, counts: bool) -> None:
+    """Warns of the copy, where the caller counts them, and of bytes, in which networks hardly learn."""
+    said = []
+    if counts:
+        layout = "" if array.flags.c_contiguous else "non-contiguous "
+        said.append(
+            f"{what} was copied ({size:,} bytes) from {layout}{array.dtype}: pass "
+            "C-contiguous float32 to work without copies"
+        )
+    if is_bytes(array):
+        values = "they are" if said else f"{what} is uint8,"
+        said.append(
+            f"{values} numbers up to {array.max()}, and networks learn from numbers around 1: scale them, "
+            "x.astype(np.float32) / 255, or subtract the mean and divide by the deviation"
+        )
+    if said:
+        warn_caller("; ".join(said), CopyWarning)
 
 
 def floats(values: ArrayLike, what: str) -> NDArray[np.float32]:
@@ -99,9 +136,22 @@ def labels(
     parts, so int32 is looked at here too, to name the sample in y."""
     array = as_numpy(y)
     if array.shape != (count,):
-        hint = "; labels are class numbers, not one-hot rows" if array.ndim == 2 else ""
+        hint = "; labels are one axis: y.ravel()" if array.shape == (count, 1) else ""
+        if array.ndim == 2 and not hint:
+            hint = "; labels are class numbers, not one-hot rows: y.argmax(1)"
         raise MestArgumentError(f"{what} has shape {array.shape}, not ({count},){hint}")
-    numbers: NDArray[np.int32] = _integers(array, np.int32, classes, what, "classes", whole)
+    if array.size and array.dtype.kind not in "iub":
+        hint = ""
+        if array.dtype.kind in "OUST":
+            hint = ": names, y = np.unique(y, return_inverse=True) makes them, or mest.MestClassifier"
+        elif array.dtype.kind == "f":
+            hint = ': y.astype(np.int32), or for numbers to predict loss="mse"'
+        raise MestArgumentError(f"{what} has dtype {array.dtype}, class numbers (integers) are wanted{hint}")
+    hint = ""
+    if classes == 1:  # the usual habit elsewhere for two
+        whole = True
+        hint = "one output is one class; for two give the network 2 outputs, for numbers loss=\"mse\""
+    numbers: NDArray[np.int32] = _integers(array, np.int32, classes, what, "classes", whole, hint)
     return numbers
 
 
@@ -137,7 +187,7 @@ def indices(values: ArrayLike, kind: Any, limit: int, what: str) -> Any:
 
 
 def _integers(
-    array: NDArray[Any], kind: Any, limit: int, what: str, of: str, look: bool = False
+    array: NDArray[Any], kind: Any, limit: int, what: str, of: str, look: bool = False, hint: str = ""
 ) -> Any:
     if not look and array.dtype == kind and array.flags.c_contiguous:
         return array  # the library looks at the values
@@ -146,9 +196,8 @@ def _integers(
         raise MestArgumentError(f"{what} has dtype {array.dtype}, integers are wanted")
     if array.size and not (array.min() >= 0 and array.max() < limit):
         first = np.flatnonzero((array < 0) | (array >= limit))[0]
-        raise MestArgumentError(
-            f"{what}[{first}] is {array[first]}; there are {limit} {of}, from 0"
-        )
+        there = f"there are {limit} {of}, from 0"
+        raise MestArgumentError(f"{what}[{first}] is {array[first]}; {hint or there}")
     return np.require(array, kind, ["C", "A"])
 
 

@@ -15,10 +15,11 @@ from __future__ import annotations
 import inspect
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
-from typing import Any, Callable, ClassVar, Sequence, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, ClassVar, Iterable, Sequence, Tuple, Type, TypeVar, Union
 
 from . import _abi
 from .config import code_of
+from .errors import ShapeError
 
 Reference = Union[None, int, str, "Layer"]
 Pair = Union[int, Tuple[int, int]]
@@ -272,6 +273,16 @@ class Dropout(Layer):
         struct.rate = self.rate
 
 
+def listed(layers: Any, what: str = "layers") -> Tuple[Layer, ...]:
+    """What was given as a list of layers, if it can be one.  TypeError otherwise."""
+    if isinstance(layers, (str, bytes, Layer)) or not isinstance(layers, Iterable):
+        raise TypeError(
+            f"{what}={layers!r}: a list of layers is wanted, [Input(...), ...], or what "
+            "mest.mlp(64, [128], 10), mest.resnet(20), mest.vgg(16) or mest.ds_cnn() returns"
+        )
+    return tuple(layers)
+
+
 def describe(layers: Sequence[Layer]) -> Any:
     """The array of mest_layer for a list of layers, references resolved to indices.
 
@@ -295,6 +306,11 @@ def describe(layers: Sequence[Layer]) -> Any:
                 raise ValueError(f"layer {index}: Add needs with_, the second operand")
             setattr(struct, "with", _code(_resolve(layers, index, layer.with_)))
         layer._fill(struct)
+    if layers and not isinstance(layers[0], Input):
+        raise ShapeError(
+            f"layer 0 is {layers[0]!r}: the first is Input, which says what a sample is: Input(features) or "
+            "Input(channels, height, width)"
+        )
     return structs
 
 

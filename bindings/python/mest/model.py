@@ -15,7 +15,7 @@ from ._environment import Environment, OnLog, OnProgress
 from ._memory_io import Bytes, MemoryIO
 from ._tensors import Tensors
 from .config import Config, as_config, code_of, number
-from .errors import DivergedError, MestArgumentError, MestError, StateError
+from .errors import CorruptError, DivergedError, MestArgumentError, MestError, StateError, VersionError
 from .layers import Layer
 from .plan import Plan, from_struct, layer_table
 from .reports import (
@@ -320,7 +320,11 @@ class Model(Tensors):
         name, report = os.fsencode(path), _abi.mest_checkpoint_report()
         if b"\0" in name:  # C would see another, shorter name
             raise MestArgumentError(f"the path {path!r} has a zero byte")
-        self._call(function, name, *flags, ctypes.byref(report))
+        try:
+            self._call(function, name, *flags, ctypes.byref(report))
+        except (CorruptError, MestArgumentError, VersionError) as error:  # MestIOError names it
+            error.args = (f"{os.fsdecode(name)}: {error}",)
+            raise
         return from_struct(Checkpoint, report)
 
     def state_dict(self, *, masks: bool = False) -> Dict[str, Floats]:
@@ -518,7 +522,9 @@ class Model(Tensors):
         return batch
 
     def _samples(self, x: ArrayLike, what: str = "x") -> Floats:
-        """x as the library reads it; an array that has to be copied is announced once."""
+        """x as the library reads it; an array that has to be copied is announced once, and bytes."""
         converted = arrays.samples(x, self._plan.layers[0].shape, not self._warned, what)
-        self._warned |= isinstance(x, np.ndarray) and converted is not x
+        if not self._warned and converted is not x:
+            in_bytes = str(getattr(x, "dtype", "")).endswith("uint8")  # of tensors, too
+            self._warned = isinstance(x, np.ndarray) or in_bytes and arrays.is_bytes(arrays.as_numpy(x))
         return converted

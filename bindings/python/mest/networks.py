@@ -25,8 +25,10 @@ def mlp(
 ) -> List[Layer]:
     """Linear layers with ReLU between them; the last is dense.
 
-    inputs: features, or the shape (channels, height, width) of images to flatten.
+    inputs: features, or the shape (channels, height, width) of images to flatten.  hidden: a list of widths.
     """
+    if isinstance(hidden, (int, str)):
+        raise TypeError(f"hidden={hidden!r}: a list of widths is wanted, hidden=[{hidden}]")
     layers: List[Layer]
     layers = [Input(inputs)] if isinstance(inputs, int) else [Input(*inputs), Flatten()]
     for width in hidden:

@@ -11,7 +11,7 @@ from . import _abi
 from ._lib import library
 from .config import Config, as_config, word_of
 from .errors import BudgetError, error_of
-from .layers import Layer, describe
+from .layers import Layer, describe, listed
 
 T = TypeVar("T")
 
@@ -233,6 +233,7 @@ def plan(layers: Sequence[Layer], config: Optional[Config] = None, **fields: Any
     fields: changes to config.  Errors: those of Model.  A BudgetError carries the plan that did
     not fit as its `plan`.
     """
+    layers = listed(layers)
     description = describe(layers)
     settings = as_config(config, fields).to_struct()
     report, parts = _abi.mest_plan_report(), _abi.array(_abi.mest_layer_plan, len(layers))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config, as_config
-from ..layers import Input, Layer, Linear, ReLU
+from ..layers import Input, Layer, Linear, ReLU, listed
 from ..model import Model
 from ..plan import plan
 from ..training.history import EpochRecord, History
@@ -98,10 +98,11 @@ class Learner(sk.BaseEstimator):
 
     def _layers(self, inputs: int, outputs: int) -> List[Layer]:
         if self.network is not None:
-            return list(self.network(inputs, outputs) if callable(self.network) else self.network)
+            made = self.network(inputs, outputs) if callable(self.network) else self.network
+            return list(listed(made, "network"))
         sizes = self.hidden_layer_sizes
         layers: List[Layer] = [Input(inputs)]
-        for size in [sizes] if isinstance(sizes, (int, np.integer)) else sizes:
+        for size in [sizes] if isinstance(sizes, (int, np.integer, str)) else sizes:
             width = whole("hidden_layer_sizes", size)
             layers += [Linear(width, density=self._share(inputs)), ReLU()]
             inputs = width

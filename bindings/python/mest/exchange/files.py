@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .. import _files
 from ..errors import CorruptError, MestArgumentError, MestError, MestIOError, UnsupportedError
+from .given import refuse_what_is_no_model
 from .state import Keys, load_state_dict, state_dict
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def save_weights(model: "Model", path: Path) -> None:
     path: ends in .npz, which `numpy.load` reads, or .safetensors.  The file is replaced as a whole or not
     at all.  Errors: MestArgumentError (another suffix), MestIOError (an OSError).
     """
+    refuse_what_is_no_model(model, "save_weights")
     write_weights(state_dict(model), path)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import MestArgumentError, MestError
+from ..errors import MestArgumentError, MestError, MestIOError
 from ..reports import MutationReport
 from ..training.callbacks import Callback
 from ..training.history import EpochRecord, History
@@ -243,7 +243,10 @@ class RunWriter(Callback):
         if os.path.isfile(place) and os.path.getsize(place):
             _refuse_a_stranger(place + ".tmp")
             self._beside = place + ".tmp"
-        self._file = open(self._beside or self.path, "wb", buffering=0)
+        try:
+            self._file = open(self._beside or self.path, "wb", buffering=0)
+        except OSError as error:
+            raise MestIOError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     # ------------------------------------------------------------------------------ connections ---
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from .. import arrays
 from ..errors import MestArgumentError
 from ..reports import EpochReport
-from .iterables import length, passes, triple
+from .iterables import is_array, length, passes, triple
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -109,6 +110,7 @@ class BatchSource:
         self.counted = model.config.samples is not None
         self._pass: Optional[Iterator[Any]] = None
         self._taken = 0  # batches of this epoch
+        self._told = False  # that they are not as many as was expected
 
     @property
     def name(self) -> str:
@@ -139,14 +141,33 @@ class BatchSource:
                 f"Config.steps_per_epoch is {config.steps_per_epoch}, but the batches of an epoch are "
                 f"{self.length}, {updates} updates: set steps_per_epoch={updates}"
             )
-        by_step = config.schedule_by_update or config.method in ("rigl", "gse")
-        if limit is None and by_step and updates != plan.steps_per_epoch:
-            why = "schedule_by_update" if config.schedule_by_update else f"method {config.method!r}"
-            raise MestArgumentError(
-                f"the batches of an epoch are {self.length}, {updates} updates; {why} expects the "
-                f"{plan.steps_per_epoch} that samples and batch make: set steps_per_epoch={updates}"
-            )
+        if limit is None and self._counts_updates and updates != plan.steps_per_epoch:
+            raise MestArgumentError(self._other_number(self.length))
         return self.length if limit is None else limit
+
+    @property
+    def _counts_updates(self) -> bool:
+        """What is done when depends on how many updates an epoch has."""
+        config = self.model.config
+        return config.schedule_by_update or config.method in ("rigl", "gse")
+
+    def _other_number(self, batches: int) -> str:
+        config = self.model.config
+        updates = -(-batches // config.micro_batches)
+        why = "schedule_by_update" if config.schedule_by_update else f"method {config.method!r}"
+        source = "steps_per_epoch says" if config.steps_per_epoch else "samples and batch make"
+        return (
+            f"the batches of an epoch are {batches}, {updates} updates; {why} expects the "
+            f"{self.model.plan().steps_per_epoch} that {source}: set steps_per_epoch={updates}"
+        )
+
+    def _look_at_the_number(self) -> None:
+        """After an epoch of batches that could not be counted before."""
+        updates = -(-self._taken // self.model.config.micro_batches)
+        unknown = self.length is None and self._counts_updates and not self._told
+        if unknown and updates != self.model.plan().steps_per_epoch:
+            self._told = True
+            arrays.warn_caller(self._other_number(self._taken))
 
     def open(self, epoch: int) -> None:
         """Fetches the first batch: an epoch that has none does not begin."""
@@ -186,6 +207,7 @@ class BatchSource:
         rest = self._pass if limit is None else islice(self._pass, limit - 1)
         for item in rest:
             yield from self._checked(item, staying, rng)
+        self._look_at_the_number()
 
     def _checked(
         self, item: Any, staying: Optional[NDArray[np.bool_]], rng: np.random.Generator
@@ -219,6 +241,11 @@ def source(
 ) -> Source:
     """fit(x, y) or fit(batches)."""
     if y is not None:
+        if not is_array(x) and not isinstance(x, Sequence):
+            raise MestArgumentError(
+                f"x is a {type(x).__name__} and y is given: fit(x, y) takes arrays; an iterable of batches "
+                "brings its answers along, fit(batches) of (x, y) or (x, y, ids)"
+            )
         return ArraySource(model, x, y, augment, shuffle)
     return BatchSource(model, x, augment)
 

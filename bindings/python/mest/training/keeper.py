@@ -64,9 +64,7 @@ class Keeper:
         try:
             self.model.load(self.path)
         except MestArgumentError as error:  # of another model
-            raise MestArgumentError(
-                f"{self.path}: {error}. To begin anew, delete it or name another file"
-            ) from error
+            raise MestArgumentError(f"{error}. To begin anew, delete it or name another file") from error
         self.resumed = True
         try:
             with suppress(FileNotFoundError), open(self._records, encoding="utf-8") as lines:

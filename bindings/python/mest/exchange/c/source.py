@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ... import _files, arrays
-from ...errors import MestArgumentError
+from ...errors import MestArgumentError, MestIOError
 from ...model import Model
+from ..given import refuse_what_is_no_model
 from . import emulate, quantise
 from .program import Program, program_of
 from .text import Part, Text, write
@@ -107,10 +108,9 @@ def to_c(
 
     Memory: the weights as dense matrices in double precision, some times.
     Errors: MestArgumentError (a ValueError: the name, calibration or evaluation), StateError (a closed
-    model), OSError (the folder).
+    model), MestIOError (an OSError: the folder), TypeError (no model).
     """
-    if not isinstance(model, Model):
-        raise TypeError(f"{type(model).__name__}: to_c takes a mest.Model")
+    refuse_what_is_no_model(model, "to_c")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name or ""):
         raise MestArgumentError(f"name={name!r}: letters, digits and _ are wanted, a letter first: my_net")
     if name.lower() in _HEADERS:
@@ -170,8 +170,13 @@ def _folder(folder: Folder) -> Path:
     target = Path(folder)
     if not target.is_dir():
         if target.exists():
-            raise NotADirectoryError(f"{target} is not a folder")
-        target.mkdir()
+            raise MestIOError(f"{target} is not a folder")
+        try:
+            target.mkdir()
+        except FileNotFoundError as error:
+            raise MestIOError(f"cannot make {target}: there is no folder {target.parent}") from error
+        except OSError as error:
+            raise MestIOError(f"cannot make {target}: {error.strerror or error}") from error
     return target
 
 

@@ -109,13 +109,17 @@ class Delta:
         return cls(*decode(data))
 
     def save(self, path: Path) -> None:
-        """The file is replaced as a whole or not at all.  Errors: OSError."""
+        """The file is replaced as a whole or not at all.  Errors: MestIOError (an OSError)."""
         _files.replace(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path) -> "Delta":
-        """Errors: as from_bytes, and OSError."""
-        return cls.from_bytes(_Path(path).read_bytes())
+        """Errors: as from_bytes, and MestIOError (an OSError)."""
+        try:
+            data = _Path(path).read_bytes()
+        except OSError as error:
+            raise MestIOError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from error
+        return cls.from_bytes(data)
 
 
 def delta(base: Source, new: Source) -> Delta:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import MestArgumentError, MestError
 from ...model import Model
 from ...reports import CSR
+from ..given import refuse_what_is_no_model
 from ..state import entries
 
 Bits = NDArray[np.uint32]
@@ -42,7 +43,7 @@ def state_of(source: Source) -> State:
     if isinstance(source, Model):
         return {name: _read(source, index, what) for name, index, what in entries(source)}
     if not isinstance(source, Mapping):
-        raise TypeError(f"{type(source).__name__}: a mest.Model is wanted, or a mapping of names to arrays")
+        refuse_what_is_no_model(source, "a delta", ", or a mapping of names to arrays")
     state = {}
     for name, values in source.items():
         array = np.asarray(values)

@@ -73,8 +73,10 @@ def to_onnx(
     Memory: a dense copy of the weights, and the ModelProto.
     Errors: MestArgumentError for softmax=True with loss "mse"; MestIOError (an OSError).
     """
+    from ..given import refuse_what_is_no_model
     from .writer import exported
 
+    refuse_what_is_no_model(model, "to_onnx")
     if softmax and model.config.loss == "mse":
         raise MestArgumentError('softmax=True: loss "mse" has no probabilities')
     made = exported(model, sparse, softmax)

@@ -14,6 +14,7 @@ from ...errors import UnsupportedError
 from ...layers import Conv2d, Linear
 from ..graph import copied
 from ..network import Network
+from .refusals import without_layers
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -95,6 +96,9 @@ def to_torch(model: "Model", *, masks: bool = False, into: Any = None) -> Any:
 
     Errors: MestArgumentError where `into` has other layers or shapes; it is then as it was.
     """
+    from ..given import refuse_what_is_no_model
+
+    refuse_what_is_no_model(model, "to_torch")
     _torch()
     from .writer import module_of, write_into
 
@@ -130,6 +134,9 @@ def _samples(torch: Any, module: Any, example_input: Any) -> Any:
             raise UnsupportedError(f"example_input: {len(example)} tensors, but networks have one input")
         example = torch.from_numpy(np.asarray(example, np.float32))
     if example.ndim not in (2, 4) or 0 in example.shape:
+        unknown = without_layers(module)
+        if unknown is not None:
+            raise unknown
         raise UnsupportedError(
             f"example_input has shape {tuple(example.shape)}: a batch (n, channels, height, width) or "
             "(n, features) is wanted; of one picture x that is x[None]"

@@ -139,7 +139,8 @@ class Reader:
         else:
             handler = FUNCTIONS.get(node.target)
         if handler is None:
-            raise self.refusal("has no layer here", instead_of(self.what()))
+            last = all(user.op == "output" for user in node.users)
+            raise self.refusal("has no layer here", instead_of(self.what(), last))
         found = self._execute(node, args, kwargs)
         if not isinstance(found, torch.Tensor):
             if handler is plain:

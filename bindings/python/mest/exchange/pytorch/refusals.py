@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import linecache
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ...errors import UnsupportedError
 
 LINE = "mest_line"  # in a node's meta: (file, number)
 
 _RELU = "the activation here is ReLU: train with nn.ReLU"
+_AT_THE_END = (
+    "leave it out, and apply it to what predict gives. Two classes are nn.Linear(..., 2) and the loss "
+    '"cross_entropy", numbers an output each and the loss "mse"'
+)
+_SEQUENCE = (
+    "nn.Conv2d of the kernel (1, k) over (n, channels, 1, length), or features of a window of the sequence: "
+    "networks here have no recurrence, no attention and no embeddings"
+)
 _NORM = "nn.BatchNorm2d, or nn.BatchNorm1d for features"
 _SUM = "of several tensors a sum can be taken: x + y"
 _PAD = "padding of the convolution or pooling that follows"
@@ -25,6 +33,12 @@ _INSTEAD: Dict[str, str] = {
     ),
     **dict.fromkeys(
         "LayerNorm GroupNorm InstanceNorm2d layer_norm group_norm batch_norm BatchNorm3d".split(), _NORM
+    ),
+    **dict.fromkeys(
+        "RNN LSTM GRU RNNCell LSTMCell GRUCell Transformer TransformerEncoder TransformerDecoder "
+        "TransformerEncoderLayer TransformerDecoderLayer MultiheadAttention Embedding EmbeddingBag "
+        "scaled_dot_product_attention embedding".split(),
+        _SEQUENCE,
     ),
     "SyncBatchNorm": "nn.BatchNorm2d, which has the same parameters",
     "LocalResponseNorm": _NORM,
@@ -48,7 +62,24 @@ _INSTEAD: Dict[str, str] = {
 }
 
 
-def instead_of(what: str) -> str:
+# Of these no layer takes samples of two axes or of four, so the shape of the input is not what is wrong.
+_OTHER_AXES = "Conv1d Conv3d MaxPool1d AvgPool1d AdaptiveAvgPool1d BatchNorm3d".split()
+
+
+def without_layers(module: Any) -> Optional[UnsupportedError]:
+    """The error for a module with a part that has no layer here and wants an input of other axes."""
+    for path, part in module.named_modules():
+        kind = type(part).__name__
+        known = type(part).__module__.startswith("torch.nn")
+        if known and (kind in _OTHER_AXES or _INSTEAD.get(kind) is _SEQUENCE):
+            return UnsupportedError(f"{path} ({kind}) has no layer here. Instead: {_INSTEAD[kind]}")
+    return None
+
+
+def instead_of(what: str, last: bool = False) -> str:
+    """last: nothing in the module takes what it gives."""
+    if last and _INSTEAD.get(what) is _RELU and what.lower() in ("sigmoid", "tanh"):
+        return _AT_THE_END
     return _INSTEAD.get(
         what,
         "layers here are Linear, Conv2d, BatchNorm, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), x + y, "
