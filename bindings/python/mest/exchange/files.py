@@ -84,11 +84,8 @@ def write_weights(arrays: Mapping[str, ArrayLike], path: Path) -> None:
     name = os.fspath(path)
     plain = {key: np.asarray(array, order="C") for key, array in arrays.items()}
     write = _write_npz if _suffix(name) == ".npz" else _write_safetensors
-    try:
-        with _files.replacing(name) as (file,):
-            write(plain, file)
-    except OSError as error:
-        raise MestIOError(f"cannot write {name}: {error.strerror or error}") from error
+    with _files.replacing(name) as (file,):
+        write(plain, file)
 
 
 # What numpy and zipfile raise for bytes that are none of theirs.  (bz2 and lzma, which have more, are not

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import _files
-from ...errors import CorruptError, MestArgumentError, ShapeError
+from ...errors import CorruptError, MestArgumentError, MestIOError, ShapeError
 from ...model import Model
 from .exact import Positions, Source, State, Tensor, arrays_of, digest, set_state, state_of
 from .file import Change, decode, encode

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ... import _files
 from ...config import Config
-from ...errors import MestArgumentError, MestIOError
+from ...errors import MestArgumentError
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -81,13 +81,5 @@ def to_onnx(
         raise MestArgumentError('softmax=True: loss "mse" has no probabilities')
     made = exported(model, sparse, softmax)
     if path is not None:
-        _write(os.fspath(path), made.SerializeToString())
+        _files.replace(path, made.SerializeToString())
     return made
-
-
-def _write(name: str, content: bytes) -> None:
-    """A file as a whole or not at all."""
-    try:
-        _files.replace(name, content)
-    except OSError as error:
-        raise MestIOError(f"cannot write {name}: {error.strerror or error}") from error
