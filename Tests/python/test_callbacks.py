@@ -314,6 +314,62 @@ def test_what_cannot_be_monitored_is_refused_before_training():
         squares.fit(DATA[0], np.eye(3)[DATA[1]], callbacks=[mest.early_stopping(3)], progress=False)
 
 
+class Returns:
+    """Early stopping on a training whose step diverges in epoch 5, so that it returns to before epoch 3; from then on
+    batches are noise if that is said."""
+
+    def __init__(self, then="learns", callbacks=(), **settings):
+        self.model = learner(epochs=8, recover_epochs=3, learning_rate=0.05, method="static")
+        self.stopper = mest.early_stopping(**{"patience": 100, "monitor": "loss", **settings})
+        self.then, self.broken, self.losses, self.states = then, False, {}, {}
+        with pytest.warns(UserWarning, match="eturned"):
+            self.model.fit(
+                *DATA, progress=False, augment=self.augment, callbacks=[self.note, self.stopper, *callbacks]
+            )
+
+    def augment(self, batch, rng):
+        if len(self.losses) == 5 and not self.broken:
+            self.broken = True
+            return np.full_like(batch, 3e38)
+        return rng.normal(size=batch.shape) * 9 if self.broken and self.then == "noise" else batch
+
+    def note(self, record):
+        self.losses.setdefault(record.epoch, []).append(record.loss)
+        self.states[record.epoch] = fingerprint(self.model)
+
+
+@pytest.mark.parametrize("then", ["learns", "noise"])
+def test_a_best_epoch_that_is_void_is_not_brought_back(then):
+    """Also where none that was trained again is as good: then that of before the good state is the best."""
+    found = Returns(then)
+    assert [len(found.losses[e]) for e in range(6)] == [1, 1, 1, 2, 2, 1] and found.losses[4][0] < found.losses[2][0]
+    losses = found.model.history.column("loss")
+    best = int(losses.argmin())
+    assert (best == 2) == (then == "noise")
+    assert (found.stopper.best_epoch, found.stopper.best_value) == (best, losses[best])
+    assert fingerprint(found.model) == found.states[best]
+
+
+def test_patience_does_not_count_void_epochs():
+    """Epoch 0 is the best by so much that all others wait: of 0 .. 4 four have, of 0 .. 2 two."""
+    found = Returns(patience=6, min_delta=100)
+    assert found.stopper.stopped and found.stopper.best_epoch == 0
+    assert found.model.history.column("epoch").tolist() == list(range(7))
+
+
+def test_a_stop_after_a_return_does_not_bring_a_void_epoch_back():
+    class Stop(mest.Callback):
+        steps = 0
+
+        def step(self, model, report):
+            self.steps += 1
+            return self.steps == 31  # the first after the return
+
+    found = Returns(callbacks=[Stop()])
+    assert found.model.history.column("epoch").tolist() == [0, 1, 2] and found.stopper.best_epoch == 2
+    assert fingerprint(found.model) == found.states[2]
+
+
 @pytest.mark.parametrize("stop", [0, 3, 6, "after"])
 def test_early_stopping_is_resumed(tmp_path, stop):
     """Stopped by a failure after an epoch, or run once more: all ends as if nothing had been."""
@@ -346,7 +402,10 @@ def test_early_stopping_is_resumed(tmp_path, stop):
 def test_a_best_state_that_is_gone_is_said(tmp_path):
     path = tmp_path / "c"
     fit(overfits(), mest.early_stopping(4), validation=OTHER, checkpoint=path)
-    for best in (None, b"damaged", path.read_bytes()):  # the last one: of another epoch
+    known, stopper = overfits(learning_rate=0.1), mest.early_stopping(4)
+    fit(overfits(), stopper, validation=OTHER)
+    fit(known, epochs=stopper.best_epoch + 1)  # of as many epochs, but another training's
+    for best in (None, b"damaged", path.read_bytes(), known.to_bytes()):  # the third: of another epoch
         os.unlink(f"{path}.best")
         if best is not None:
             (tmp_path / "c.best").write_bytes(best)

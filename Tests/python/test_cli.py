@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from commands import fails, folder, run, saved  # noqa: F401
 from mest.measure.variants import Alone, Shape, Variant
-from mest.cli import _data, _options, advise, main
+from mest.cli import _data, _options, _output, advise, main
 from mest.datasets import digits
 
 TRAIN = ("train", "digits", "--network", "mlp:16", "--density", "0.2", "--method", "ems", "--epochs", "2",
@@ -63,6 +63,16 @@ def test_options_become_fields():
     (["bench", "--densities", "0.1,1"], "below 1"),
     (["bench", "--rounds", "0"], "1 or more"),
     (["bake"], "invalid choice"),
+    (["bench", "--density", "0.1"], "did you mean --densities?"),
+    (["bench", "--scheme", "row4"], "did you mean --schemes?"),
+    (["train", "digits", "--samples", "9"], "counts the forgetting of all samples"),
+    (["train", "digits", "--standardize"], "did you mean --standardise?"),
+    (["train", "digits", "--output", "w.npz"], "did you mean --out?"),
+    (["train", "digits", "--batch-size", "9"], "did you mean --batch?"),
+    (["plan", "--netwrok", "mlp"], "did you mean --network?"),
+    (["plan", "--nework", "mlp"], "did you mean --network?"),
+    (["plan", "--optimizer", "adam"], "did you mean --momentum, --nesterov, --weight-decay: the"),
+    (["report", "run.jsonl", "--out", "r.html"], "did you mean --output?"),
     ([], "COMMAND"),
 ])  # fmt: skip
 def test_wrong_usage(run, words, said):
@@ -226,6 +236,37 @@ def test_train_on_npz(run, folder):
     assert code == 0 and json.loads(out)["last"]["validation_loss"] is None, err
 
 
+def test_words_as_labels_of_npz(folder):
+    x = np.zeros((4, 2))
+    for words in (["cat", "dog", "cat", "eel"], np.array([b"cat", b"dog", b"cat", b"eel"])):
+        np.savez_compressed(folder / "words.npz", X=x, y=words)
+        data = _data.load("words.npz")
+        assert data.y.tolist() == [0, 1, 0, 2] and len(data.names) == 3 and "dog" in data.names[1]
+
+
+def test_damaged_npz_is_said_in_a_line(run, folder):
+    """Each byte of a deflated file: an error in one line, or data."""
+    rng = np.random.default_rng(0)
+    np.savez_compressed(folder / "good.npz", x=rng.integers(0, 9, (40, 4)), y=np.array(["no", "yes"] * 20))
+    whole = (folder / "good.npz").read_bytes()
+    seen = set()
+    for place in range(0, len(whole), 2):
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        (folder / "bad.npz").write_bytes(bytes(broken))
+        try:
+            _data.load("bad.npz")
+        except (_output.Failure, mest.MestError) as error:
+            seen.add(str(error))
+    assert len(seen) > 3 and all("bad.npz" in said for said in seen), seen
+    (folder / "bad.npz").write_bytes(whole[:120] + b"??" + whole[122:])
+    fails(run("train", "bad.npz", "--epochs", "1"), "bad.npz is no whole .npz file")
+    np.savez(folder / "objects.npz", x=np.zeros((2, 2)), y=np.array([{}, []], object))
+    fails(run("train", "objects.npz", "--epochs", "1"), "of Python objects")
+    np.savez(folder / "wrong.npz", x=np.zeros((2, 2)), y=np.frombuffer(b"\xff" * 8, "<U1"))
+    fails(run("train", "wrong.npz", "--epochs", "1"), "wrong.npz")
+
+
 def test_data_that_cannot_be_meant(run, folder):
     def write(name, text):
         (folder / name).write_text(text)
@@ -239,9 +280,14 @@ def test_data_that_cannot_be_meant(run, folder):
     for data, said in (
         ("none.csv", "No such file"), ("data.txt", "choose digits"), ("mnist", "mnist:FOLDER"),
         ("cifar10:nowhere", "nowhere"), ("odd.npz", "has a; wanted are x and y"),
-        ("short.npz", "4 samples and 3 labels"), ("floats.npz", "--loss mse"), ("cut.npz", "no .npz"),
+        ("short.npz", "4 samples and 3 labels"), ("floats.npz", "--loss mse"), ("cut.npz", "no whole .npz"),
         (write("empty.csv", ""), "empty"), (write("one.csv", "1\n2\n"), "two columns"),
         (write("word.csv", "1,2\nx,3\n"), "line 2: 'x' is no number"),
+        (write("hole.csv", "a,b,y\n1,2,0\n3,,1\n"), "line 3: column 2 (b) is empty"),
+        (write("label.csv", "a,y\n1,0\n3,\n"), "line 3: the label, column 2, is empty"),
+        (write("semi.csv", "a;y\n1,5;0\n"), "separated by ';'; commas are wanted"),
+        ("mnist:nowhere", "there is no folder nowhere"), ("mnist:.", "train-labels-idx1-ubyte.gz, t10k"),
+        ("cifar10:.", "wanted in the folder are data_batch_1"),
         (write("ragged.csv", "1,2,3\n1,2\n"), "line 2"),
     ):  # fmt: skip
         fails(run("train", data, "--epochs", "1"), said)
@@ -256,6 +302,92 @@ def test_data_that_cannot_be_meant(run, folder):
     ):  # fmt: skip
         fails(run("train", *words), said)
     assert not (folder / "no").exists()
+
+
+def test_channels_last_are_told_and_not_trained_on(run, folder):
+    x, y = np.zeros((40, 8, 8, 3), np.uint8), np.arange(40) % 2
+    np.savez(folder / "hwc.npz", x=x, y=y)
+    words = ["--network", "resnet:8,2", "--epochs", "1", "--batch", "20", "--json"]
+    fails(run("train", "hwc.npz", *words), "x.transpose(0, 3, 1, 2); else say --shape 8,8,3")
+    assert run("train", "hwc.npz", *words, "--shape", "8,8,3")[0] == 0, "who means it, says it"
+    np.savez(folder / "chw.npz", x=x.transpose(0, 3, 1, 2), y=y)
+    assert run("train", "chw.npz", *words)[0] == 0
+
+
+def test_shape_of_pictures_that_have_it(run, folder):
+    np.savez(folder / "p.npz", x=np.zeros((40, 8, 8)), y=np.arange(40) % 2)
+    words = ["train", "p.npz", "--network", "resnet:8,2", "--epochs", "1", "--batch", "20", "--shape"]
+    code, out, err = run(*words, "1,8,8")
+    assert code == 0 and "32 samples" in out, err
+    fails(run(*words, "1,4,16"), "--shape 1,4,16: a sample is 1x8x8 numbers")
+    fails(run(*words, "8x8"), "--shape '8x8': integers")
+    iris(folder / "iris.csv")
+    fails(run("train", "iris.csv", "--network", "resnet:8"), "say --shape channels,height,width")
+
+
+def regression(path):
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    lines = ["a,b,c,y"] + [",".join(f"{v:.4f}" for v in [*row, row.sum()]) for row in x]
+    path.write_text("\n".join(lines) + "\n")
+    return ["train", path.name, "--label", "y", "--loss", "mse", "--batch", "32"]
+
+
+def test_regression_learns_without_more_words(run, folder):
+    words = regression(folder / "reg.csv")
+    found = json.loads(run(*words, "--epochs", "10", "--json")[1])
+    assert found["last"]["validation_loss"] < 0.1, "3 is that of answering 0 always"
+
+
+def test_a_diverged_training_is_an_error_and_writes_no_weights(run, folder):
+    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--out", "w.npz", "--quiet"]
+    fails(run(*words, "--learning-rate", "0.1", "--epochs", "20"), "Take a lower --learning-rate")
+    assert not (folder / "w.npz").exists()
+
+
+def test_losses_that_are_no_result(run, folder):
+    """Every step was finite, and the loss far above that of answering 0."""
+    words = [*regression(folder / "reg.csv"), "--clip-norm", "none", "--out", "w.npz", "--quiet"]
+    words += ["--network", "mlp:8", "--learning-rate", "0.4", "--epochs", "1", "--checkpoint", "t.mest"]
+    for _ in range(2):  # a checkpoint of it says so again
+        fails(run(*words), "training diverged")
+        assert not (folder / "w.npz").exists()
+
+
+def test_train_longer_than_the_checkpoint_was_made_for(run):
+    words = [word if word != "2" else "4" for word in TRAIN]
+    code, _, err = run(*TRAIN, "--checkpoint", "t.mest", "--quiet")
+    assert code == 0, err
+    fails(run(*words, "--checkpoint", "t.mest", "--quiet"), "--other-settings")
+    found = json.loads(run(*words, "--checkpoint", "t.mest", "--other-settings", "--json")[1])
+    assert found["epochs"] == 2 and found["last"]["epoch"] == 3
+    with open("t.mest.history", encoding="utf-8") as lines:
+        assert len(lines.readlines()) == 4, "the records of the first two are kept"
+    fails(run(*words, "--other-settings"), "say --checkpoint")
+
+
+def test_a_finished_training_tells_its_result_again(run, folder):
+    words = [*TRAIN, "--checkpoint", "t.mest", "--out", "w.npz"]
+    first = run(*words, "--quiet")[1].splitlines()
+    (folder / "w.npz").unlink()
+    code, out, err = run(*words, "--quiet")
+    assert code == 0 and "nothing to train" in err and (folder / "w.npz").exists()
+    again = out.splitlines()
+    assert again[0].startswith("done after epoch 1: validation accuracy")
+    assert again[0].split(": ")[1] == first[0].split(": ")[1] and again[-1] == "weights: w.npz"
+
+
+@pytest.mark.parametrize("words, code", [
+    (["--density", "10%"], 2), (["--densty", "0.1"], 2), (["--density", "0"], 1),
+    (["--network", "resnet20"], 1), (["--input", "28x28"], 1), (["--epochs", "0"], 1),
+])  # fmt: skip
+def test_exit_codes_are_those_of_the_documentation(run, words, code):
+    assert run("plan", *words)[0] == code
+
+
+def test_a_method_that_decays_wants_epochs(run):
+    fails(run("plan", "--density", "0.1", "--method", "em", "--epochs", "1"), "say --epochs 2 or more")
+    with pytest.raises(mest.MestArgumentError, match="set epochs to 2 or more, or mutation_epochs"):
+        mest.plan(mest.mlp(9, [8], 3), density=0.1, method="em", epochs=1)
 
 
 # ----------------------------------------------------------------------------- bench and advise ---
@@ -342,6 +474,7 @@ def test_advice_is_the_largest_density_that_pays():
     none, why = advise.advice(alone(100.0, a=120, b=99, c=95))
     assert none is None and "dense is better" in why
     assert advise.advice(alone(3.0, a=1, b=1, c=1)) == (None, "dense: too small to matter")
+    assert "0.4" in advise.rendered([alone(0.4, a=0.3, b=0.2, c=0.01)], [0.2, 0.1]).splitlines()[1]
     text = advise.rendered([alone(100.0, a=120, b=99, c=95)], [0.2, 0.1])
     assert "dense is better in every layer" in text and "x and 1 more" in text
     assert "200 µs dense, 100 µs as advised (2.0x)" in advise.rendered(

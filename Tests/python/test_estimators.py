@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -387,6 +388,23 @@ def test_it_stops_when_it_gets_no_better():
     found = regressor(early_stopping=True, method="static", epochs=200, n_iter_no_change=3).fit(X, T)
     out = np.setdiff1d(np.arange(90), found.training_rows_)
     assert found.n_iter_ < 200 and found.score(X[out], T[out]) == pytest.approx(found.best_validation_score_, abs=1e-6)
+
+
+@pytest.mark.parametrize("later, best", [((0.6, 0.5), 2), ((0.2, 0.1), 1)])
+def test_void_epochs_are_no_best_ones(later, best):
+    """The best score is that of epoch 3, but then training returns to before epoch 2."""
+    from mest.estimators.learning import Stopper
+
+    model = mest.Model(mest.mlp(4, [8], 3), recover_epochs=2, batch=4)
+    learner = SimpleNamespace(tol=1e-4, n_iter_no_change=3, epochs=20)
+    scores = iter([0.3, 0.4, 0.5, 0.9, *later])
+    stopper = Stopper(learner, model, lambda record: next(scores))
+    for call, epoch in enumerate((0, 1, 2, 3, 2, 3)):
+        model.set_tensor("linear1", "bias", np.full(8, call, np.float32))
+        assert not stopper(SimpleNamespace(epoch=epoch))
+    assert stopper.scores == [0.3, 0.4, *later] and stopper.best == max(stopper.scores)
+    stopper.restore()
+    assert model.tensor("linear1", "bias")[0] == {2: 4, 1: 1}[best]
 
 
 @pytest.mark.parametrize("network", [None, with_batch_norm], ids=repr)

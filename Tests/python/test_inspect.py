@@ -4,6 +4,7 @@
 import json
 import shutil
 import struct
+import zipfile
 import zlib
 
 import numpy as np
@@ -92,6 +93,10 @@ def test_inspect_says_what_is_wrong(run, saved, folder):
     fails(run("inspect", "none"), "none: No such file")
     (folder / "bad.npz").write_bytes(b"PK\x03\x04 and no more")
     fails(run("inspect", "bad.npz"), "no whole .npz")
+    for kind in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        with zipfile.ZipFile(folder / "l.npz", "w", kind) as archive:
+            archive.writestr("a.npy", bytes(100))
+        fails(run("inspect", "l.npz"), "neither stored nor deflated")
 
 
 def test_inspect_weights_and_records(run, saved):

@@ -35,7 +35,7 @@ x, y = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 3, 60)
 seen = []
 
 def learner():
-    return tiny(samples=60, batch=10, epochs=400, method="em", mutation_every=2)
+    return tiny(samples=60, batch=10, epochs=20000, method="em", mutation_every=2)
 
 def hit(now, epoch):
     if now == moment and epoch == 3 and now not in seen:
@@ -54,6 +54,9 @@ class Hits(mest.Callback):
             os.kill(os.getpid(), signal.SIGINT)
             sum(range(1000))
 
+class Begun(mest.Callback):
+    def begin(self, model): print("begun", flush=True)  # the last one: all others have, too
+
 def augment(batch, rng):
     hit("augment", model._epoch)
     return batch
@@ -68,12 +71,11 @@ def validation():
     yield x, y
 
 model, log = learner(), mest.record(os.path.join(folder, "run.jsonl"))
-print("ready", flush=True)
 raised = None
 try:
     model.fit(
         batches, validation=validation, augment=augment, checkpoint=os.path.join(folder, "c"),
-        callbacks=[Hits(), mest.early_stopping(1000), log], progress=True,
+        callbacks=[Hits(), mest.early_stopping(100000), log, Begun()], progress=True,
     )
 except BaseException as error:
     raised = type(error).__name__
@@ -161,8 +163,8 @@ def test_ctrl_c_at_any_time(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         child, terminal = start(folder, "never")
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(0.1 + 0.2 * rng.random())
+        assert child.stdout.readline() == "begun\n"
+        time.sleep(0.3 * rng.random())
         child.send_signal(signal.SIGINT)
         found, screen = finish(child, terminal)
         check(found, screen)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Each ONNX operation that `mest.from_onnx` reads, against onnxruntime."""
 
+import warnings
+
 import numpy as np
 import pytest
 from onnx_graphs import agree, ending, graph, node, run, weights
@@ -287,8 +289,21 @@ def test_softmax_at_the_end_is_the_loss(op):
     nodes = [node("Gemm", "x w b", "z", transB=1), node(op, "z", "s", axis=-1), node("Identity", "s", "y")]
     model = graph(nodes, (7,), constants)
     x = weights(N, 7, seed=2)
-    found = mest.from_onnx(model).predict_proba(x)
+    words = rf"node 's' \({op}\) at the end of the network is left out: predict gives what goes into it"
+    with pytest.warns(UserWarning, match=words) as caught:
+        network = mest.from_onnx(model)
+    assert [warning.filename for warning in caught] == [__file__]
+    found = network.predict_proba(x)
     np.testing.assert_allclose(np.log(found) if op == "LogSoftmax" else found, run(model, x), atol=1e-5)
+
+
+def test_without_a_softmax_nothing_is_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mest.from_onnx(graph([node("Gemm", "x w", "y", transB=1)], (7,), {"w": weights(5, 7)}))
+        nodes = [node("Gemm", "x w", "z", transB=1), node("Softmax", "z", "s"), node("Relu", "s", "y")]
+        with pytest.raises(mest.UnsupportedError, match="follows"):  # an error, and nothing that was left out
+            mest.from_onnx(graph(nodes, (7,), {"w": weights(5, 7)}))
 
 
 def test_relu_by_other_names():

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `import mest` loads and checks, names that come late, `show_versions`."""
 
+import contextlib
 import importlib.metadata
+import importlib.util
 import json
+import pathlib
+import re
 import subprocess
 
 import pytest
@@ -119,6 +123,32 @@ def test_import_without_a_library(tmp_path, there):
     versions = done.stdout.split("said")[0]
     assert "numpy" in versions and "machine" in versions and str(place) in versions
     assert ("no such file" in versions) == (not there)
+
+
+def test_names_in_docstrings_are_there():
+    """What they send readers to: `mest.exchange.prune`, say."""
+    said = {}
+    for source in sorted(pathlib.Path(mest.__file__).parent.rglob("*.py")):
+        for name in re.findall(r"`(mest(?:\.[a-zA-Z_]+)+)[`(]", source.read_text(encoding="utf-8")):
+            said.setdefault(name, source.name)
+    assert {"mest.exchange.prune", "mest.layers"} <= set(said)
+    missing = []
+    for name in said:
+        with contextlib.suppress(ImportError, ValueError):  # ValueError: a parent that is no package
+            if importlib.util.find_spec(name):
+                continue
+        parent, _, last = name.rpartition(".")
+        if not hasattr(importlib.import_module(parent), last):
+            missing.append((name, said[name]))
+    assert not missing
+
+
+def test_the_loop_is_no_way_to_other_names():
+    """Its neighbours' names are imported from where they live."""
+    assert importlib.import_module("mest.training.loop").__all__ == ["fit"]
+    for source in pathlib.Path(mest.__file__).parent.rglob("*.py"):
+        taken = re.findall(r"from [.\w]*\bloop import (.*)", source.read_text(encoding="utf-8"))
+        assert set(taken) <= {"fit"}, source
 
 
 def test_library_that_comes_after_the_import():

@@ -172,6 +172,39 @@ def test_subclasses_and_attributes_survive():
     assert isinstance(Named.from_bytes(model.to_bytes(), model.layers, model.config), Named)
 
 
+class Private(mest.Model):
+    """Attributes of its own that are nobody else's; one is there before the model is."""
+
+    def __init__(self, *layers, **fields):
+        self._before = [1]
+        super().__init__(*layers, **fields)
+        self._title, self.__hidden = "a title", {"a": 1}
+
+    def hidden(self):
+        return self.__hidden
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
+def test_private_attributes_survive(copied):
+    model = Private([mest.Input(4), mest.Linear(3)], batch=4)
+    model.step(X, Y)
+    model._note = "mine"
+    model._before.append(2)
+    other = copied(model)
+    assert (other._before, other._title, other.hidden(), other._note) == ([1, 2], "a title", {"a": 1}, "mine")
+    assert other._lock is not model._lock and other._handle != model._handle and other._epoch == model._epoch
+    assert fingerprint(other) == fingerprint(model)
+    model.close()
+    other.step(X, Y)
+
+
+def test_a_models_own_attributes_are_known():
+    """Those that a copy makes anew; whoever adds one says so there."""
+    model = tiny(samples=60)
+    model.fit(*DATA, 1, progress=False, validation=DATA)
+    assert {name for name in vars(model) if name != "history"} == mest.model._MADE_ANEW
+
+
 def test_inference_only():
     trained = tiny()
     trained.step(X, Y)

@@ -126,6 +126,16 @@ def test_churn_is_what_moved(trained):
     assert heights(arrays, 0) == [7, 8] and heights(arrays, 1) == [-5, -6]
 
 
+def test_churn_is_drawn_in_its_epochs():
+    at = [0, 5, 10, 15]
+    ax = mest.plot.churn((at, [9] * 4, [9] * 4))
+    for bar, epoch in zip(ax.containers[0], at):
+        assert bar.get_x() > epoch - 0.5 and bar.get_x() + bar.get_width() < epoch + 0.5
+    assert -1 < ax.get_xlim()[0] < -0.4, "there is no epoch before 0"
+    wide = mest.plot.churn((np.arange(0, 1000, 20), np.ones(50), np.ones(50))).containers[0]
+    assert 5 < wide[0].get_width() < 20, "of a long run a bar is no hair"
+
+
 def test_churn_by_layer(trained):
     _, run, _ = trained
     ax = mest.plot.churn(run, by="layer")
@@ -150,9 +160,45 @@ def test_survival_falls_from_all(trained):
     assert 0 < shares[-1] < 1, "the run has to move its first connections for this to mean something"
     later = mest.plot.survival(([4, 8], [0.9, 0.8])).lines[0]
     assert list(later.get_xdata()) == [0, 4, 8] and list(later.get_ydata()) == pytest.approx([100, 90, 80])
+    at_once = mest.plot.survival(([0, 5], [0.81, 0.7])).lines[0]
+    assert list(at_once.get_xdata()) == [0, 0, 5]
+    assert list(at_once.get_ydata()) == pytest.approx([100, 81, 70])
     values = mest.plot.survival(run, by="layer").images[0].get_array()
     first = run.mutations[-1]["layers"][0]
     assert values[0, -1] == pytest.approx(100 * first["survivors"] / first["first"])
+
+
+def test_the_label_of_survival_is_beside_the_line():
+    for last in (0.79, 0.02):
+        ax = mest.plot.survival(([0, 5, 10], [0.81, 0.8, last]))
+        ax.figure.canvas.draw()
+        (label,) = ax.texts
+        box = label.get_window_extent()
+        assert box.x0 > ax.transData.transform((10, 0))[0] and box.x1 < ax.get_window_extent().x1
+
+
+@pytest.mark.parametrize("width", [3.5, 6])
+def test_a_legend_leaves_the_title_free(trained, width):
+    from matplotlib.figure import Figure
+
+    for draw in (mest.plot.density, mest.plot.comparison):
+        ax = Figure(figsize=(width, 3), layout="constrained").subplots()
+        draw(trained[2], ax)
+        ax.figure.canvas.draw()
+        title, legend = ax._left_title.get_window_extent(), ax.get_legend().get_window_extent()
+        assert not title.overlaps(legend) and legend.y0 >= ax.get_window_extent().y1 - 1
+
+
+def test_numbers_have_no_exponents():
+    from mest.plot._style import size
+    from mest.plot.sizes import short
+
+    for value, said in ((9999, "9,999"), (351000, "351 K"), (1.65e6, "1.65 M"), (999_700, "1 M"),
+                        (4.2e8, "420 M"), (9.9e9, "9.9 G"), (4e12, "4,000 G")):  # fmt: skip
+        assert short(value) == said
+    for value, said in ((812, "812 B"), (12700, "12.4 KiB"), (999.8 * 1024, "1,000 KiB"),
+                        (4e12, "3,725 GiB")):  # fmt: skip
+        assert size(value) == said
 
 
 def test_importance_counts_every_connection(trained):
@@ -350,6 +396,8 @@ def test_the_pictures_of_the_documentation(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_drawn_says_why(trained, tmp_path):
+    from matplotlib.figure import Figure
+
     path, run, model = trained
     dense = mest.Model([mest.Input(4), mest.Linear(3)])
     for draw, kind, said in (
@@ -365,6 +413,11 @@ def test_what_cannot_be_drawn_says_why(trained, tmp_path):
         (lambda: mest.plot.forgetting([0, 0]), ValueError, "no sample has been seen"),
         (lambda: mest.plot.memory(7), TypeError, "Plan"),
         (lambda: mest.plot.comparison([{"name": "dense"}]), ValueError, "two records"),
+        (lambda: mest.plot.importance(mest.History([record(0)])), TypeError, "History: this is"),
+        (lambda: mest.plot.forgetting(mest.History([record(0)])), TypeError, "History: this is"),
+        (lambda: mest.plot.comparison(mest.History([record(0)] * 2)), TypeError, "this is made"),
+        (lambda: mest.plot.comparison(mest.History()), ValueError, "two records"),
+        (lambda: mest.plot.curves(run, Figure()), TypeError, r"figure\.subplots\(\)"),
         (lambda: mest.plot.connections(dense, 1), mest.MestArgumentError, "dense|sparse"),
         (lambda: mest.plot.density(tmp_path / "none.jsonl"), FileNotFoundError, "none.jsonl"),
     ):

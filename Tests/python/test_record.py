@@ -218,6 +218,78 @@ def test_as_a_context_manager(tmp_path):
     assert (end["reason"], end["message"]) == ("failed", "Oops: here")
 
 
+def test_an_exception_that_somebody_handles_is_not_this_training_s(tmp_path):
+    """fit, or a loop, within somebody's except: what is handled there did not end it."""
+    try:
+        raise LookupError("not here, train it")
+    except LookupError:
+        fit(learner(), mest.record(tmp_path / "done"))
+        with pytest.raises(Oops):
+            fit(learner(), lambda record: (_ for _ in ()).throw(Oops("in it")), mest.record(tmp_path / "failed"))
+        log = mest.RunWriter(tmp_path / "loop")
+        log.begin(learner())
+        log.end(learner(), mest.History(), "failed")
+        told = mest.read_run(tmp_path / "loop").end
+        assert (told["reason"], told["message"]) == ("failed", "")
+        with mest.RunWriter(tmp_path / "with") as log:
+            log.begin(learner())
+    ends = [mest.read_run(tmp_path / name).end for name in ("done", "failed", "with")]
+    assert [(end["reason"], end["message"]) for end in ends] == [("done", ""), ("failed", "Oops: in it"), ("done", "")]
+    with pytest.raises(KeyboardInterrupt), mest.RunWriter(tmp_path / "stopped") as log:
+        log.begin(learner())
+        raise KeyboardInterrupt
+    assert mest.read_run(tmp_path / "stopped").end["reason"] == "interrupted"
+
+
+class Breaks:
+    """Raises at one moment of the first epoch."""
+
+    def __init__(self, where, what=Oops):
+        def raises(*_):
+            raise what
+
+        setattr(self, where, raises)
+
+
+@pytest.mark.parametrize("where, what", [("begin", Oops), ("step", Oops), ("step", KeyboardInterrupt)])
+def test_a_good_record_stays_until_the_next_has_an_epoch(tmp_path, where, what):
+    path = tmp_path / "r"
+    fit(learner(), mest.record(path))
+    good = path.read_bytes()
+    model = learner()
+    with pytest.raises(what):
+        fit(model, mest.record(path), Breaks(where, what))
+    assert path.read_bytes() == good and [p.name for p in tmp_path.iterdir()] == ["r"]
+    # The same model goes on: the record that has been kept is not its own.
+    fit(model, mest.record(path), epochs=2)
+    first = 0 if where == "begin" else 1
+    assert [e["epoch"] for e in mest.read_run(path).epochs] == [first, first + 1]
+    fit(model, mest.record(path), epochs=1)
+    run = mest.read_run(path)
+    assert [e["epoch"] for e in run.epochs] == [first, first + 1, first + 2]
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def test_a_new_record_is_beside_until_it_has_an_epoch(tmp_path):
+    (tmp_path / "real").write_text("")
+    path = tmp_path / "r"
+    path.symlink_to("real")
+    fit(learner(), mest.record(path))  # nothing was in it
+    assert len(mest.read_run(tmp_path / "real").epochs) == 6
+    seen = []
+
+    class Look(mest.Callback):
+        def step(self, model, report):
+            seen.append((report.epoch, len(mest.read_run(path).epochs), (tmp_path / "real.tmp").exists()))
+
+    fit(learner(), mest.record(path), Look(), epochs=2)
+    assert set(seen) == {(0, 6, True), (1, 1, False)} and path.is_symlink()
+    (tmp_path / "real.tmp").write_text("precious")
+    with pytest.raises(mest.MestArgumentError, match="real.tmp is there and no record"):
+        fit(learner(), mest.record(path))
+    assert (tmp_path / "real.tmp").read_text() == "precious" and len(mest.read_run(path).epochs) == 2
+
+
 def test_a_full_disk_is_said_and_training_is_not_lost(tmp_path):
     model, log = learner(), mest.record(tmp_path / "r")
 
@@ -238,6 +310,7 @@ def test_a_full_disk_is_said_and_training_is_not_lost(tmp_path):
 
 RUN = {"kind": "run", "format": 1, "config": {}, "layers": [], "plan": {}}
 EPOCH = {"kind": "epoch", "epoch": 0, "loss": 1.0}
+MUTATION, MOVED = {"kind": "mutation", "epoch": 0}, {"layer": 1, "dropped": 1, "grown": 1, "active": 9}
 
 
 def written(path, *records, end="\n"):
@@ -247,7 +320,7 @@ def written(path, *records, end="\n"):
 
 
 def test_what_is_unknown_is_ignored_and_what_is_torn(tmp_path):
-    path = written(tmp_path / "r", RUN, {"kind": "weather"}, {**EPOCH, "new": 3}, '{"kind": "epo', end="")
+    path = written(tmp_path / "r", RUN, {"kind": "weather"}, {"kind": []}, {**EPOCH, "new": 3}, '{"kind": "epo', end="")
     run = mest.read_run(path)
     assert len(run.epochs) == 1 and run.epochs[0]["new"] == 3 and run.end is None and run.importance is None
     assert math.isnan(run.epochs[0]["validation_loss"]) and run.epochs[0]["mutated"] is False
@@ -276,11 +349,23 @@ def test_later_records_replace_earlier_ones(tmp_path):
         ({**EPOCH, "epoch": True}, "'epoch' has to be"),
         ({**EPOCH, "loss": "low"}, "'loss' has to be a number or null, not \"low\""),
         ({**EPOCH, "mutated": 1}, "'mutated' has to be true or false"),
-        ({**EPOCH, "connections": [1, "x"]}, "'connections' has to be a list of numbers"),
+        ({**EPOCH, "connections": [1, "x"]}, "'connections' has to be a list of whole numbers from 0"),
         ({"kind": "mutation", "epoch": 0, "layers": [3]}, "'layers' has to be a list of objects"),
         ({"kind": "forgetting", "epoch": 0, "histogram": 5}, "'histogram' has to be a list"),
         ({"kind": "most_forgotten", "ids": [1], "counts": [1, 2]}, "1 ids have 2 counts"),
         ({"kind": "importance"}, "has to have 'layers'"),
+        ({"kind": "importance", "layers": [{"layer": 1, "counts": [2]}]}, r"'layers\[0\]' has to have 'edges'"),
+        ({"kind": "importance", "layers": [{"layer": 1, "edges": [0], "counts": [2]}]}, "one number more than 'counts'"),
+        ({"kind": "importance", "layers": [{"layer": [], "edges": [0], "counts": []}]}, "'layers.0..layer' has to be"),
+        ({"kind": "mutation", "epoch": 0, "layers": [{"layer": 1}]}, r"'layers\[0\]' has to have 'dropped'"),
+        ({**MUTATION, "layers": [{**MOVED, "first": 5}]}, "which has first, has to have 'survivors'"),
+        ({**MUTATION, "layers": [MOVED, {**MOVED, "grown": None}]}, "'layers.1..grown' has to be a whole number"),
+        ({"kind": "most_forgotten", "ids": ["x"], "counts": [1]}, "'ids' has to be a list of whole numbers"),
+        ({"kind": "most_forgotten", "ids": [1], "counts": [1], "images": [[[1], [1, 2]]]}, "'images' has to be"),
+        ({"kind": "forgetting", "epoch": 0, "histogram": [1], "learned": "x"}, "'learned' has to be"),
+        ({**EPOCH, "dropped": 10**400}, "'dropped' has to be a number"),
+        ('{"kind": "epoch", "epoch": 1, "loss": Infinity}', "'loss' has to be a number"),
+        ({"kind": "end", "reason": "done", "message": 3}, "'message' has to be a word"),
         ({"kind": "end"}, "has to have 'reason'"),
         ({"kind": "again"}, "has to have 'epoch'"),
     ],
@@ -298,6 +383,12 @@ def test_a_bad_line_is_named(tmp_path, line, words):
         ({**RUN, "format": 2}, mest.VersionError, "format 2 is of a later mest"),
         ({**RUN, "format": "1"}, mest.CorruptError, "format is '1'"),
         ({"kind": "run", "format": 1}, mest.CorruptError, "has to have 'config'"),
+        ({**RUN, "config": {"density": "x"}}, mest.CorruptError, "line 1: 'config.density' has to be a number"),
+        ({**RUN, "plan": {"total_bytes": "x"}}, mest.CorruptError, "'plan.total_bytes' has to be"),
+        ({**RUN, "layers": [{"rows": "x"}]}, mest.CorruptError, r"'layers\[0\].rows' has to be a whole number"),
+        ({**RUN, "layers": [{}, {"rows": 2, "columns": 0}]}, mest.CorruptError, "'layers.1..columns' has to be"),
+        ({**RUN, "layers": [{"rows": 2, "columns": 3}]}, mest.CorruptError, "which has rows, has to have 'active'"),
+        ({**RUN, "command": 3}, mest.CorruptError, "'command' has to be a word or null"),
     ],
 )
 def test_the_first_line_says_what_it_is(tmp_path, first, error, words):

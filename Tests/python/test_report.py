@@ -211,3 +211,10 @@ def test_a_file_is_replaced_as_a_whole(trained, tmp_path):
     with pytest.raises(TypeError):
         mest.report.write(object(), path)
     assert path.read_text() == "what was there" and [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_of_samples_that_are_no_pictures(trained, undrawn):
+    """Two channels can be recorded; the page has their numbers alone."""
+    most = {"ids": [7], "counts": [2], "images": [[[[0.0, 1.0]], [[1.0, 0.0]]]]}
+    page = Page(mest.report.html(dataclasses.replace(trained[0], most_forgotten=most)))
+    assert "#7" in page.text and "img" not in page.tags

@@ -370,7 +370,62 @@ def test_training_is_torchs(theirs, ours, masked):
         np.testing.assert_allclose(array, expected[key], atol=1e-4, err_msg=key)
 
 
+@pytest.mark.parametrize("layout", ["csr", "coo"])
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(dim=-1)])
+def test_sparse_tensors_before_a_softmax(layout, last):
+    module = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+    x = torch.randn(4, 6)
+    with torch.no_grad():
+        module[0].weight[torch.rand(5, 6) < 0.5] = 0
+        expected = answers(module, x)
+        weight = module[0].weight.detach()
+        module[0].weight = nn.Parameter(weight.to_sparse_csr() if layout == "csr" else weight.to_sparse().coalesce())
+    with pytest.warns(UserWarning, match="oftmax at the end of the module is left out"):
+        model = mest.from_torch(nn.Sequential(module, last), x, batch=4)
+    same(model.predict(x.numpy()), expected)
+    assert model.connections()[1] == module[0].weight._nnz()
+
+
 # ------------------------------------------------------------------------------------------------ names ---
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a", "a.weight", "b"), ("a.weight", "a", "b"), ("a", "a.in_features", "a.b"), ("a.b", "a", "a.b.c"),
+        ("forward", "train", "graph"), ("x.forward", "x", "parameters"), ("_modules", "training", "code"),
+        ("class", "block.for", "None"), ('a"b', "a\\", "a\nb"), ("0", "1.2", "a b/c:d~"), ("_parameters.x", "..", "a..b"),
+        ("__class__", "meta", "add_module"), ("x", "self", "torch"), ("a", "b", "a_3"), ("\ufb01", "fi", "a\u2026b"), ("class", "class_", "class__1"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("masks", [False, True])
+def test_names_that_torch_cannot_have(names, masks):
+    """What is taken is called otherwise, with its weights; the module runs, is copied and saved."""
+    layers = [mest.Input(4), *(mest.Linear(4, name=name) for name in names)]
+    model = mest.Model(layers, batch=4, density=0.5)
+    randomise(model, np.random.default_rng(0))
+    x = torch.randn(4, 4)
+    module = mest.to_torch(model, masks=masks)
+    same(answers(module, x), model.predict(x.numpy()))
+    same(answers(copy.deepcopy(module), x), model.predict(x.numpy()))
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    same(answers(torch.load(file, weights_only=False), x), model.predict(x.numpy()))
+    assert sum(isinstance(part, nn.Linear) for part in module.modules()) == 3
+    assert len(module.train().state_dict()) == 3 * (2 + masks)
+
+
+def test_names_of_layers_without_weights():
+    """They give way: the names of weights stay."""
+    layers = [mest.Input(4), mest.ReLU(name="a"), mest.Linear(4, name="a"), mest.Dropout(0.5, name="b.weight"),
+              mest.Linear(4, name="b"), mest.ReLU(name="forward"), mest.Linear(2, name="a_1")]  # fmt: skip
+    model = mest.Model(layers, batch=4, density=1.0)
+    randomise(model, np.random.default_rng(0))
+    x = torch.randn(4, 4)
+    module = mest.to_torch(model)
+    same(answers(module, x), model.predict(x.numpy()))
+    assert set(module.state_dict()) == set(model.state_dict())
 
 
 def test_long_names():

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two-phase training: samples that are never forgotten leave, and what stays as it was."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -325,6 +327,13 @@ def test_savings():
     assert saved.seconds == pytest.approx(late / 3)
     assert "30 presentations" in str(saved)
     assert mest.History().savings().presentations == 0
+
+
+def test_savings_of_an_epoch_without_samples():
+    """Nothing was presented, so nothing tells how long the others would have taken."""
+    empty = mest.EpochRecord(**{**dict.fromkeys(mest.EpochRecord.__dataclass_fields__, 0), "absent": 3, "seconds": 2.0})
+    whole = dataclasses.replace(empty, absent=1, samples=2)
+    assert mest.History([empty, whole]).savings() == mest.Savings(samples=3, presentations=4, seconds=1.0)
 
 
 def test_memory_of_margins_cap_and_order():

@@ -147,13 +147,12 @@ def test_changed_bytes(path):
         assert all(isinstance(array, np.ndarray) and array.size <= 16 for array in found.values())
 
 
-def npz(path, name="a.npy", header=None, data=b"", compress=False):
+def npz(path, name="a.npy", header=None, data=b"", kind=zipfile.ZIP_STORED):
     body = io.BytesIO()
     if header is not None:
-        text = repr(header).encode() + b"\n"
+        text = (header if isinstance(header, str) else repr(header)).encode() + b"\n"
         body.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
     body.write(data)
-    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with zipfile.ZipFile(path, "w", kind) as archive:
         archive.writestr(name, body.getvalue())
 
@@ -184,6 +183,68 @@ def test_hostile_npz(tmp_path):
         build()
         with pytest.raises(mest.CorruptError, match=message):
             mest.read_weights(path)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_npz_of_other_compressions(tmp_path, kind):
+    """numpy writes none; whole or damaged, they are refused before anything is unpacked."""
+    path = tmp_path / "w.npz"
+    npz(path, header={"descr": "<f4", "fortran_order": False, "shape": (1000,)}, data=bytes(4000), kind=kind)
+    whole = path.read_bytes()
+    for place in (None, *range(35, len(whole) - 80, 3)):
+        broken = bytearray(whole)
+        if place is not None:
+            broken[place] ^= 0x55
+        path.write_bytes(bytes(broken))
+        with pytest.raises(mest.CorruptError, match="neither stored nor deflated|no whole"):
+            mest.read_weights(path)
+
+
+def test_damaged_deflated_npz(tmp_path):
+    path = tmp_path / "w.npz"
+    np.savez_compressed(path, a=np.random.default_rng(0).integers(0, 9, 400), b=np.ones((3, 4), np.float32))
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        path.write_bytes(bytes(broken))
+        try:
+            found = mest.read_weights(path)
+        except mest.CorruptError:
+            continue
+        assert all(array.size in (400, 12) for array in found.values())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4'\n  'shape': 1L\n }", "{'descr': 1L", " {'a': 1L}\n   b", "{[]: 1}", "-" * 9000 + "1",
+        "1+" * 3000 + "1", "{'descr': (), 'fortran_order': False, 'shape': (1,)}", "[" * 5000, "'" * 3, "\\",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2**80)}",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': (0, {2**80})}}",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**63}, 0)}}",
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': {(0,) * 200}}}",
+    ],
+)  # fmt: skip
+def test_headers_that_are_none(tmp_path, header):
+    """Whatever Python's parser raises for them."""
+    npz(tmp_path / "w.npz", header=header, data=b"1234")
+    with pytest.raises(mest.CorruptError, match="w.npz is no whole .npz file"):
+        mest.read_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["some", "words"]), np.array([b"some", b"bytes"]), np.zeros(3, [("a", "<f4"), ("b", "<i4")]),
+        np.array(["2026-01-01"], "datetime64[D]"), np.zeros(2, "timedelta64[s]"), np.zeros(2, np.complex64),
+        np.zeros(2, "V8"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_numbers(tmp_path, array):
+    np.savez(tmp_path / "w.npz", a=array)
+    with pytest.raises(mest.CorruptError, match="'a.npy' in it is of .*, not of real numbers"):
+        mest.read_weights(tmp_path / "w.npz")
 
 
 def test_hostile_safetensors(tmp_path):

@@ -125,6 +125,8 @@ _IN_PYTHON = {
     "MEST_LOAD_OTHER_SETTINGS": "strict=False",
     "MEST_MUTATION_GLOBAL": "global_threshold=True",
     "MEST_SCHEDULE_BY_UPDATE": "schedule_by_update=True",
+    "the method decays: set epochs (at least 2) or mutation_epochs": "this method moves fewer connections "
+    "epoch by epoch, so that one epoch is none: set epochs to 2 or more, or mutation_epochs",
     "mest_model_cancel": "Model.cancel",
     "mest_model_step()": "Model.step",
     "mest_model_tensor_get": "Model.tensor",

@@ -41,6 +41,12 @@ if TYPE_CHECKING:
 Path = Union[str, "os.PathLike[str]"]
 Floats = NDArray[np.float32]
 
+# Attributes of every model that a copy does not take over: it has its own.
+_MADE_ANEW = frozenset((
+    "layers", "config", "_lib", "_environment", "_lock", "_ending", "_handle", "_destroy", "_plan", "_epoch",
+    "_warned",
+))  # fmt: skip
+
 
 class Model(Tensors):
     """A network that trains sparse: weights, gradients and optimizer state only where a connection
@@ -88,8 +94,9 @@ class Model(Tensors):
 
     def __getstate__(self) -> Dict[str, Any]:
         """For pickle and copy: what the model is, and all that continuing needs (`to_bytes`).
-        Callbacks stay behind: they belong to this process.  Attributes of your own travel."""
-        own = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in ("layers", "config")}
+        Callbacks stay behind: they belong to this process.  Attributes of your own travel, whatever their
+        names are: what cannot be pickled a subclass takes out of "attributes" of this."""
+        own = {name: value for name, value in vars(self).items() if name not in _MADE_ANEW}
         return {
             "layers": self.layers, "config": self.config, "checkpoint": self.to_bytes(),
             "attributes": own,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands: `mest train`, `plan`, `bench`, `advise`, `report`, `inspect`, `versions`.
 
-Exit codes: 0, done; 1, an error, one line on stderr; 2, wrong usage; 130, stopped by Ctrl-C.
+Exit codes: 0, done; 1, an error, one line on stderr, also where an option's value cannot be; 2, options
+that cannot be read (unknown, not a number); 130, stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     words: List[str] = list(sys.argv[1:] if arguments is None else arguments)
     options, rest = parser().parse_known_args(words)
     if rest:
-        options.parser.error(unknown(rest))
+        options.parser.error(unknown(rest, options.parser))
     options.words = words
     try:
         code = options.run(options)
@@ -81,8 +82,20 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         return 1
 
 
+# What the package's messages advise, in options.
+_IN_OPTIONS = {
+    "Create the model with a lower learning_rate or with clip_norm": "Take a lower --learning-rate, or "
+    "--clip-norm 1; --standardise helps where features are large",
+    "set it so, or load with strict=False": "set it so, or go on from it all the same with --other-settings",
+    "set epochs to 2 or more, or mutation_epochs": "say --epochs 2 or more, or --mutation-epochs FIRST,LAST",
+}
+
+
 def _line(error: BaseException) -> str:
     """An error in one line."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    for theirs, ours in _IN_OPTIONS.items():
+        said = said.replace(theirs, ours)
+    return said

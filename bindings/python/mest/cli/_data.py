@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import os
-import zipfile
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import datasets
+from ..exchange.files import read_npz
 from ._output import Failure
 
 HELP = (
@@ -37,6 +37,13 @@ class Data:
         return (found[0], 1, 1) if len(found) == 1 else (found[0], found[1], found[2])
 
 
+_FILES = {
+    "mnist": "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and "
+    "t10k-labels-idx1-ubyte.gz",
+    "cifar10": "data_batch_1 to 5 and test_batch, .bin or .bin.xz",
+}
+
+
 def load(spec: str, label: Optional[str] = None, regression: bool = False) -> Data:
     """Reads all of it."""
     kind, _, folder = spec.partition(":")
@@ -44,7 +51,13 @@ def load(spec: str, label: Optional[str] = None, regression: bool = False) -> Da
         if kind != "digits" and not folder:
             raise Failure(f"{kind}: where is it? {kind}:FOLDER")
         read: Any = getattr(datasets, kind)
-        found = read(folder) if folder else read()
+        if folder and not os.path.isdir(folder):
+            raise Failure(f"{spec}: there is no folder {folder}")
+        try:
+            found = read(folder) if folder else read()
+        except FileNotFoundError as error:
+            missing = error.filename or str(error)
+            raise Failure(f"{spec}: {missing} is missing; wanted in the folder are {_FILES[kind]}") from None
         return Data(*found)
     ending = os.path.splitext(spec)[1].lower()
     if ending not in (".npz", ".csv"):
@@ -59,11 +72,7 @@ _X_TEST, _Y_TEST = ("x_test", "x_val", "x_validation"), ("y_test", "y_val", "y_v
 
 
 def _npz(path: str, regression: bool) -> Data:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name.lower(): file[name] for name in file.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise Failure(f"{path} is no .npz of plain arrays: {error}") from None
+    arrays = {name.lower(): array for name, array in read_npz(path, "fiubUS").items()}
     x, y = _one(arrays, _X), _one(arrays, _Y)
     if x is None or y is None:
         raise Failure(
@@ -137,6 +146,9 @@ def _csv(path: str, label: Optional[str], regression: bool) -> Data:
     if not any(_is_number(word) for word in lines[0]):
         header, lines = [word.strip() for word in lines[0]], lines[1:]
     width = len(header or lines[0]) if lines else 0
+    mark = next((mark for mark in ";\t|" if width == 1 and mark in (header or lines[0])[0]), None)
+    if mark is not None:
+        raise Failure(f"{path}: columns are separated by {mark!r}; commas are wanted, and points in numbers")
     if width < 2 or not lines:
         raise Failure(f"{path}: lines of two columns at least are wanted, features and a label")
     column = _column(path, label, header, width)
@@ -149,12 +161,22 @@ def _csv(path: str, label: Optional[str], regression: bool) -> Data:
         try:
             features[number - 1 - (header is not None)] = [float(word) for word in words]
         except ValueError:
-            bad = next(word for word in words if not _is_number(word))
+            at, bad = next((i, word) for i, word in enumerate(words) if not _is_number(word))
+            at += at >= column
+            if not bad.strip():
+                name = f" ({header[at]})" if header else ""
+                raise Failure(
+                    f"{path}, line {number}: column {at + 1}{name} is empty, a missing value: fill it in, or "
+                    "leave the line out"
+                ) from None
             raise Failure(
                 f"{path}, line {number}: {bad!r} is no number; the label is column {column + 1}, and "
                 "--label names another"
             ) from None
     said = [line[column].strip() for line in lines]
+    if "" in said:
+        at = said.index("") + 1 + (header is not None)
+        raise Failure(f"{path}, line {at}: the label, column {column + 1}, is empty; leave the line out")
     y: Any = np.array([float(word) for word in said] if all(map(_is_number, said)) else said)
     known, names = _labels([y], path, regression)
     return Data(features, known[0], names=names)

@@ -65,16 +65,18 @@ def add_shape(parser: Any) -> None:
     )
 
 
-def shape_of(text: str) -> Shape:
+def shape_of(text: str, option: str = "--input") -> Shape:
     """784, or channels,height,width."""
-    numbers = integers(text, "--input")
+    numbers = integers(text, option)
     if len(numbers) not in (1, 3) or min(numbers) < 1:
-        raise Failure(f"--input {text}: the number of features, or channels,height,width")
+        raise Failure(f"{option} {text}: the number of features, or channels,height,width")
     return (numbers[0], 1, 1) if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])
 
 
-def network(spec: str, shape: Optional[Shape] = None, outputs: Optional[int] = None) -> List[Layer]:
-    """Layers; each call makes new ones."""
+def network(
+    spec: str, shape: Optional[Shape] = None, outputs: Optional[int] = None, option: str = "--input"
+) -> List[Layer]:
+    """Layers; each call makes new ones.  option: what tells the command the shape."""
     kind, _, rest = spec.partition(":")
     if kind.endswith(".py") or os.sep in kind:
         return _of_file(kind, rest, shape, outputs)
@@ -88,7 +90,7 @@ def network(spec: str, shape: Optional[Shape] = None, outputs: Optional[int] = N
     shape, outputs = shape or usual_shape, usual_outputs if outputs is None else outputs
     if kind != "mlp" and shape[1] * shape[2] == 1:
         raise Failure(
-            f"--network {spec} wants pictures, and a sample is {shape[0]} numbers: say --input channels,"
+            f"--network {spec} wants pictures, and a sample is {shape[0]} numbers: say {option} channels,"
             "height,width, or take mlp"
         )
     if outputs < 1:

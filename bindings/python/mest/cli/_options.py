@@ -15,8 +15,8 @@ from ._output import Failure
 
 # Shown by --help; the others by --help-all.
 USUAL = (
-    "seed batch threads loss learning_rate momentum weight_decay epochs schedule density scheme method "
-    "mutation_every"
+    "seed batch threads loss learning_rate momentum weight_decay clip_norm epochs schedule density scheme "
+    "method mutation_every"
 ).split()
 
 
@@ -40,16 +40,26 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], 
     return made
 
 
-def unknown(words: Sequence[str]) -> str:
-    """A message on options that there are not."""
+def unknown(words: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """A message on options that the command has not."""
     said = f"unrecognized arguments: {' '.join(words)}"
+    if not words[0].startswith("-"):
+        return said
     name = words[0].lstrip("-").split("=")[0].replace("-", "_").lower()
-    fields = [field.name for field in dataclasses.fields(Config)]
-    close = difflib.get_close_matches(name, fields, 1)
-    meant = _ALIASES.get(name) or (close[0] if close else None)
-    if words[0].startswith("-") and meant:
-        said += f" (did you mean --{meant.replace('_', '-')}?)"
-    return said
+    known = [option[2:] for option in parser._option_string_actions if option.startswith("--")]
+    if name == "samples":  # a field of Config, but the data tell how many
+        return f"{said} (mest train counts the forgetting of all samples of its data)"
+    close = difflib.get_close_matches(name.replace("_", "-"), known, 1)
+    meant = _as_options(_ALIASES.get(name, ""), known) or (f"--{close[0]}" if close else "")
+    return f"{said} (did you mean {meant}?)" if meant else said
+
+
+def _as_options(text: str, known: Sequence[str]) -> str:
+    """A hint on fields of Config in options; nothing where the command has not all of them."""
+    named = [field.name for field in dataclasses.fields(Config) if re.search(rf"\b{field.name}\b", text)]
+    if not named or any(name.replace("_", "-") not in known for name in named):
+        return ""
+    return re.sub(rf"\b({'|'.join(named)})\b", lambda found: "--" + found[0].replace("_", "-"), text)
 
 
 # --------------------------------------------------------------------------------- config fields ---

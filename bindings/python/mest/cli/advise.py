@@ -119,13 +119,13 @@ def rendered(alone: List[Alone], asked: List[float]) -> str:
         cells = []
         for density in asked:
             variant = best(one, density)
-            cells.append("-" if variant is None else f"{one.times[variant]:,.0f} {variant.scheme}")
-        rows.append([names, shape, one.shape.layer, f"{one.dense:,.0f}", *cells, advice(one)[1]])
+            cells.append("-" if variant is None else f"{_time(one.times[variant])} {variant.scheme}")
+        rows.append([names, shape, one.shape.layer, _time(one.dense), *cells, advice(one)[1]])
     header = ["layer", ">input", "as", ">dense", *(f">best at {100 * d:g} %" for d in asked), "advice"]
     (dense, before), (taken, after) = together(alone, _dense), together(alone, _advised)
     lines = [
         table(header, rows),
-        f"these layers together: {dense:,.0f} µs dense, {taken:,.0f} µs as advised "
+        f"these layers together: {_time(dense)} µs dense, {_time(taken)} µs as advised "
         f"({dense / max(taken, 1e-9):.1f}x); {size(before)} dense, {size(after)} as advised",
     ]
     if all(advice(one)[0] is None for one in alone):
@@ -133,6 +133,12 @@ def rendered(alone: List[Alone], asked: List[float]) -> str:
             "dense is better in every layer: with these schemes and densities sparsity saves no time here"
         )
     return "\n".join(lines)
+
+
+def _time(microseconds: Optional[float]) -> str:
+    """Microseconds; of small layers parts of one."""
+    value = microseconds or 0.0
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.05 else "<0.1"
 
 
 def together(alone: List[Alone], choice: Callable[[Alone], Variant]) -> Tuple[float, int]:

@@ -4,26 +4,27 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import shlex
-import sys
 import time
 from importlib import import_module
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-import numpy as np
-
+from ..errors import DivergedError
 from ..exchange.files import save_weights, write_weights
+from ..layers import Layer
 from ..model import Model
 from ..plot._style import size
 from ..training.callbacks import Callback
-from ..training.history import EpochRecord
 from . import _data, _network
 from ._options import add_config, add_json, command, config_of
-from ._output import Failure, print_json, say
+from ._outcome import check, tell
+from ._output import Failure
 
-EXAMPLES = """The forgetting of samples is counted (Config.samples is set).  Ctrl-C ends after the running
+EXAMPLES = """Bytes of pictures are scaled to 0 .. 1, mnist: and cifar10: standardised as is usual; other
+numbers stay as they are, but with --standardise.  Pictures are (samples, channels, height, width).  With
+--loss mse labels are numbers, and --learning-rate is 0.01 and --clip-norm 1 where they are not given.
+The forgetting of samples is counted (Config.samples is set).  Ctrl-C ends after the running
 step; weights and record are written all the same, and with --checkpoint the same command goes on where
 it stopped.
 
@@ -32,7 +33,7 @@ examples:
   mest train cifar10:FOLDER --network resnet:20 --density 0.1 --method ems --schedule cosine --epochs 160 \\
       --augment --checkpoint training.mest --out weights.npz
   mest train iris.csv --label species --standardise --network mlp:32 --validation 0.3
-  mest train house.npz --network mlp:64 --loss mse --learning-rate 0.01
+  mest train house.npz --network mlp:64 --loss mse --standardise
 """
 EPOCHS = 20
 
@@ -58,11 +59,16 @@ def add(commands: Any) -> None:
         help="features get mean 0 and deviation 1; with --out what "
         "was subtracted and divided by goes into FILE.scaling.npz",
     )
-    made.add_argument("--shape", metavar="C,H,W", help="rows of features are pictures of this shape")
+    made.add_argument("--shape", metavar="C,H,W", help="what a sample is: rows of features are pictures")
     made.add_argument("--augment", action="store_true", help="pictures are shifted by up to 1/8 and mirrored")
     made.add_argument("--record", metavar="RUN.jsonl", help="what happens, for mest report and mest.plot")
     made.add_argument(
         "--checkpoint", metavar="FILE.mest", help="saved after each epoch; goes on from it if it is there"
+    )
+    made.add_argument(
+        "--other-settings",
+        action="store_true",
+        help="goes on from a checkpoint though --epochs, --learning-rate and the like are others now",
     )
     made.add_argument(
         "--out", metavar="FILE.npz", help="the weights when training ends, dense arrays by names"
@@ -75,15 +81,29 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     _writable(options)
     fields = {"epochs": EPOCHS, **config_of(options)}
+    if fields.get("loss") == "mse":  # whose gradients have no bound, unlike those of classes
+        fields = {"clip_norm": 1.0, "learning_rate": 0.01, **fields}
     data, scaling = _prepared(options, fields)
     ranked = fields.get("loss") != "mse"
     outputs = data.y.shape[1] if not ranked else _classes(data)
-    layers = _network.network(options.network, data.shape, outputs)
+    layers = _network.network(options.network, data.shape, outputs, option="--shape")
     if ranked:
         fields["samples"] = len(data.x)
+    if options.other_settings:
+        _settle(layers, fields, options.checkpoint)
     with Model(layers, **fields) as model:
         _check(model, data, outputs)
         return _train(model, data, scaling, options)
+
+
+def _settle(layers: List[Layer], fields: Dict[str, Any], checkpoint: Optional[str]) -> None:
+    """Saves a checkpoint again with the settings of now, which resuming then finds in it."""
+    if checkpoint is None:
+        raise Failure("--other-settings is about a checkpoint: say --checkpoint FILE.mest")
+    if os.path.exists(checkpoint):
+        with Model(layers, **fields) as model:
+            model.load(checkpoint, strict=False)
+            model.save(checkpoint)
 
 
 def _writable(options: argparse.Namespace) -> None:
@@ -108,19 +128,34 @@ def _prepared(options: argparse.Namespace, fields: Dict[str, Any]) -> Tuple[_dat
     data = _data.load(options.data, options.label, regression)
     data = _split(data, options, regression, fields.get("seed", 0))
     if options.shape is not None:
-        shape = _network.shape_of(options.shape)
-        if data.x.ndim != 2 or data.x.shape[1] != shape[0] * shape[1] * shape[2]:
-            raise Failure(
-                f"--shape {options.shape}: a sample is {'x'.join(map(str, data.x.shape[1:]))} numbers"
-            )
-        data.x = data.x.reshape(-1, *shape)
-        data.x_test = None if data.x_test is None else data.x_test.reshape(-1, *shape)
+        data.x = _shaped(data.x, options.shape)
+        data.x_test = None if data.x_test is None else _shaped(data.x_test, options.shape)
+    else:
+        _channels_first(data.x, options.data)
     if options.augment and data.x.ndim != 4:
         raise Failure("--augment is for pictures; --shape makes pictures of rows")
     if not options.standardise:
         return data, None
     data, mean, deviation = _data.standardised(data)
     return data, (mean, deviation)
+
+
+def _shaped(x: Any, wanted: str) -> Any:
+    """Rows of features as pictures; pictures that are of this shape already stay as they are."""
+    shape = _network.shape_of(wanted, "--shape")
+    if x.shape[1:] != shape and (x.ndim != 2 or x.shape[1] != shape[0] * shape[1] * shape[2]):
+        raise Failure(f"--shape {wanted}: a sample is {_x(x.shape[1:])} numbers")
+    return x.reshape(-1, *shape)
+
+
+def _channels_first(x: Any, path: str) -> None:
+    """Colours on the last axis would be taken for the columns of narrow pictures."""
+    if x.ndim != 4 or x.shape[3] not in (1, 3, 4) or x.shape[1] in (1, 3, 4) or x.shape[2:] == (1, 1):
+        return
+    raise Failure(
+        f"{path}: x is {x.shape}, (samples, channels, height, width) is wanted. Channels last? Then save "
+        f"x.transpose(0, 3, 1, 2); else say --shape {','.join(map(str, x.shape[1:]))}"
+    )
 
 
 def _split(data: _data.Data, options: argparse.Namespace, regression: bool, seed: int) -> _data.Data:
@@ -175,19 +210,27 @@ def _train(model: Model, data: _data.Data, scaling: Scaling, options: argparse.N
         if data.names is not None:
             print("classes: " + ", ".join(f"{i} {name}" for i, name in enumerate(data.names)))
     validation: Any = None if data.x_test is None else (data.x_test, data.y_test)
-    begin, start, stopped = time.perf_counter(), _Start(), False
+    begin, start, stopped, diverged = time.perf_counter(), _Start(), False, True
     try:
         model.fit(
             data.x, data.y, validation=validation, progress=talks, checkpoint=options.checkpoint,
             callbacks=[start, *_recording(data, options)], augment=_augmentation(options, data),
         )  # fmt: skip
+        check(model, data)
+        diverged = False
     except KeyboardInterrupt:
-        stopped = True
+        stopped, diverged = True, False
+    except DivergedError as error:
+        kept = "" if options.out is None else f"; {options.out} is not written"
+        raise Failure(f"{error}{kept}") from error
+    except BaseException:
+        diverged = False
+        raise
     finally:  # also after a failure: what was learned is not lost
-        if model.history and options.out is not None:
+        if (model.history or start.first) and options.out is not None and not diverged:
             _write_weights(model, options.out, scaling)
     epochs = [record for record in model.history if record.epoch >= start.first]
-    _tell(model, data, epochs, time.perf_counter() - begin, stopped, options)
+    tell(model, data, epochs, time.perf_counter() - begin, stopped, options)
     return 130 if stopped else 0
 
 
@@ -230,58 +273,3 @@ def _needs_safetensors() -> None:
         import_module("safetensors.numpy")
     except ImportError as error:
         raise ImportError("--out FILE.safetensors wants safetensors: pip install safetensors") from error
-
-
-# --------------------------------------------------------------------------------------- the end ---
-
-
-def _tell(
-    model: Model, data: _data.Data, epochs: List[EpochRecord], seconds: float, stopped: bool,
-    options: argparse.Namespace,
-) -> None:  # fmt: skip
-    plan, last = model.plan(), epochs[-1] if epochs else None
-    if options.json:
-        print_json(
-            {
-                "network": options.network,
-                "data": options.data,
-                "epochs": len(epochs),
-                "seconds": round(seconds, 3),
-                "stopped": stopped,
-                "last": None if last is None else dataclasses.asdict(last),
-                "density": model.density(),
-                "connections": sum(model.connections()),
-                "parameters": plan.parameters,
-                "model_bytes": plan.sparse_bytes,
-                "dense_bytes": plan.dense_bytes,
-                "total_bytes": plan.total_bytes,
-                "classes": data.names,
-                "record": options.record,
-                "checkpoint": options.checkpoint,
-                "out": options.out,
-            }
-        )
-        return
-    if last is None:
-        say(
-            "stopped before the first epoch was complete"
-            if stopped
-            else "all epochs are done: nothing to train"
-        )
-        return
-    quality = f"loss {last.loss:.4g}"
-    if not np.isnan(last.validation_accuracy):
-        quality = f"validation accuracy {last.validation_accuracy:.2%}"
-    elif not np.isnan(last.validation_loss):
-        quality = f"validation loss {last.validation_loss:.4g}"
-    print(
-        f"{'stopped' if stopped else 'done'} after epoch {last.epoch}, {seconds:.1f} s: {quality}; "
-        f"{size(plan.sparse_bytes)} of weights, gradients, state and indices, dense {size(plan.dense_bytes)}"
-    )
-    if options.record is not None:
-        print(f"record: {options.record} (mest report {shlex.quote(options.record)})")
-    if options.checkpoint is not None and stopped:
-        print("the same command goes on from the checkpoint")
-    if options.out is not None:
-        print(f"weights: {options.out}")
-    sys.stdout.flush()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..model import Model
-from ..training.loop import EpochRecord
+from ..training.history import EpochRecord
 from .learner import Floats, Learner
 from .learning import as_before
 from .without_sklearn import r2

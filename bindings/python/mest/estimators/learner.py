@@ -14,7 +14,7 @@ from ..config import Config, as_config
 from ..layers import Input, Layer, Linear, ReLU, listed
 from ..model import Model
 from ..plan import plan
-from ..training.loop import EpochRecord, History
+from ..training.history import EpochRecord, History
 from .learning import Stopper, Turn, advice, inherit, seed_of, split, threads_of, whole
 
 if TYPE_CHECKING or find_spec("sklearn") is None:

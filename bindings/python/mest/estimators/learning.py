@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import DivergedError, MestArgumentError
 from ..model import Model
-from ..training.loop import EpochRecord
+from ..training.best import BestState
+from ..training.history import EpochRecord
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -144,21 +145,40 @@ class Stopper:
         self._learner, self._model, self._score = learner, model, score
         self._sparse = [i for i, layer in enumerate(model.plan().layers) if layer.sparse]
         self._target = sum(model.plan().layers[i].active for i in self._sparse)
-        self._kept: Optional[bytes] = None
+        self._counted: List[bool] = []  # by epoch: it was sparse enough
+        self._kept = BestState(model)
         self._idle = 0
 
     def __call__(self, record: EpochRecord) -> bool:
-        score = self._score(record)
-        self.scores.append(score)
+        if record.epoch < len(self.scores):  # training has returned to a good state
+            self._go_back(record.epoch)
+        self._kept.begun(record.epoch)
         connections = self._model.connections()
         above = sum(connections[i] for i in self._sparse) > self._target
-        if above and record.epoch + 1 < self._learner.epochs:
+        counts = not above or record.epoch + 1 >= self._learner.epochs
+        if self._is_best(self._score(record), counts):
+            self._kept.keep(record.epoch, self._model.to_bytes())
+        return counts and self._idle >= self._learner.n_iter_no_change
+
+    def _go_back(self, epoch: int) -> None:
+        before = list(zip(self.scores[:epoch], self._counted[:epoch]))
+        self.scores, self._counted, self.best, self._idle = [], [], -np.inf, 0
+        for score, counts in before:
+            self._is_best(score, counts)
+        self._kept.back(epoch)
+
+    def _is_best(self, score: float, counts: bool) -> bool:
+        first = not any(self._counted)
+        self.scores.append(score)
+        self._counted.append(counts)
+        if not counts:
             return False
         self._idle = 0 if not score < self.best + self._learner.tol else self._idle + 1
-        if self._kept is None or score > self.best:
-            self.best, self._kept = score, self._model.to_bytes()
-        return self._idle >= self._learner.n_iter_no_change
+        if not (first or score > self.best):
+            return False
+        self.best = score
+        return True
 
     def restore(self) -> None:
-        if self._kept is not None:
-            self._model.load_bytes(self._kept)
+        if self._kept.state is not None:
+            self._model.load_bytes(self._kept.state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scikit-learn's base classes and checks of input; `_without_sklearn` has the same names."""
+"""scikit-learn's base classes and checks of input; `without_sklearn` has the same names."""
 
 from __future__ import annotations
 

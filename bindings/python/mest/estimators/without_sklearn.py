@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of `_with_sklearn` where scikit-learn is not installed: parameters, scores, plain checks."""
+"""The names of `with_sklearn` where scikit-learn is not installed: parameters, scores, plain checks."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict, List, NamedTuple, Sequence, Set
 
+from ..arrays import warn_caller
 from ..layers import Add, Conv2d, Flatten, Layer, Linear, _resolve
 from ..plan import LayerPlan
 
@@ -21,6 +22,14 @@ def copied(layers: Sequence[Layer]) -> List[Layer]:
             changes["with_"] = _resolve(layers, index, layer.with_)
         copies.append(dataclasses.replace(layer, **changes))  # type: ignore[type-var]
     return copies
+
+
+def warn_of_softmax(what: str, whole: str) -> None:
+    """Says that a softmax at the end of a network that is read has no layer.  whole: what it ends."""
+    warn_caller(
+        f"{what} at the end of the {whole} is left out: predict gives what goes into it, "
+        'predict_proba the softmax, and the loss "cross_entropy" has it'
+    )
 
 
 def living(layers: Sequence[Layer], last: int) -> List[Layer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +141,12 @@ def by_layer(source: Any, value: Any) -> Tuple[List[str], List[int], Numbers]:
         for part in mutation.get("layers") or []:
             table[indices.index(part["layer"]), column_] = value(part)
     return [names.get(i, f"layer {i}") for i in indices], [m["epoch"] for m in mutations], table
+
+
+def numbers(source: Any, axes: Optional[int] = None) -> bool:
+    """Whether a list or an array is one of numbers (a History is a list, too), of so many axes."""
+    array = np.asarray(source)
+    return array.dtype.kind in "fiub" and axes in (None, array.ndim)
 
 
 def wrong(source: Any, wanted: str) -> TypeError:

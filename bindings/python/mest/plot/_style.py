@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 Axes = Any  # matplotlib.axes.Axes, which is not imported with the package
 
@@ -37,13 +37,6 @@ COLOURS = {
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#8c8c8c")
 HEAT = "cividis"  # a colour map made for the colour-blind
 SMALL = 8.5  # points
-# A legend above the axes, on the right of the title, where no bar is.
-BESIDE_TITLE: Dict[str, Any] = {
-    "loc": "lower right",
-    "bbox_to_anchor": (1.0, 1.0),
-    "ncols": 4,
-    "borderaxespad": 0.1,
-}
 
 
 def pyplot() -> Any:
@@ -57,6 +50,9 @@ def pyplot() -> Any:
 def axes_of(ax: Optional[Axes], width: float = 6.0, height: float = 3.5) -> Axes:
     """ax, or new axes in a figure of their own of so many inches."""
     if ax is not None:
+        if not hasattr(ax, "plot"):
+            hint = ": give axes of it, figure.subplots()" if hasattr(ax, "subplots") else ""
+            raise TypeError(f"ax is a {type(ax).__name__}, matplotlib's Axes are wanted{hint}")
         return ax
     _, ax = pyplot().subplots(figsize=(width, height), layout="constrained")
     return ax
@@ -82,6 +78,12 @@ def legend(ax: Axes, **more: Any) -> None:
         ax.legend(**{"fontsize": SMALL, "frameon": False, **more})
 
 
+def legend_above(ax: Axes) -> None:
+    """A legend in a line of its own between the title and the axes, where no bar is."""
+    legend(ax, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.1)
+    ax.set_title(ax.get_title(loc="left"), fontsize=10, loc="left", pad=2.6 * SMALL)
+
+
 def plain(name: str) -> str:
     """A layer's name as it is: a pair of dollar signs would be set as mathematics."""
     return name.replace("$", r"\$")
@@ -96,9 +98,14 @@ def size(count: float) -> str:
     """Bytes: "812 B", "12.4 KiB", "3.1 MiB"."""
     for unit in ("B", "KiB", "MiB"):
         if abs(count) < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
+            return f"{count:.0f} B" if unit == "B" else f"{three_digits(count)} {unit}"
         count /= 1024
-    return f"{count:.3g} GiB"
+    return f"{three_digits(count)} GiB"
+
+
+def three_digits(value: float) -> str:
+    """1.23, 12.3, 123, 1,234: never 1.23e+03."""
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:.3g}"
 
 
 def size_unit(most: float) -> Tuple[int, str]:

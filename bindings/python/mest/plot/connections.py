@@ -17,12 +17,12 @@ from ._source import (
     layer_names,
     layers_of,
     mutations_of,
+    numbers,
     opened,
     plan_of,
     wrong,
 )  # fmt: skip
 from ._style import (
-    BESIDE_TITLE,
     COLOURS,
     CYCLE,
     SMALL,
@@ -31,6 +31,7 @@ from ._style import (
     dress,
     heat,
     legend,
+    legend_above,
     plain,
     whole_epochs,
 )
@@ -67,7 +68,7 @@ def density(source: Any, ax: Optional[Axes] = None) -> Axes:
         if any(layer.sparse is (what == "sparse") for layer in layers):
             ax.barh(0, 0, color=COLOURS[what], label=what)
     dress(ax, "Connections that exist, by layer", "density, % of the weight matrix", grid="x")
-    legend(ax, **BESIDE_TITLE)
+    legend_above(ax)
     return ax
 
 
@@ -93,13 +94,17 @@ def churn(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None) -
             raise ValueError("no epoch moved connections: the method is static")
         at, dropped, grown = (column(records, name) for name in ("epoch", "dropped", "grown"))
     ax = axes_of(ax)
-    width = 0.8 if len(at) < 2 else 0.8 * float(np.diff(np.sort(at)).min())
+    # An epoch wide, so that it is seen when it was; wider only where that would be a hair.
+    span = float(np.ptp(at)) if len(at) > 1 else 0.0
+    apart = float(np.diff(np.sort(at)).min()) if span else 1.0
+    width = 0.8 * max(1.0, min(apart, span / 80))
     ax.bar(at, grown, width, color=COLOURS["grown"], label="grown")
     ax.bar(at, -dropped, width, color=COLOURS["dropped"], label="dropped")
     ax.axhline(0, color="black", linewidth=0.8)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
     dress(ax, "Mask churn: connections that moved", "epoch", "connections")
     whole_epochs(ax)
+    ax.set_xlim(left=max(ax.get_xlim()[0], -0.75 * width))  # there is no epoch before 0
     ax.set_ylim(-1.05 * max(dropped.max(), 1), 1.3 * max(grown.max(), 1))  # the legend is above the bars
     legend(ax, loc="upper right", ncols=2)
     return ax
@@ -137,12 +142,13 @@ def survival(source: Any, ax: Optional[Axes] = None, *, by: Optional[str] = None
         at = column(told, "epoch")
         share = np.array([_survivors(m["layers"]) for m in told], float)
     ax = axes_of(ax)
-    if len(at) and at[0] > 0:
-        at, share = np.insert(at, 0, 0), np.insert(share, 0, 1.0)
+    if len(at):  # all of them, until the first mutation, which epoch 0 may begin with
+        at, share = np.insert(at, 0, min(0, at[0])), np.insert(share, 0, 1.0)
     ax.step(at, 100 * share, where="post", color=COLOURS["surviving"], marker="o", markersize=3.5)
     if len(at):
-        ax.annotate(f"{100 * share[-1]:.3g} %", (at[-1], 100 * share[-1]), (0, 6), ha="right",
+        ax.annotate(f"{100 * share[-1]:.3g} %", (at[-1], 100 * share[-1]), (5, 0), va="center",
                     textcoords="offset points", fontsize=SMALL)  # fmt: skip
+        ax.set_xlim(right=at[-1] + 0.15 * max(1.0, at[-1] - at[0]))  # where no line is
     ax.set_ylim(0, 105)
     dress(ax, "Mask survival: first connections that still exist", "epoch", "% of the first connections")
     whole_epochs(ax)
@@ -171,7 +177,7 @@ def importance(source: Any, ax: Optional[Axes] = None, *, layer: Any = None) -> 
     ax = axes_of(ax)
     most = max(float(edges[-1]) for _, edges, _ in histograms)
     common = np.linspace(0, most or 1.0, BINS + 1)
-    counts = [_rebinned(edges, numbers, common) for _, edges, numbers in histograms]
+    counts = [_rebinned(edges, held, common) for _, edges, held in histograms]
     together = np.sum(counts, axis=0)
     only = histograms[0][0] if len(histograms) == 1 else "all layers"
     ax.stairs(together, common, fill=True, color=COLOURS["weights"], alpha=0.5, label=plain(only))
@@ -202,7 +208,7 @@ def _histograms(source: Any, layer: Any) -> List[Histogram]:
                   if part.sparse and layer in (None, i, part.name)]  # fmt: skip
         found = [_histogram(part.name, source.csr(i).values) for i, part in chosen]
         missing = "this model has no sparse layer"
-    elif isinstance(source, (np.ndarray, list, tuple)):
+    elif isinstance(source, (np.ndarray, list, tuple)) and numbers(source):
         found, missing = [_histogram("weights", np.ravel(np.asarray(source, float)))], ""
     else:
         raise wrong(source, "a Model, a Run or an array of weights")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _abi
-from ._source import column, epochs_of, is_run, opened, wrong
+from ._source import column, epochs_of, is_run, numbers, opened, wrong
 from ._style import COLOURS, SMALL, Axes, axes_of, dress, legend, whole_epochs
 
 NEVER_LEARNED = _abi.MEST_NEVER_LEARNED
@@ -61,7 +61,7 @@ def _histogram(source: Any) -> Tuple[NDArray[np.int64], int]:
         source = source.forgetting()
     if hasattr(source, "histogram"):
         return np.asarray(source.histogram, np.int64), int(source.never_learned)
-    if not isinstance(source, (np.ndarray, list, tuple)) or np.ndim(source) != 1:
+    if not isinstance(source, (np.ndarray, list, tuple)) or not numbers(source, 1):
         raise wrong(source, "a Model, a ForgettingReport, a Run or a histogram")
     return np.asarray(source, np.int64), 0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ._source import is_run, opened, plan_numbers, plan_of
-from ._style import BESIDE_TITLE, COLOURS, SMALL, Axes, axes_of, dress, legend, plain, size, size_unit
+from ._source import is_run, opened, plan_numbers, plan_of, wrong
+from ._style import COLOURS, SMALL, Axes, axes_of, dress, legend_above, plain, size, size_unit, three_digits
 
 # Parts of a plan in the order in which they are drawn.
 PARTS = (
@@ -80,11 +80,13 @@ class Pair(NamedTuple):
 
 def short(value: float) -> str:
     """1,234 as it is, 1234567 as 1.23 M."""
-    for unit in ("", " K", " M", " G"):
-        if abs(value) < 10000 or unit == " G":
-            return f"{value:,.0f}" if not unit else f"{value:.3g}{unit}"
+    if abs(value) < 10000:
+        return f"{value:,.0f}"
+    for unit in ("K", "M"):
         value /= 1000
-    return ""
+        if abs(value) < 999.5:
+            return f"{three_digits(value)} {unit}"
+    return f"{three_digits(value / 1000)} G"
 
 
 def comparison(
@@ -116,7 +118,7 @@ def comparison(
     widest = max([100.0, *(100 * v / p.dense for p in pairs for v in p.sparse if p.dense)])
     ax.set_xlim(0, 1.3 * widest)
     dress(ax, "Dense against sparse", "% of the dense network", grid="x")
-    legend(ax, **BESIDE_TITLE)
+    legend_above(ax)
     return ax
 
 
@@ -131,6 +133,8 @@ def compared(source: Any, times: Optional[Mapping[str, float]] = None) -> Tuple[
     """Names of the sparse ones, and what of them is compared with the dense network's."""
     source = opened(source)
     if isinstance(source, Sequence) and not is_run(source) and plan_of(source) is None:
+        if not all(isinstance(record, Mapping) for record in source):
+            raise wrong(source, "a Plan, a Model, a Run, or the list of dicts of mest bench --json")
         records = [dict(record) for record in source]
         if len(records) < 2:
             raise ValueError("two records at least are compared: the dense one, then sparse ones")

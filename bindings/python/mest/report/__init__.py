@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from typing import Any, Optional, Union
 
+from .. import _files
+
 Path = Union[str, "os.PathLike[str]"]
 
 __all__ = ["html", "write"]
@@ -52,8 +54,4 @@ def html(run: Any, *, title: Optional[str] = None) -> str:
 
 def write(run: Any, path: Path, *, title: Optional[str] = None) -> None:
     """Writes `html` to path, which is replaced as a whole or not at all.  Errors: OSError."""
-    page = html(run, title=title)
-    temporary = os.fspath(path) + ".tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(page)
-    os.replace(temporary, path)
+    _files.replace(path, html(run, title=title).encode())

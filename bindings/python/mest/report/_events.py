@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -110,8 +111,9 @@ def _most_forgotten(run: Run) -> str:
         times = "never learned" if forgotten == NEVER_LEARNED else f"{forgotten} times"
         shown = ""
         if images is not None and place < len(images) and _svg.available():
-            address = _svg.png(picture_of(images[place]))
-            shown = f'<img src="{address}" alt="sample {text(sample)}" loading="lazy">'
+            with suppress(ValueError):  # two channels, say, are no picture
+                address = _svg.png(picture_of(images[place]))
+                shown = f'<img src="{address}" alt="sample {text(sample)}" loading="lazy">'
         items.append(f"<li>{shown}#{text(sample)}<br>{text(times)}</li>")
     return (
         '<figure><ul class="images">'

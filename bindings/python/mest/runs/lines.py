@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptError
 from ..reports import MutationReport
-from .reading import FORMAT, Record, parse
+from .fields import PLAN, Record
+from .reading import FORMAT, parse
 
 if TYPE_CHECKING:
     from ..model import Model
 
 _BINS = 40
-_PLAN = (
-    "weight_bytes index_bytes gradient_bytes state_bytes forgetting_bytes batch_bytes workspace_bytes "
-    "table_bytes recovery_bytes total_bytes dense_bytes parameters active active_peak macs dense_macs threads"
-).split()
 _LAYER = (
     "name kind channels height width rows columns scheme sparse active capacity bytes activation_bytes macs"
 ).split()
@@ -63,7 +60,7 @@ def beginning(model: "Model", layers: List[Record], command: Optional[str]) -> R
         **({} if command is None else {"command": command}),
         "config": dataclasses.asdict(model.config),
         "layers": layers,
-        "plan": {name: getattr(plan, name) for name in _PLAN},
+        "plan": {name: getattr(plan, name) for name in PLAN},
     }
 
 
@@ -165,7 +162,7 @@ def packed(places: NDArray[Any]) -> str:
 
 
 def first_of(lines: List[bytes]) -> Optional[Dict[int, NDArray[Any]]]:
-    """What `_first_connections` has written."""
+    """What `RunWriter._first_connections` has written."""
     import base64
     import zlib
 

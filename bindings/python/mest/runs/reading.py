@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, fields
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from dataclasses import dataclass, field
+from typing import List, Optional, Union
 
 from ..errors import CorruptError, VersionError
-from ..training.history import EpochRecord
+from .fields import Record, checked
 
 Path = Union[str, "os.PathLike[str]"]
-Record = Dict[str, Any]
 
 FORMAT = 1
-
-_EPOCH_FIELDS = [known.name for known in fields(EpochRecord)]
 
 
 @dataclass
@@ -45,7 +42,7 @@ def read_run(path: Path) -> Run:
 
     A last line that is cut off is left out, unknown kinds of records and fields are ignored.  Of
     epochs that were trained again, after a resumption or a return to a good state, the last counts.
-    Errors: CorruptError (a ValueError) naming the line, VersionError (of a later mest), OSError.
+    Errors: CorruptError (a ValueError) naming line and field, VersionError (of a later mest), OSError.
     """
     name = os.fspath(path)
     with open(path, "rb") as file:
@@ -58,9 +55,9 @@ def read_run(path: Path) -> Run:
         if run is None:
             run = Run(name, _first(record, where))
         elif kind == "again":
-            _drop(run, _check(record, where)["epoch"])
-        elif kind in _PLACES:
-            _place(run, kind, _check(record, where))
+            _drop(run, checked(record, where)["epoch"])
+        elif isinstance(kind, str) and kind in _PLACES:
+            _place(run, kind, checked(record, where))
     if run is None:
         raise CorruptError(f"{name} has no record: a run begins with a line of kind 'run'")
     return run
@@ -94,98 +91,7 @@ def _first(record: Record, where: str) -> Record:
         raise VersionError(f"{where}: format {number} is of a later mest; this one reads {FORMAT}")
     if number != FORMAT:
         raise CorruptError(f"{where}: format is {number!r}, not {FORMAT}")
-    return _check(record, where)
-
-
-# ------------------------------------------------------------------------------------ fields ---
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return value is None or isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_number, value))
-
-
-def _mapping(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _mappings(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_mapping, value))
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-Check = Tuple[Callable[[Any], bool], str]
-_A_WHOLE: Check = _whole, "a whole number from 0"
-_A_NUMBER: Check = _number, "a number or null"
-_A_LIST: Check = _numbers, "a list of numbers"
-_A_TABLE: Check = _mappings, "a list of objects"
-_AN_OBJECT: Check = _mapping, "an object"
-
-# Fields that a record must have, by kind; of others those that are there are checked, below.
-_NEEDED: Dict[str, Dict[str, Check]] = {
-    "run": {"config": _AN_OBJECT, "layers": _A_TABLE, "plan": _AN_OBJECT},
-    "again": {"epoch": _A_WHOLE},
-    "epoch": {"epoch": _A_WHOLE, "loss": _A_NUMBER},
-    "mutation": {"epoch": _A_WHOLE, "layers": _A_TABLE},
-    "forgetting": {"epoch": _A_WHOLE, "histogram": _A_LIST},
-    "importance": {"layers": _A_TABLE},
-    "most_forgotten": {"ids": _A_LIST, "counts": _A_LIST},
-    "end": {"reason": (_text, "a word")},
-}
-_OPTIONAL: Dict[str, Dict[str, Check]] = {
-    "epoch": {
-        **{name: _A_NUMBER for name in _EPOCH_FIELDS if name not in ("epoch", "mutated")},
-        "mutated": (lambda value: isinstance(value, bool), "true or false"),
-        "connections": _A_LIST,
-    },
-    "mutation": {
-        name: _A_NUMBER for name in ("dropped", "grown", "active", "positions", "density", "explored")
-    },
-    "forgetting": {
-        name: _A_NUMBER
-        for name in (
-            "samples", "seen", "learned", "never_learned", "unforgettable", "training", "phase", "events",
-            "events_epoch",
-        )
-    },
-}  # fmt: skip
-_WITH_NAN = ("epoch", "mutation", "forgetting")  # where null is a number that was not measured
-
-
-def _check(record: Record, where: str) -> Record:
-    kind = record["kind"]
-    needed, optional = _NEEDED[kind], _OPTIONAL.get(kind, {})
-    for name, (fits, wanted) in {**optional, **needed}.items():
-        if name in needed and name not in record:
-            raise CorruptError(f"{where}: a record of kind {kind!r} has to have {name!r}")
-        if name in record and not fits(record[name]):
-            found = json.dumps(record[name])
-            found = found if len(found) <= 40 else found[:37] + "..."
-            raise CorruptError(f"{where}: {name!r} has to be {wanted}, not {found}")
-    if kind == "most_forgotten" and len(record["ids"]) != len(record["counts"]):
-        count = len(record["ids"]), len(record["counts"])
-        raise CorruptError(f"{where}: {count[0]} ids have {count[1]} counts")
-    if kind == "epoch":
-        record = {**dict.fromkeys(_EPOCH_FIELDS), "mutated": False, **record}
-    return _nan(record) if kind in _WITH_NAN else record
-
-
-def _nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_nan(item) for item in value]
-    return float("nan") if value is None else value
+    return checked(record, where)
 
 
 # ------------------------------------------------------------------------------------- order ---

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
@@ -22,6 +23,7 @@ from ..errors import MestArgumentError, MestError, MestIOError
 from ..reports import MutationReport
 from ..training.callbacks import Callback
 from ..training.history import EpochRecord, History
+from .fields import Record
 from .lines import (
     beginning,
     connections,
@@ -36,7 +38,7 @@ from .lines import (
     places_of,
     plain,
 )
-from .reading import Path, Record, read_run, whole_lines
+from .reading import Path, read_run, whole_lines
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["RunWriter", "record"]
 
 _CHOOSING = ("snip", "grasp")  # connections of before the choice are nobody's
+
+# Models whose first epoch was stopped, and its number: they have trained, but the file that was there, which
+# has been kept, is not theirs.
+_nothing_yet: "weakref.WeakKeyDictionary[Model, int]" = weakref.WeakKeyDictionary()
 
 
 def record(
@@ -55,7 +61,8 @@ def record(
     images: (samples, height, width) or (samples, channels, height, width), a picture of each sample,
     mostly x itself: those of the `most` samples that were forgotten most often are kept, as a grid
     shows them.  Where training goes on in a model that has been resumed, or trained before, the
-    file goes on, too; a new model begins it anew.
+    file goes on, too; a new model begins it anew: what was there stays until the first epoch is complete,
+    and where `fit` completes none, for good.  Until then the record is in path + ".tmp".
     command: what somebody types to get this training, for the report.
     """
     return RunWriter(path, images=images, most=most, command=command)
@@ -90,14 +97,18 @@ class RunWriter(Callback):
         self.command = command
         self._file: Optional[Any] = None
         self._model: Optional["Model"] = None  # while it is open
+        self._beside: Optional[str] = None  # the file, where the one at path is still an earlier one
+        self._outer: Optional[BaseException] = None  # that somebody handles while this trains
         self._moved: Dict[int, MutationReport] = {}  # by number, not yet written
 
     def __enter__(self) -> "RunWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: Optional[BaseException], _traceback: object) -> None:
         if self._model is not None:  # nobody has said that it ended
-            self.end(self._model, self._model.history, "failed" if sys.exc_info()[1] else "done")
+            ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self._replace()  # a loop has no other callbacks whose `begin` could refuse
+            self._end(self._model, "done" if error is None else ended, error)
 
     # ------------------------------------------------------------------------- while it trains ---
 
@@ -111,15 +122,17 @@ class RunWriter(Callback):
         first = model._epoch + 1
         self._last = first - 1
         layers = layers_of(model)
-        earlier = self._earlier(layers) if first else None
+        goes_on = first > 0 and _nothing_yet.get(model) != model._epoch
+        earlier = self._earlier(layers) if goes_on else None
+        self._outer, self._beside = sys.exc_info()[1], None
         if earlier is None:
-            self._refuse_a_stranger()
+            self._open_anew()
             try:
-                self._file = open(self.path, "wb", buffering=0)
-            except OSError as error:
-                raise MestIOError(f"cannot write {self.path}: {error.strerror or error}") from error
-            self._first = None if model.config.method in _CHOOSING else connections(model)
-            self._write(beginning(model, layers, self.command), *self._first_connections())
+                self._first = None if model.config.method in _CHOOSING else connections(model)
+                self._write(beginning(model, layers, self.command), *self._first_connections())
+            except BaseException:
+                self._close()
+                raise
         else:
             self._first = first_of(earlier)
             self._file = open(self.path, "r+b", buffering=0)
@@ -136,6 +149,7 @@ class RunWriter(Callback):
             self._write(*self._first_connections())
 
     def epoch(self, model: "Model", record: EpochRecord) -> None:
+        self._replace()
         lines: List[Record] = []
         if record.epoch <= self._last:  # the model had returned to a good state
             lines.append({"kind": "again", "epoch": record.epoch, "started": now()})
@@ -152,6 +166,10 @@ class RunWriter(Callback):
         self._write(*lines)
 
     def end(self, model: "Model", history: History, reason: str) -> None:
+        error = sys.exc_info()[1] if reason in ("failed", "interrupted") else None
+        self._end(model, reason, None if error is self._outer else error)
+
+    def _end(self, model: "Model", reason: str, error: Optional[BaseException]) -> None:
         if self._file is None:
             return
         lines: List[Record] = []
@@ -159,16 +177,31 @@ class RunWriter(Callback):
             lines.append(importance(model, model._epoch))
             if model.config.samples:
                 lines.append(self._most_forgotten(model))
-        error = sys.exc_info()[1]
         message = "" if error is None else f"{type(error).__name__}: {error}".rstrip(": ")
         seconds = time.perf_counter() - self._started
         end = {"kind": "end", "reason": reason, "seconds": seconds, "message": message}
         try:
             self._write(*lines, end)
         finally:
-            file, self._file, self._model = self._file, None, None
-            if file is not None:
-                file.close()
+            if self._beside is not None and model._epoch >= 0:
+                _nothing_yet[model] = model._epoch
+            self._close()
+
+    def _replace(self) -> None:
+        """What was at path goes."""
+        if self._beside is not None and self._file is not None:
+            os.replace(self._beside, os.path.realpath(self.path))
+            self._beside = None
+
+    def _close(self) -> None:
+        """A file that has no epoch does not replace an earlier one."""
+        file, self._file, self._model, self._outer = self._file, None, None, None
+        beside, self._beside = self._beside, None
+        if file is not None:
+            file.close()
+        if beside is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(beside)
 
     # --------------------------------------------------------------------------------- the file ---
 
@@ -178,8 +211,7 @@ class RunWriter(Callback):
         text = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in records)
         data = text.encode()
         if self._file.write(data) != len(data):  # what comes after would not be on a line of its own
-            file, self._file = self._file, None
-            file.close()
+            self._close()
             raise OSError(f"{self.path}: no space left for the record of the training")
 
     def _earlier(self, layers: List[Record]) -> Optional[List[bytes]]:
@@ -204,15 +236,17 @@ class RunWriter(Callback):
             "it or name another file"
         )
 
-    def _refuse_a_stranger(self) -> None:
-        """A file that is about to be written anew has to be a record, not somebody's data."""
-        with suppress(FileNotFoundError), open(self.path, "rb") as file:
-            wanted = b'{"kind":"run"'
-            start = file.readline(64).replace(b" ", b"")[: len(wanted)]
-            if not wanted.startswith(start):
-                raise MestArgumentError(
-                    f"{self.path} is there and no record of a training: name another file"
-                )
+    def _open_anew(self) -> None:
+        """Opens the file, or one beside it where it has something."""
+        _refuse_a_stranger(self.path)
+        place = os.path.realpath(self.path)
+        if os.path.isfile(place) and os.path.getsize(place):
+            _refuse_a_stranger(place + ".tmp")
+            self._beside = place + ".tmp"
+        try:
+            self._file = open(self._beside or self.path, "wb", buffering=0)
+        except OSError as error:
+            raise MestIOError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     # ------------------------------------------------------------------------------ connections ---
 
@@ -243,3 +277,12 @@ class RunWriter(Callback):
         if self.images is not None and ids.size:
             found["images"] = pictures(self.images[ids])
         return found
+
+
+def _refuse_a_stranger(path: str) -> None:
+    """A file that is about to be written anew has to be a record, not somebody's data."""
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        wanted = b'{"kind":"run"'
+        start = file.readline(64).replace(b" ", b"")[: len(wanted)]
+        if not wanted.startswith(start):
+            raise MestArgumentError(f"{path} is there and no record of a training: name another file")

@@ -56,7 +56,7 @@ class EpochRecord:
 @dataclass(frozen=True)
 class Savings:
     """What training on fewer samples saved.  seconds: as if those that left had taken as long to
-    present as the ones that stayed, epoch by epoch."""
+    present as the ones that stayed, epoch by epoch; epochs without samples tell nothing of that."""
 
     samples: int  # that had left in the end
     presentations: int
@@ -88,7 +88,9 @@ class History(List[EpochRecord]):
         return Savings(
             samples=max((record.absent for record in self), default=0),
             presentations=sum(record.absent for record in self),
-            seconds=sum(record.seconds * record.absent / record.samples for record in self),
+            seconds=sum(
+                record.seconds * record.absent / record.samples for record in self if record.samples
+            ),
         )
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Callable, Union
 
+from .. import _files
 from ..errors import CorruptError, MestArgumentError
 from .history import EpochRecord, History
 
@@ -82,9 +83,7 @@ class Keeper:
             return
         saving(self.path)
         # The records first: those of epochs that the checkpoint has not are left out when resuming.
-        temporary = self._records + ".tmp"
-        with open(temporary, "w", encoding="utf-8") as lines:
-            lines.writelines(json.dumps(asdict(record)) + "\n" for record in history)
-        os.replace(temporary, self._records)
+        lines = "".join(json.dumps(asdict(record)) + "\n" for record in history)
+        _files.replace(self._records, lines.encode())
         self.model.save(self.path)
         self._interval.done()

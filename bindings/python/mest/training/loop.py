@@ -25,7 +25,7 @@ from .progress import Bar
 if TYPE_CHECKING:
     from ..model import Model
 
-__all__ = ["Augment", "EpochRecord", "History", "Keeper", "fit"]
+__all__ = ["fit"]
 
 
 def fit(

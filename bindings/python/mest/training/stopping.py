@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Optional
+from dataclasses import asdict
+from typing import TYPE_CHECKING, List, Optional
 
-from .. import arrays
-from ..errors import MestArgumentError, MestError, StateError
+from .. import _files, arrays
+from ..errors import MestArgumentError, StateError
+from .best import BestState
 from .callbacks import Callback
 from .history import EpochRecord, History
 
@@ -28,9 +31,11 @@ class EarlyStopping(Callback):
     best epoch, whole: weights, connections, momentum, forgetting counts, and the number of epochs
     done, so that another fit goes on from there.  The history keeps the epochs after it.  After
     Ctrl-C or an exception the model is left as it is; `restore(model)` does it then.  The best
-    state takes at most Plan.checkpoint_bytes of memory; with fit(checkpoint=path) it is kept in
-    path + ".best", too, which Model.load reads, and a training that is resumed, or run again when
-    it has ended, ends as if it had never been stopped.
+    state takes at most Plan.checkpoint_bytes of memory, with config.recover_epochs twice that; with
+    fit(checkpoint=path) it is kept in path + ".best", too, which Model.load reads, and a training that
+    is resumed, or run again when it has ended, ends as if it had never been stopped; path +
+    ".best.json" tells which epoch's state that is.  Where training returns to a good state, epochs
+    that are trained again do not count.
 
     best_epoch, best_value: so far, None before the first.  stopped: whether it was this callback that
     ended the training.
@@ -54,7 +59,9 @@ class EarlyStopping(Callback):
         arrays.one_word("monitor", monitor, _MONITORS)
         self.patience, self.min_delta, self.monitor = patience, min_delta, monitor
         self.restore_best = restore_best
-        self._state: Optional[bytes] = None
+        self._best: Optional[BestState] = None
+        self._seen: List[EpochRecord] = []
+        self._record: Optional[EpochRecord] = None  # of the best epoch
         self._waited = 0
 
     def begin(self, model: "Model") -> bool:
@@ -64,20 +71,43 @@ class EarlyStopping(Callback):
             raise MestArgumentError(
                 f'monitor is "{self.monitor}": give fit validation=(x, y), or use monitor="loss"'
             )
-        self.best_epoch = self.best_value = self._state = None
-        self._waited, self.stopped, self._kept = 0, False, True
-        for record in model.history:  # of a training that is resumed
-            self._is_best(record)
-        if self.restore_best and self.best_epoch is not None:
-            self._state = self._find_best(model)
+        self.stopped, self._kept, self._best = False, True, BestState(model)
+        self._count(list(model.history))  # of a training that is resumed
+        found = self._find_best() if self.restore_best else None
+        if found is not None and self.best_epoch is not None:
+            self._best.keep(self.best_epoch, found)
         self.stopped = self._waited >= self.patience
         return self.stopped
 
     def epoch(self, model: "Model", record: EpochRecord) -> bool:
+        assert self._best is not None
+        self._go_back(record.epoch)
+        self._best.begun(record.epoch)
+        self._seen.append(record)
         if self._is_best(record) and self.restore_best:
-            self._state, self._kept = model.to_bytes(), False
+            self._best.keep(record.epoch, model.to_bytes())
+            self._kept = False
         self.stopped = self._waited >= self.patience
         return self.stopped
+
+    def _go_back(self, epoch: int) -> None:
+        """Training has returned to a good state if this epoch has been before."""
+        if self._best is None or not self._seen or self._seen[-1].epoch < epoch:
+            return
+        self._count([record for record in self._seen if record.epoch < epoch])
+        self._best.back(epoch)
+        self._kept = False  # the file may have the state of an epoch that is void
+
+    def _count(self, records: List[EpochRecord]) -> None:
+        """Begins anew with these."""
+        self._seen, self._record, self._waited = records, None, 0
+        self.best_epoch = self.best_value = None
+        for record in records:
+            self._is_best(record)
+
+    @property
+    def _state(self) -> Optional[bytes]:
+        return None if self._best is None else self._best.state
 
     def _is_best(self, record: EpochRecord) -> bool:
         value, best = getattr(record, self.monitor), self.best_value
@@ -86,32 +116,34 @@ class EarlyStopping(Callback):
             gain = value - best if self.monitor.endswith("accuracy") else best - value
         if not math.isnan(value) and (best is None or gain > self.min_delta):
             self.best_epoch, self.best_value, self._waited = record.epoch, value, 0
+            self._record = record
             return True
         self._waited += 1
         return False
 
     def saving(self, model: "Model", path: str) -> None:
         if self._state is not None and not self._kept:
-            with open(path + ".best.tmp", "wb") as file:
-                file.write(self._state)
-            os.replace(path + ".best.tmp", path + ".best")
+            _files.replace(path + ".best", self._state)
             self._kept = True
+            _files.replace(path + ".best.json", self._note(self._state).encode())
 
-    def _find_best(self, model: "Model") -> Optional[bytes]:
+    def _note(self, state: bytes) -> str:
+        """What tells that a file is this state of this training, not of an epoch of the same number that
+        was void, or of another training.  Records have times, by which they differ."""
+        record = None if self._record is None else asdict(self._record)
+        return json.dumps({"sha256": hashlib.sha256(state).hexdigest(), "record": record}) + "\n"
+
+    def _find_best(self) -> Optional[bytes]:
         """The best state of before the training was stopped, if the file has it."""
-        data = b""
-        with suppress(FileNotFoundError), open(f"{self.training.checkpoint}.best", "rb") as file:
-            data = file.read()
-        now = model.to_bytes()
-        try:
-            found = model.load_bytes(data, strict=False).epochs - 1
-        except MestError:  # damaged, or of another training
-            return None
-        finally:
-            model.load_bytes(now)
-        return data if found == self.best_epoch else None
+        path = f"{self.training.checkpoint}.best"
+        with suppress(FileNotFoundError, UnicodeDecodeError), open(path, "rb") as file:
+            with open(path + ".json", encoding="utf-8") as note:
+                state = file.read()
+                return state if note.read() == self._note(state) else None
+        return None
 
     def end(self, model: "Model", history: History, reason: str) -> None:
+        self._go_back(history[-1].epoch + 1 if history else 0)  # no epoch was complete since
         if self.best_epoch is None or reason not in ("done", "stopped"):
             return
         if self.restore_best and self._state is None:
@@ -137,7 +169,8 @@ class EarlyStopping(Callback):
         if self._state is None:
             raise StateError("no best state is kept: none was trained, or it was restored already")
         model.load_bytes(self._state)
-        self._state = None
+        if self._best is not None:
+            self._best.forget()
 
 
 early_stopping = EarlyStopping

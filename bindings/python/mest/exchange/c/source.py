@@ -7,12 +7,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, Optional, Tuple, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ... import arrays
+from ... import _files, arrays
 from ...errors import MestArgumentError, MestIOError
 from ...model import Model
 from ..given import refuse_what_is_no_model
@@ -96,7 +96,7 @@ def to_c(
     Outputs are those of model.predict but for the order of additions, 1e-5 of the largest one at most in
     the project's tests; of a model that keeps activations as bfloat16 predict itself is coarser.
 
-    int8: weights and activations in 8-bit integers, rounded after training (`mest.exchange.quantise` says
+    int8: weights and activations in 8-bit integers, rounded after training (`mest.exchange.c.quantise` says
     how).  calibration: samples as predict takes them, some hundred as they will really be: they give the
     range of every activation.  Needed for int8 and only there.
     evaluation: (x, y) to measure on: see CSource.  The C program's outputs are computed in numpy, to the bit
@@ -129,7 +129,12 @@ def to_c(
     text = write(name, integers.program if integers else program, integers, __version__)
     target = _folder(folder)
     header, source = target / f"{name}.h", target / f"{name}.c"
-    _replace({header: text.header, source: text.source})
+    try:
+        with _files.replacing(header, source) as files:
+            for file, content in zip(files, (text.header, text.source)):
+                file.write(content.encode("ascii"))
+    except OSError as error:
+        raise MestIOError(f"cannot write {error.filename or target}: {error.strerror or error}") from error
     return CSource(header, source, int8, text.constant_bytes, text.scratch_bytes, text.parts, **measured)
 
 
@@ -176,24 +181,6 @@ def _folder(folder: Folder) -> Path:
         except OSError as error:
             raise MestIOError(f"cannot make {target}: {error.strerror or error}") from error
     return target
-
-
-def _replace(texts: Dict[Path, str]) -> None:
-    """Writes all files beside their places, then puts them there."""
-    written: List[Tuple[Path, Path]] = []
-    try:
-        for path, text in texts.items():
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            written.append((temporary, path))
-            temporary.write_bytes(text.encode("ascii"))
-        for temporary, path in written:
-            os.replace(temporary, path)
-    except OSError as error:
-        raise MestIOError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        for temporary, _ in written:
-            if temporary.exists():
-                temporary.unlink()
 
 
 __all__ = ["CSource", "Part", "Text", "to_c"]

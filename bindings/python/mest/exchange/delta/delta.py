@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path as _Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, overload
@@ -12,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import _files
 from ...errors import CorruptError, MestArgumentError, MestIOError, ShapeError
 from ...model import Model
 from .exact import Positions, Source, State, Tensor, arrays_of, digest, set_state, state_of
@@ -110,19 +110,10 @@ class Delta:
 
     def save(self, path: Path) -> None:
         """The file is replaced as a whole or not at all.  Errors: MestIOError (an OSError)."""
-        target = _Path(path)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
-            with open(temporary, "wb") as file:
-                file.write(self.to_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
+            _files.replace(path, self.to_bytes())
         except OSError as error:
-            raise MestIOError(f"cannot write {target}: {error.strerror or error}") from error
-        finally:
-            if temporary.exists():
-                temporary.unlink()
+            raise MestIOError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: Path) -> "Delta":

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Optional, Union
 
+from ... import _files
 from ...config import Config
 from ...errors import MestArgumentError, MestIOError
 
@@ -35,9 +35,9 @@ def from_onnx(
 
     The network has to have one input (batch, features) or (batch, channels, height, width), its sizes fixed
     but for the batch, and one output, (batch, classes).  Pictures that the file takes as (batch, height,
-    width, channels), as TensorFlow does, the Model takes as (batch, channels, height, width).  A Softmax at
-    the end is left out: predict gives logits, predict_proba applies it.  Outputs are those of the file but
-    for rounding, unless a density drops weights.
+    width, channels), as TensorFlow does, the Model takes as (batch, channels, height, width).  A Softmax or
+    LogSoftmax at the end is left out, with a warning: predict gives logits, predict_proba applies it.
+    Outputs are those of the file but for rounding, unless a density drops weights.
 
     Convolutions that pad one end more than the other, or have a dilation, get the kernel with zeros that is
     the same: see docs/onnx.md for what that costs.
@@ -45,7 +45,8 @@ def from_onnx(
     Errors: UnsupportedError naming the node that mest has no layer for; CorruptError for a file that is
     damaged or lies about its contents; MestArgumentError; MestIOError (an OSError); those of Model.  The
     file is not trusted: data beside it is read from its own folder alone.
-    Memory: the file, its weights as float32, and the model.
+    Memory: the file, its weights as float32, and the model; what a file asks for without holding it is
+    limited before it is made, see docs/onnx.md.
     """
     from .file import File
     from .ops import OPERATIONS
@@ -86,17 +87,7 @@ def to_onnx(
 
 def _write(name: str, content: bytes) -> None:
     """A file as a whole or not at all."""
-    temporary = f"{name}.{os.getpid()}.tmp"
     try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, name)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
-            raise
+        _files.replace(name, content)
     except OSError as error:
         raise MestIOError(f"cannot write {name}: {error.strerror or error}") from error

@@ -16,11 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CorruptError, MestArgumentError, MestIOError, UnsupportedError
+from .limits import AXES, Limits
 from .node import Node, batch_of, text
-
-# Of values in one tensor that a file may ask for without bringing them, that is in sparse form.  Far above
-# what a layer can have at the densities that make sense; 2^28 floats are a GiB.
-_MOST_SPARSE = 2**28
 
 
 def package(name: str = "onnx") -> Any:
@@ -43,6 +40,9 @@ class File:
         self._onnx = package()
         model, self._folder = self._opened(source)
         graph = model.graph
+        parts = (graph.node, graph.initializer, graph.sparse_initializer)
+        self.limits = Limits(sum(item.ByteSize() for part in parts for item in part))
+        self._beside: Set[str] = set()  # files that data has been read from
         self.metadata: Dict[str, str] = {text(item.key): text(item.value) for item in model.metadata_props}
         self._dense = {text(tensor.name): tensor for tensor in graph.initializer}
         self._sparse = {text(tensor.values.name): tensor for tensor in graph.sparse_initializer}
@@ -205,8 +205,6 @@ class File:
         name = tensor.values.name
         shape = self._shape_of(name, tensor.dims)
         size = math.prod(shape)
-        if size > _MOST_SPARSE:
-            raise UnsupportedError(f"sparse tensor {name!r} of shape {shape} has more than 2^28 places")
         values, places = self.array(tensor.values), self.array(tensor.indices)
         if values.ndim != 1 or places.shape not in ((values.size,), (values.size, len(shape))):
             raise CorruptError(f"sparse tensor {name!r}: {values.shape} values have indices {places.shape}")
@@ -215,6 +213,7 @@ class File:
             raise CorruptError(f"sparse tensor {name!r} of shape {shape} has indices outside of it")
         if places.ndim == 2:
             places = np.ravel_multi_index(tuple(places.T), shape)
+        self.limits.absent(f"sparse tensor {name!r} of shape {shape}", size * values.itemsize // 4)
         array, mask = np.zeros(size, values.dtype), np.zeros(size, bool)
         array[places], mask[places] = values, True
         if np.count_nonzero(mask) != values.size:
@@ -224,7 +223,8 @@ class File:
     @staticmethod
     def _shape_of(name: str, dims: Sequence[int]) -> Tuple[int, ...]:
         shape = tuple(dims)
-        if min(shape, default=0) < 0 or math.prod(shape) >= 2**31:
+        size = math.prod(axis or 1 for axis in shape)  # of 0 values, too, in axes of any length
+        if min(shape, default=0) < 0 or size >= 2**31 or len(shape) > AXES:
             raise CorruptError(f"tensor {name!r} has the impossible shape {shape}")
         return shape
 
@@ -248,6 +248,8 @@ class File:
         length = size - offset if length < 0 else length
         if not 0 <= offset <= offset + length <= size:
             raise CorruptError(f"{what}, {length} bytes at {offset} of {size}")
+        self.limits.beside(0 if path in self._beside else size, length)
+        self._beside.add(path)
         copy = self._onnx.TensorProto()
         copy.CopyFrom(tensor)
         copy.ClearField("external_data")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
@@ -28,7 +29,11 @@ def cast(reader: Reader, node: Node) -> Union[Value, Array]:
         if not floats:
             raise node.refuse("it makes integers of the network's values")
         return found
-    return found.astype(np.float32 if floats else np.int64)
+    kind = np.dtype(np.float32 if floats else np.int64)
+    if kind != found.dtype:
+        reader.file.limits.computed(node, found.size, kind.itemsize)
+    with np.errstate(invalid="ignore"):
+        return found.astype(kind, copy=False)
 
 
 def constant(reader: Reader, node: Node) -> Array:
@@ -65,6 +70,7 @@ def transpose(reader: Reader, node: Node) -> Union[Value, Array]:
     axes = [axis - 1 for axis in perm[1:]]
     places = found.order
     if places is None:
+        reader.file.limits.moved(found.dims)
         places = np.arange(int(np.prod(found.dims)), dtype=np.int32).reshape(found.dims)
     if found.pads:
         found = found._replace(pads=tuple(found.pads[axis] for axis in axes))
@@ -76,7 +82,7 @@ def reshape(reader: Reader, node: Node) -> Union[Value, Array]:
     if not isinstance(found, Value):
         kept = zip(wanted, (*found.shape, *[0] * len(wanted)))
         lengths = [old if new == 0 and not node.integer("allowzero", 0) else new for new, old in kept]
-        return _arithmetic(node, lambda: found.reshape(lengths))
+        return _shaped(reader, node, found, lengths)
     if len(wanted) < 2 or wanted[0] not in (BATCH, 0, reader.file.batch):
         raise node.refuse(f"shape {wanted} mixes samples: the first axis has to stay the batch")
     size, rest = int(np.prod(found.dims)), []
@@ -93,8 +99,7 @@ def reshape(reader: Reader, node: Node) -> Union[Value, Array]:
 def flatten(reader: Reader, node: Node) -> Union[Value, Array]:
     found, axis = reader.given(node), node.integer("axis", 1)
     if not isinstance(found, Value):
-        lines = int(np.prod(found.shape[:axis]))
-        return found.reshape(lines, -1)
+        return _shaped(reader, node, found, [math.prod(found.shape[:axis]), math.prod(found.shape[axis:])])
     if axis not in (1, -len(found.dims)):
         raise node.refuse(f"axis {axis}: all axes but the batch, from 1 on, can become one")
     return _seen(reader, node, found, [int(np.prod(found.dims))])
@@ -123,7 +128,7 @@ def unsqueeze(reader: Reader, node: Node) -> Union[Value, Array]:
     if not isinstance(found, Value):
         for axis in axes:
             dims.insert(axis, 1)
-        return found.reshape(dims)
+        return _shaped(reader, node, found, dims)
     if axes and axes[0] == 0:
         raise node.refuse("it moves the batch axis")
     for axis in axes:
@@ -157,7 +162,13 @@ def pad(reader: Reader, node: Node) -> Value:
 
 def gather(reader: Reader, node: Node) -> Array:
     data, indices = reader.constant(node, 0, "input"), reader.constant(node, 1, "indices")
-    return _arithmetic(node, lambda: np.asarray(data.take(indices, node.integer("axis", 0))))
+    axis = node.integer("axis", 0)
+    if not -data.ndim <= axis < data.ndim:
+        raise node.corrupt(f"axis {axis} of a constant of shape {data.shape}")
+    axis %= data.ndim
+    size = math.prod((*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))
+    reader.file.limits.computed(node, size, data.itemsize)
+    return _arithmetic(node, lambda: np.asarray(data.take(indices, axis)))
 
 
 def concat(reader: Reader, node: Node) -> Array:
@@ -165,6 +176,7 @@ def concat(reader: Reader, node: Node) -> Array:
         if isinstance(reader.given(node, index), Value):
             raise node.unknown()
     parts = [reader.constant(node, index, "input") for index in range(len(node.inputs))]
+    reader.file.limits.computed(node, sum(part.size for part in parts))
     return _arithmetic(node, lambda: np.concatenate(parts, node.integer("axis", 0)))
 
 
@@ -184,6 +196,13 @@ def cut(reader: Reader, node: Node) -> Array:
             raise node.refuse(f"axis {axis} or step {step} of a slice of shape {data.shape}")
         data = data[(slice(None),) * (axis % data.ndim) + (slice(start, end, step),)]
     return data
+
+
+def _shaped(reader: Reader, node: Node, found: Array, dims: Sequence[int]) -> Array:
+    """A constant with other axes: a copy where it has been turned."""
+    if not found.flags.c_contiguous:
+        reader.file.limits.computed(node, found.size, found.itemsize)
+    return _arithmetic(node, lambda: found.reshape(dims))
 
 
 def _seen(reader: Reader, node: Node, value: Value, dims: Sequence[int]) -> Value:

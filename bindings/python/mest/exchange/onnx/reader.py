@@ -19,8 +19,10 @@ from ... import _abi
 from ...config import _WORDS
 from ...errors import MestArgumentError, UnsupportedError
 from ...layers import Conv2d, Flatten, Input, Layer, Linear
+from ..graph import warn_of_softmax
 from ..network import Network
 from .file import File
+from .limits import LAYERS
 from .node import Node, batch_of
 
 Array = NDArray[Any]
@@ -81,6 +83,8 @@ class Reader:
                 f"{what} has shape {batch_of(value.dims)}: a network ends in one value a class, as a Linear "
                 "or a global average pooling makes them"
             )
+        if value.end:
+            warn_of_softmax(value.end, "network")
 
     # ------------------------------------------------------------------------------- inputs ---
 
@@ -156,6 +160,7 @@ class Reader:
         first = self._entered
         order = value.order
         if first.order is not None:  # places in the file's input, to places in Input's output
+            self.file.limits.moved(first.dims)
             places = np.empty(first.order.size, np.int32)
             places[first.order.ravel()] = np.arange(places.size, dtype=np.int32)
             order = places.reshape(value.dims) if order is None else places[order]
@@ -167,6 +172,7 @@ class Reader:
     def arranged(self, value: Value, dims: Tuple[int, ...], order: Optional[NDArray[np.int32]]) -> Value:
         """The same numbers seen as dims, in an order (of any shape); one axis of them is a Flatten."""
         if order is not None:
+            self.file.limits.moved(dims)
             order = order.reshape(dims)
             if np.array_equal(order.ravel(), np.arange(order.size)):
                 order = None
@@ -185,6 +191,8 @@ class Reader:
         features: bool = False,
     ) -> Value:
         """Appends a layer that reads `value`."""
+        if len(self.layers) >= LAYERS:
+            raise UnsupportedError(f"the network has more than {LAYERS} layers: mest has no more")
         if value.layer is not self.layers[-1]:
             layer.from_ = value.layer
         self.layers.append(layer)

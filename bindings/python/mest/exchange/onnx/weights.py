@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from ...errors import MestArgumentError
 from ...layers import BatchNorm, Conv2d, Linear, Pair
+from .limits import KERNEL, WIDTH
 from .node import Node, batch_of
 from .reader import Reader, Value
 from .windows import spread, windows
 
 Floats = NDArray[np.float32]
+_CHUNK = 2**16  # weights that are computed with in one go: no temporaries as large as all of them
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -46,8 +48,16 @@ def conv(reader: Reader, node: Node) -> Value:
     places = [side.enlarged() for side in sides]
     zeros = [(front, behind) for _, front, behind in places]
     size = [length + front + behind for length, (front, behind) in zip(reach, zeros)]
-    if max(size) > 255:
-        raise node.refuse(f"as a kernel of {size[0]} x {size[1]} it is too large: mest has up to 255 x 255")
+    if max(size) > KERNEL:
+        raise node.refuse(
+            f"as a kernel of {size[0]} x {size[1]} it is too large: mest has up to {KERNEL} x {KERNEL}"
+        )
+    taps = size[0] * size[1]
+    if max(outputs, weight.shape[1]) * taps > WIDTH:
+        raise node.refuse(
+            f"{weight.shape[1]} inputs, {outputs} outputs and a kernel of {size[0]} x {size[1]} make a "
+            f"weight wider than {WIDTH} (inputs * kernel, outputs * kernel), the most that mest has"
+        )
 
     def larger(array: NDArray[Any]) -> NDArray[Any]:
         return spread(array, dilations, zeros)
@@ -61,6 +71,7 @@ def conv(reader: Reader, node: Node) -> Value:
     if size == list(kernel):
         _install(reader, node, layer, weight, bias)
     else:
+        reader.file.limits.absent(node, outputs * weight.shape[1] * taps)
         _install(reader, node, layer, weight, bias, larger)
         if weight.all() and group == 1:  # else the zeros around the kernel would tell of a pruned layer
             reader.masks.setdefault(layer.name + ".weight", np.ones((*weight.shape[:2], *size), bool))
@@ -73,35 +84,48 @@ def gemm(reader: Reader, node: Node) -> Value:
         raise node.refuse("transA mixes samples")
     turned = not node.integer("transB", 0)
     alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
+    value = reader.value(node)
+    weight = _matrix(reader, node, value, turned)
     bias = None
     if node.input(2) and beta:
-        weight = reader.floats(node, 1, "weight")
-        outputs = weight.shape[1 if turned else 0] if weight.ndim == 2 else 1
-        bias = _single(node, _row(node, reader.floats(node, 2, "bias"), outputs) * np.float64(beta))
-    return _linear(reader, node, turned, alpha, bias)
+        row = _row(node, reader.floats(node, 2, "bias"), weight.shape[1 if turned else 0])
+        bias = _single(node, row * np.float64(beta))
+    return _linear(reader, node, value, weight, bias, turned, alpha)
 
 
 def matmul(reader: Reader, node: Node) -> Value:
     """Linear without bias; an Add behind it becomes that."""
-    return _linear(reader, node, True, 1.0, None)
+    value = reader.value(node)
+    return _linear(reader, node, value, _matrix(reader, node, value, True), None)
 
 
-def _linear(reader: Reader, node: Node, turned: bool, alpha: float, bias: Optional[Floats]) -> Value:
-    value, weight = reader.value(node), reader.floats(node, 1, "weight")
+def _matrix(reader: Reader, node: Node, value: Value, turned: bool) -> Floats:
+    """A weight that fits the value it is for; turned: (inputs, outputs)."""
+    weight = reader.floats(node, 1, "weight")
     columns = weight.shape[0 if turned else 1] if weight.ndim == 2 else -1
     if value.dims != (columns,):
         raise node.refuse(
             f"{batch_of(value.dims)} times a matrix of shape {weight.shape}: mest's Linear takes "
             "(batch, inputs), with the weight in the second place"
         )
+    if not 1 <= weight.shape[1 if turned else 0] <= WIDTH:
+        raise node.refuse(f"its weight has shape {weight.shape}: mest's Linear has 1 to {WIDTH} outputs")
+    return weight
 
+
+def _linear(
+    reader: Reader, node: Node, value: Value, weight: Floats, bias: Optional[Floats],
+    turned: bool = True, alpha: float = 1.0,
+) -> Value:  # fmt: skip
     def own(array: NDArray[Any]) -> NDArray[Any]:
         array = array.T if turned else array
         if value.order is not None:  # columns in the order in which the layer before has them
             ordered = np.empty_like(array)
             ordered[:, value.order] = array
             array = ordered
-        return _single(node, array * np.float64(alpha)) if alpha != 1 and array.dtype == np.float32 else array
+        if alpha == 1 or array.dtype != np.float32:
+            return array
+        return _times(node, array, np.full(len(array), alpha))
 
     outputs = weight.shape[1 if turned else 0]
     layer = Linear(outputs, bias=bias is not None)
@@ -114,6 +138,7 @@ def _install(
     change: Change = np.asarray,
 ) -> None:  # fmt: skip
     """Names a layer and stores its weights, as ONNX has them; change: what makes them mest's."""
+    reader.file.limits.installed(node, weight.size + (0 if bias is None else bias.size))
     name = reader.name(layer, node, *(node.input(i) for i in (1, 2)))
     reader.weights[name + ".weight"] = np.ascontiguousarray(change(weight))
     if bias is not None:
@@ -139,6 +164,7 @@ def batch_norm(reader: Reader, node: Node) -> Value:
     if variance.min() < 0 or not 0 <= eps < 1e6:
         raise node.corrupt("its variance, or epsilon, is negative")
     momentum = round(momentum, 7) if 0 < momentum <= 1 else 0.1
+    reader.file.limits.installed(node, 4 * channels)
     layer = BatchNorm(momentum=momentum, eps=decimal(max(eps, 1e-30)))
     name = reader.name(layer, node, node.input(1), node.input(2), node.input(3))
     vectors = {"weight": scale, "bias": shift, "running_mean": mean, "running_var": variance}
@@ -165,20 +191,31 @@ def affine(reader: Reader, node: Node, index: int, scale: Any, shift: Any) -> Va
     factor, offset = vectors
     layer = value.layer
     if not value.alone or not isinstance(layer, (Conv2d, Linear, BatchNorm)):
+        reader.file.limits.absent(node, 2 * channels)
         layer = Conv2d(channels, 1, groups=channels, density=1.0)
         name = reader.name(layer, node)
         reader.weights[name + ".weight"] = _single(node, factor).reshape(-1, 1, 1, 1)
         reader.weights[name + ".bias"] = _single(node, offset)
         return reader.emit(layer, value, value.shape, value.dims, places, value.features)
     key = layer.name + ".weight"
-    weight = reader.weights[key].astype(float)
-    reader.weights[key] = _single(node, weight * factor.reshape(-1, *[1] * (weight.ndim - 1)))
+    reader.weights[key] = _times(node, reader.weights[key], factor)
     if isinstance(layer, BatchNorm) or layer.bias or offset.any():
         bias = reader.weights.get(layer.name + ".bias", np.zeros(channels)).astype(float)
         reader.weights[layer.name + ".bias"] = _single(node, bias * factor + offset)
         if not isinstance(layer, BatchNorm):
             layer.bias = True
     return value
+
+
+def _times(node: Node, weight: Floats, factor: NDArray[np.float64]) -> Floats:
+    """A weight with a factor for each of its rows, computed as doubles, some rows at a time."""
+    product = np.empty(weight.shape, np.float32)
+    rows = max(1, _CHUNK * len(weight) // weight.size)
+    for start in range(0, len(weight), rows):
+        part = weight[start : start + rows]
+        factors = factor[start : start + rows].reshape(-1, *[1] * (weight.ndim - 1))
+        product[start : start + rows] = _single(node, part * factors)
+    return product
 
 
 def _single(node: Node, array: NDArray[np.float64]) -> Floats:

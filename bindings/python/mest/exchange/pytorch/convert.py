@@ -72,10 +72,9 @@ def network_from_torch(module: Any, example_input: Any) -> Network:
                 with contextlib.suppress(Exception):  # the reader says it better
                     module(samples.clone())  # gives lazy modules their parameters
             network, answer, last = read(module, samples.clone())
+            # Otherwise it is the reader's: torch has no convolution with sparse weights.
             if all(parameter.layout == torch.strided for parameter in module.parameters()):
                 answer = module(samples.clone())
-            else:  # torch has no convolution with sparse weights; the reader has another way
-                last = None
     finally:
         for part, training in states:
             part.training = training
@@ -86,7 +85,8 @@ def network_from_torch(module: Any, example_input: Any) -> Network:
 
 def to_torch(model: "Model", *, masks: bool = False, into: Any = None) -> Any:
     """A torch.nn.Module, in eval mode, with the outputs of `model.predict`: a torch.fx.GraphModule of
-    torch's own layers, whose names are the model's.  Or a module that exists, with the model's weights.
+    torch's own layers, whose names are the model's, or like them where a module of torch cannot have such a
+    name ("forward", or "a.b" beside "a").  Or a module that exists, with the model's weights.
 
     masks: sparse weights with the masks of torch.nn.utils.prune, so that what is not connected stays 0
     in torch's training, too; else dense weights with zeros.

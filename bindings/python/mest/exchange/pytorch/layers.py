@@ -10,8 +10,8 @@ import operator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Tuple, Union
 
-from ... import arrays
 from ...layers import Add, AvgPool, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, MaxPool, ReLU
+from ..graph import warn_of_softmax
 from .refusals import instead_of
 from .weights import bias_of, number_of, weight_of
 
@@ -143,10 +143,7 @@ def _softmax(reader: "Reader", found: Any, x: Value, dim: Any = None, *_: Any, *
     users = [user for user in reader.node.users if user.op != "output"]
     if users or x.tensor.ndim != 2 or dim not in (None, 1, -1):
         raise reader.refusal("is inside the network", "a softmax over the outputs can be the last step")
-    arrays.warn_caller(
-        f"{reader.what()} at the end of the module is left out: predict gives what goes into it, "
-        'predict_proba the softmax, and the loss "cross_entropy" has it'
-    )
+    warn_of_softmax(reader.what(), "module")
     logarithm = "log" in reader.what().lower()
 
     def last(array: Any) -> Any:

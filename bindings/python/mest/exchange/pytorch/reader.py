@@ -25,8 +25,8 @@ _SAME = (BatchNorm, ReLU, Dropout, Add)
 
 
 def read(module: Any, samples: Any) -> Tuple[Network, Any, Optional[Callable[[Any], Any]]]:
-    """The network; what goes out of its last layer for the samples, a batch of at least 2; and the softmax,
-    as a function of arrays, that the module has behind it, and the network has not.
+    """The network; what comes out of the module for the samples, a batch of at least 2, as the reader has
+    run it; and the softmax, as a function of arrays, that the module has at its end, and the network has not.
 
     module: in eval mode."""
     reader = Reader(module)

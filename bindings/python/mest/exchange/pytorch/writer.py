@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
+import unicodedata
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Sequence, Tuple
 
 from ... import layers as kinds
 from ...errors import MestArgumentError
 from ...layers import Layer, _resolve
 from ..network import network_of
+from ..state import layer_names
 from .weights import short_names
 
 if TYPE_CHECKING:
@@ -27,12 +30,20 @@ def module_of(model: "Model", masks: bool) -> Any:
     """torch.fx.GraphModule, in eval mode."""
     network, parts = network_of(model), model.plan().layers
     writer = _Writer(network.layers, [part.shape for part in parts])
-    module = writer.module([layer.name or part.name for layer, part in zip(network.layers, parts)])
-    tensors = {key: torch.from_numpy(array) for key, array in network.weights.items()}
+    wanted = [layer.name or part.name for layer, part in zip(network.layers, parts)]
+    names = _free(wanted, layer_names(model))
+    module = writer.module(names)
+    places = {network.layers[index].name: names[index] for index in layer_names(model)}
+
+    def place(key: str) -> Tuple[str, str]:
+        name, _, what = key.rpartition(".")
+        return places[name], what
+
+    tensors = {".".join(place(key)): torch.from_numpy(array) for key, array in network.weights.items()}
     module.load_state_dict(tensors, strict=False)  # not strict: num_batches_tracked
     if masks:
         for key, mask in network.masks.items():
-            part = module.get_submodule(key.rpartition(".")[0])
+            part = module.get_submodule(place(key)[0])
             prune.custom_from_mask(part, "weight", torch.from_numpy(mask))
     return module.eval()
 
@@ -89,7 +100,7 @@ class _Writer:
 
     def module(self, names: Sequence[str]) -> Any:
         for index, layer in enumerate(self.layers):
-            self._write(index, layer, _free(names, index))
+            self._write(index, layer, names[index])
         self.graph.output(self._features(len(self.layers) - 1))
         self.graph.lint()
         return fx.GraphModule(self.root, self.graph, "MestNetwork")
@@ -169,12 +180,38 @@ class _Writer:
         return self.graph.call_function(torch.reshape, (node, shape)) if self.flat[index] else node
 
 
-def _free(names: Sequence[str], index: int) -> str:
-    """The layer's name, made different from all before it."""
-    name = names[index]
-    while not all(name.split(".")) or name in names[:index]:
-        name = f"{name.strip('.')}_{index}"
-    return name
+# What a module has already, and what the code that torch.fx writes calls otherwise.
+_TAKEN = {*dir(fx.GraphModule(nn.Module(), fx.Graph())), "self", "torch"}
+
+
+def _free(wanted: Sequence[str], first: Iterable[int]) -> List[str]:
+    """The layers' names, made different and such that modules can have them: what is not taken stays.
+
+    first: layers that choose before the others."""
+    found: Dict[int, str] = {}
+    for index in [*first, *range(len(wanted))]:
+        if index in found:
+            continue
+        name = unicodedata.normalize("NFKC", wanted[index])  # as Python reads names
+        name = ".".join(_step(step) for step in name.split(".") if step) or "layer"
+        taken = set(found.values())
+        while (
+            name in taken
+            or any(name.startswith(f"{other}.") or other.startswith(f"{name}.") for other in taken)
+            or (name != wanted[index] and name in wanted)
+        ):
+            inside = any(name.startswith(f"{other}.") for other in taken)  # of a layer, which has no parts
+            name = name.replace(".", "_") if inside else f"{name}_{index}"
+        found[index] = name
+    return [found[index] for index in range(len(wanted))]
+
+
+def _step(text: str) -> str:
+    """A part of a dotted name, such that it can be an attribute and stand in the code of torch.fx."""
+    text = "".join("_" if each in "\"\\" or not each.isprintable() else each for each in text)
+    while text in _TAKEN or keyword.iskeyword(text):
+        text += "_"
+    return text
 
 
 def _pair(value: Any) -> Tuple[int, int]:
