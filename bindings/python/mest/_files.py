@@ -7,11 +7,13 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Iterator, List, Union
 
+from .errors import MestIOError
+
 Path = Union[str, "os.PathLike[str]"]
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes a file, or raises OSError and leaves what was there."""
+    """Writes a file, or raises MestIOError (an OSError) and leaves what was there."""
     with replacing(path) as (file,):
         file.write(content)
 
@@ -22,7 +24,7 @@ def replacing(*paths: Path) -> Iterator[List[IO[bytes]]]:
 
     Until all of them are written and on the disk none is replaced; each then is, in their order.  Whatever
     is raised meanwhile, the temporary files, whose names nobody else has, are removed.  A link is replaced,
-    not followed.  New files have the permissions that `open` gives.  Errors: OSError, which names the path.
+    not followed.  New files have the permissions that `open` gives.  Errors: MestIOError, which names the path.
     """
     targets = [os.fspath(path) for path in paths]
     temporary = [f"{target}.{os.urandom(6).hex()}.tmp" for target in targets]
@@ -39,9 +41,9 @@ def replacing(*paths: Path) -> Iterator[List[IO[bytes]]]:
         for name in temporary:
             with suppress(OSError):  # that it is in place already, or was never there
                 os.remove(name)
-        if isinstance(error, OSError) and error.filename in temporary:
-            error.filename = targets[temporary.index(error.filename)]
-            error.filename2 = None
+        if isinstance(error, OSError):
+            named = temporary.index(error.filename) if error.filename in temporary else 0
+            raise MestIOError(f"cannot write {targets[named]}: {error.strerror or error}") from error
         raise
     for folder in sorted({os.path.dirname(os.path.abspath(target)) for target in targets}):
         _keep_names(folder)

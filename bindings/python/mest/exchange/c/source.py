@@ -129,12 +129,9 @@ def to_c(
     text = write(name, integers.program if integers else program, integers, __version__)
     target = _folder(folder)
     header, source = target / f"{name}.h", target / f"{name}.c"
-    try:
-        with _files.replacing(header, source) as files:
-            for file, content in zip(files, (text.header, text.source)):
-                file.write(content.encode("ascii"))
-    except OSError as error:
-        raise MestIOError(f"cannot write {error.filename or target}: {error.strerror or error}") from error
+    with _files.replacing(header, source) as files:
+        for file, content in zip(files, (text.header, text.source)):
+            file.write(content.encode("ascii"))
     return CSource(header, source, int8, text.constant_bytes, text.scratch_bytes, text.parts, **measured)
 
 

@@ -110,10 +110,7 @@ class Delta:
 
     def save(self, path: Path) -> None:
         """The file is replaced as a whole or not at all.  Errors: MestIOError (an OSError)."""
-        try:
-            _files.replace(path, self.to_bytes())
-        except OSError as error:
-            raise MestIOError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from error
+        _files.replace(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: Path) -> "Delta":
