@@ -2,7 +2,7 @@
 """Commands called as somebody types them, each test in an empty folder: fixtures of their tests."""
 
 import pytest
-import runs
+import run_records
 from mest.cli import main
 
 
@@ -38,7 +38,7 @@ def fails(result, said, code=1):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    model = runs.write(folder / "run.jsonl")
+    model = run_records.write(folder / "run.jsonl")
     model.save(folder / "t.mest")
     model.save(folder / "t.mest")
     return folder, model

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import runs
+import run_records
 
 import mest
 
@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 def trained(tmp_path_factory):
     """(path of the record, its run, the model)"""
     path = tmp_path_factory.mktemp("plot") / "run.jsonl"
-    model = runs.write(path)
+    model = run_records.write(path)
     return path, mest.read_run(path), model
 
 

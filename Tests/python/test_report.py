@@ -8,7 +8,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-import runs
+import run_records
 
 import mest
 
@@ -57,7 +57,7 @@ class Page(HTMLParser):
 def trained(tmp_path_factory):
     """(run, page, parsed page)"""
     path = tmp_path_factory.mktemp("report") / "run.jsonl"
-    runs.write(path, name="<b>x</b>&\"'")
+    run_records.write(path, name="<b>x</b>&\"'")
     run = mest.read_run(path)
     text = mest.report.html(run)
     return run, text, Page(text)
@@ -174,7 +174,7 @@ def test_of_a_training_that_runs(trained, tmp_path, undrawn):
 ])  # fmt: skip
 def test_of_other_trainings(tmp_path, fields, undrawn):
     path = tmp_path / "run.jsonl"
-    runs.write(path, epochs=fields.pop("epochs", 2), **fields)
+    run_records.write(path, epochs=fields.pop("epochs", 2), **fields)
     page = Page(mest.report.html(path, title="A & B"))
     assert "A & B" in page.text
     assert ("Forgetting" in page.text) == bool(mest.read_run(path).run["config"]["samples"])
