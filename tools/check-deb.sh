@@ -13,13 +13,6 @@ passed=0 failed=0 skipped=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-try() { # WHAT COMMAND
-    local what=$1
-    shift
-    if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); return 0; fi
-    failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
-}
-
 try 'make deb' make -s -C "$root" deb || { totals deb $passed $failed; exit 1; }
 debs=$(cd "$root/${BUILD:-.build}/deb" && pwd)
 architecture=$(dpkg-architecture -qDEB_HOST_ARCH)

@@ -9,13 +9,6 @@ passed=0 failed=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-try() { # WHAT COMMAND
-    local what=$1
-    shift
-    if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); return 0; fi
-    failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
-}
-
 to=$work/stage/opt/mest
 installer() { make -s -C "$root" "$1" DESTDIR="$work/stage" PREFIX=/opt/mest; }
 try 'make install' installer install || { totals install $passed $failed; exit 1; }

@@ -9,13 +9,6 @@ passed=0 failed=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-try() { # WHAT COMMAND
-    local what=$1
-    shift
-    if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); return 0; fi
-    failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
-}
-
 # The nth block of LANGUAGE of the page.
 block() {
     awk -v fence="^\`\`\`$1\$" -v wanted="$2" '/^```$/ { inside = 0 } inside && n == wanted; $0 ~ fence { n++; inside = 1 }' \
@@ -26,7 +19,7 @@ block() {
 to=$work/mest
 cp -r "$root/examples/swift" "$work/example"
 block sh 1 | sed "s|\$HOME|$work|g; s|--package-path examples/swift|--package-path $work/example|" >"$work/commands"
-as_written() { (cd "$root" && bash -euxo pipefail "$work/commands") && grep -q '^test: 2[0-9]* of 297 correct$' "$work/log"; }
+as_written() { (cd "$root" && bash -euxo pipefail "$work/commands") && grep -q '^test: 2[5-9][0-9] of 297 correct$' "$work/log"; }
 try 'docs/swift.md: its commands' as_written || { totals swiftpm $passed $failed; exit 1; }
 export LD_LIBRARY_PATH=$to/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 

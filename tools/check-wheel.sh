@@ -11,12 +11,6 @@ trap 'rm -rf "$work"' EXIT
 unset MEST_LIBRARY PYTHONPATH PYTHONDONTWRITEBYTECODE
 export SOURCE_DATE_EPOCH=1700000000 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-try() { # WHAT COMMAND
-    local what=$1
-    shift
-    if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); return 0; fi
-    failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
-}
 skip() { skipped=$((skipped + 1)); say "skipped: $*"; }
 
 # ------------------------------------------------------------------------------------ building --- */

@@ -33,5 +33,13 @@ engine() {
 engine_object() { engine "$@" -c; }
 kernel_sources() { find "$root/Sources/CMestKernels" -name '*.c' | LC_ALL=C sort; }
 
+# A check of a script with $work, $passed and $failed.  What the command prints is in $work/log, and shown where it fails.
+try() { # WHAT COMMAND
+    local what=$1
+    shift
+    if "$@" >"$work/log" 2>&1; then passed=$((passed + 1)); return 0; fi
+    failed=$((failed + 1)); say "FAILED: $what"; tail -n 30 "$work/log"; return 1
+}
+
 # The line that a part of the tests ends with.
 totals() { printf '%s: %d passed, %d failed, %d skipped\n' "$1" "$2" "$3" "${4:-0}"; [ "$3" -eq 0 ]; }
