@@ -46,11 +46,15 @@ void *memset(void *to, int value, size_t size);
 #define MESTK_MOST_LANES 16
 #endif
 
-/* Functions of a vector level.  Under UndefinedBehaviorSanitizer bounds, shifts and overflows are checked here as
- * elsewhere, but not every single pointer: that takes avx2.c from two minutes of compiling to twelve, and where the
- * pointers lead AddressSanitizer sees beside it. */
+/* Functions of a vector level.  UndefinedBehaviorSanitizer checks all of them where nothing is optimised (part "checked"
+ * of tools/run-tests.sh).  Optimised, bounds, shifts and overflows only: with every single pointer avx2.c takes twelve
+ * minutes to compile instead of two. */
+#ifdef __OPTIMIZE__
 #define MESTK_VECTOR_LEVEL(instructions) __attribute__((target(instructions), \
     no_sanitize("alignment", "null", "object-size", "pointer-overflow")))
+#else
+#define MESTK_VECTOR_LEVEL(instructions) __attribute__((target(instructions)))
+#endif
 
 #define MESTK_INLINE static inline __attribute__((always_inline, unused))
 

@@ -84,7 +84,7 @@ VEC_INLINE void G(one_run_scatter_)(const mestk_linear_job *job, int64_t j, int6
     ROLLED for (; j < stop; j++) {
         int32_t c = w->column[j] * ONE_GROUP;
         const float *value = w->value + j * ONE_GROUP, *x = job->x + c;
-        float *dw = job->dw + j * ONE_GROUP, *dx = job->dx + c;
+        float *dw = job->dw + j * ONE_GROUP, *dx = need_dx ? job->dx + c : NULL;
         if (c + ONE_GROUP > w->channels) { /* the last one of the row */
             for (int32_t i = 0; i < w->channels - c; i++) {
                 LEVEL(one_dw1)(job, j * ONE_GROUP + i, dy, x[i]);
