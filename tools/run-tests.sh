@@ -117,7 +117,7 @@ kernels() {
     return $status
 }
 
-# The same with every access and all undefined behaviour checked.  Optimised, the vector levels would take longer to
+# The same with every check of AddressSanitizer and UBSan.  Optimised, the vector levels would take longer to
 # compile than they take here to run.
 checked() {
     VECTOR_FLAGS=-O0 kernel_test "$build/kernels-checked" 60 -O1 -g -Wno-pass-failed -fsanitize=address,undefined \
