@@ -3,8 +3,7 @@
 # Everything that is checked, part by part; the last line has the totals of all.
 #
 #   tools/run-tests.sh            all parts
-#   tools/run-tests.sh NAME ...   the parts named; abi, c, cpp, symbols, install, deb, swiftpm, wheel, python need library,
-#                                 golden needs c
+#   tools/run-tests.sh NAME ...   the parts named; what they come after, in the list at the end, has been run before
 #
 # A part is a shell function below.  It prints lines "...: N passed, N failed[, N skipped]", which are
 # added up; what it prints else is shown when it fails.  Logs stay in $BUILD/tests.
@@ -23,39 +22,64 @@ wanted=" $* "
 
 # ------------------------------------------------------------------------------- collecting --- */
 
-declare -A job since
+declare -a queue=()
+declare -A command=() after=() since=() job=() # job: names by process
 
-# begin NAME FUNCTION...: runs it beside what comes next, unless others were asked for.  finish NAME: waits for it.
-begin() {
-    local name=$1
-    shift
-    [ "$wanted" = '  ' ] || [[ $wanted == *" $name "* ]] || return 0
-    since[$name]=$SECONDS
-    "$@" >"$logs/$name.log" 2>&1 &
-    job[$name]=$!
+# part NAME COMMAND [after NAME...]: to be run.
+part() {
+    [ "$wanted" = '  ' ] || [[ $wanted == *" $1 "* ]] || return 0
+    queue+=("$1") command[$1]=$2 after[$1]=${*:4}
 }
 
-finish() {
-    local name=$1 log=$logs/$1.log status p f s
-    [ -n "${job[$name]:-}" ] || return 0
-    wait "${job[$name]}"
-    status=$?
+# Runs them, one a core: most leave the other cores idle for a while.
+run_parts() {
+    local cores name process
+    for name in $wanted; do [ -n "${command[$name]:-}" ] || fail "no part is called $name"; done
+    cores=$(getconf _NPROCESSORS_ONLN)
+    while [ ${#queue[@]} -gt 0 ] || [ ${#job[@]} -gt 0 ]; do
+        if [ ${#job[@]} -lt "$cores" ] && name=$(ready); then
+            begin "$name"
+        else
+            wait -n -p process "${!job[@]}"
+            finish "$process" $?
+        fi
+    done
+}
+
+# The first in the queue that waits for none.
+ready() {
+    local name other
+    for name in "${queue[@]}"; do
+        for other in ${after[$name]}; do
+            [[ " ${queue[*]} ${job[*]} " != *" $other "* ]] || continue 2
+        done
+        say "$name"
+        return 0
+    done
+    return 1
+}
+
+begin() {
+    local name left=()
+    for name in "${queue[@]}"; do [ "$name" = "$1" ] || left+=("$name"); done
+    queue=("${left[@]}")
+    since[$1]=$SECONDS
+    ${command[$1]} >"$logs/$1.log" 2>&1 &
+    job[$!]=$1
+}
+
+finish() { # PROCESS STATUS
+    local name=${job[$1]} log p f s
+    log=$logs/$name.log
+    unset "job[$1]"
     read -r p f s < <(sed -nE 's/^.+: ([0-9]+) passed, ([0-9]+) failed(, ([0-9]+) skipped)?$/\1 \2 \4/p' "$log" \
         | awk '{ p += $1; f += $2; s += $3 } END { print p + 0, f + 0, s + 0 }')
     # A part that dies without saying so has failed all the same.
-    if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then f=1; say "FAILED: $name ended with status $status" >>"$log"; fi
+    if [ "$2" -ne 0 ] && [ "$f" -eq 0 ]; then f=1; say "FAILED: $name ended with status $2" >>"$log"; fi
     if [ $((p + f + s)) -eq 0 ]; then f=1; say "FAILED: $name checked nothing" >>"$log"; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     printf '%-12s %5d passed %4d failed %4d skipped  %4d s\n' "$name" "$p" "$f" "$s" $((SECONDS - since[$name]))
     [ "$f" -eq 0 ] || sed 's/^/    /' "$log" | tail -n 120
-    return 0
-}
-
-part() { begin "$@" && finish "$1"; }
-
-# Two parts that leave a core idle by themselves.
-pair() { # NAME FUNCTION NAME FUNCTION
-    begin "$1" $2 && begin "$3" $4 && finish "$1" && finish "$3"
 }
 
 # one WHAT COMMAND...: a command that is one check.
@@ -67,13 +91,8 @@ one() {
 
 # ------------------------------------------------------------------------------------ parts --- */
 
-library() { # two folders, one core each
-    one 'make build, no threads' make -s build MEST_THREADS=none &
-    local status=0
-    one 'make build' make -s build || status=1
-    wait $! || status=1
-    return $status
-}
+library() { one 'make build' make -s build; }
+serial() { one 'make build, no threads' make -s build MEST_THREADS=none; }
 
 symbols() {
     tools/check-symbols.sh "$build/release"
@@ -304,29 +323,39 @@ reference() {
 
 types() { one mypy .venv/bin/python -m mypy --strict bindings/python/mest; }
 
+# What is quick and says most comes first; what takes long before what takes little, so that no core waits at the end.
+# Those of `make build` come one after another: it replaces its archives.
 part lint     tools/lint-engine.sh
 part header   tools/check-header.sh
 part library  library
-part abi      tools/check-abi.sh "$build/release"
-part symbols  symbols
-part firmware tools/check-firmware.sh
-begin board   tools/check-board.sh # QEMU, on one core
+part serial   serial
+part abi      "tools/check-abi.sh $build/release" after library
+part symbols  symbols after library serial
+part c        c_tests after library
 part swift    swift_tests
-part c        c_tests
-part c-serial c_serial
-part cpp      cpp_tests
-part golden   golden
-finish board
-pair kernels kernels checked checked
-pair openmp openmp valgrind valgrind_example
-pair aarch64 'tools/emulate.sh aarch64' armv7 'tools/emulate.sh armv7'
-pair address address thread thread
-pair install tools/check-install.sh wheel tools/check-wheel.sh
-pair deb tools/check-deb.sh types types
-pair demo demo reference reference
-part swiftpm  tools/check-swift.sh
-part python   python_tests
+part firmware tools/check-firmware.sh
+part address  address
+part thread   thread
+part board    tools/check-board.sh after firmware
+part aarch64  'tools/emulate.sh aarch64' after firmware
+part armv7    'tools/emulate.sh armv7'
+part python   python_tests after library
+part kernels  kernels
+part checked  checked
+part openmp   openmp
+part valgrind valgrind_example
+part c-serial c_serial after c serial
+part cpp      cpp_tests after library
+part golden   golden after c
+part install  tools/check-install.sh after library
+part wheel    tools/check-wheel.sh after install aarch64
+part deb      tools/check-deb.sh after wheel
+part swiftpm  tools/check-swift.sh after deb
+part demo     demo after swiftpm
+part reference reference after library
+part types    types
 
+run_parts
 say "all parts in $((SECONDS - started)) s"
 say "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing and says nothing when nothing is.
 #
-#   tools/setup.sh build | demo | test | test-all | test-ready
+#   tools/setup.sh build | demo | test | test-all | test-ready | test-system
 #
-# test-all: with PyTorch and ONNX; test-ready: the same where PyTorch can be had without CUDA, else without it.
+# test-all: with PyTorch and ONNX; test-ready: the same where PyTorch can be had without CUDA, else without it;
+# test-system: without Python's packages.
 set -euo pipefail
 . "$(dirname "$0")/common.sh"
 
 purpose=${1:-build} heavy=
-case $purpose in test-all | test-ready) heavy=$purpose purpose=test ;; esac
+case $purpose in
+    test-all | test-ready) heavy=$purpose purpose=test ;;
+    test-system) purpose=test ;;
+esac
 python=${PYTHON:-python3}
 
 # ---------------------------------------------------------------------------- Debian packages
@@ -88,7 +92,7 @@ found=$(swift --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\.[0-9]*
 
 # ------------------------------------------------------------------------------------ Python
 
-[ "$purpose" != build ] || exit 0
+case ${1:-build} in build | test-system) exit 0 ;; esac
 python_packages() { # FILE
     local wanted=$root/tools/$1 stamp log
     stamp=$root/.venv/.installed-${1%.txt}-$(cksum <"$wanted" | tr ' ' -)
