@@ -156,6 +156,34 @@ def test_other_settings_may_differ_if_wanted(tmp_path):
         learner(samples=61).load(path, strict=False)
 
 
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        ({"scheme": "block4"}, "scheme is BLOCK4 here, UNSTRUCTURED in the checkpoint$"),
+        ({"scheme": "filter"}, "scheme is FILTER here, UNSTRUCTURED in the checkpoint$"),
+        ({"density": 0.25}, "room for 160 here, 320 in the checkpoint; its density has to be as it was$"),
+    ],
+)
+def test_what_other_settings_cannot_be_is_no_damage(other, message, tmp_path):
+    layers = mest.mlp((20,), [32], 3)
+    mest.Model(layers, density=0.5).save(tmp_path / "c")
+    model = mest.Model(layers, **{"density": 0.5, **other})
+    before = fingerprint(model)
+    with pytest.raises(mest.MestArgumentError, match=rf"layer 2 \(linear2\): {message}"):
+        model.load(tmp_path / "c", strict=False)
+    assert fingerprint(model) == before
+
+
+def test_channels_without_room_are_no_damage(tmp_path):
+    layers = [
+        mest.Input(3, 6, 6), mest.Conv2d(16, 3, padding=1), mest.ReLU(), mest.Conv2d(16, 3), mest.GlobalAvgPool(),
+        mest.Linear(4),
+    ]  # fmt: skip
+    mest.Model(layers, density=0.6, scheme="channel").save(tmp_path / "c")
+    with pytest.raises(mest.MestArgumentError, match=r"room for \d+ here, \d+ in the checkpoint; its density"):
+        mest.Model(layers, density=0.2, scheme="channel").load(tmp_path / "c", strict=False)
+
+
 def test_epochs_have_the_steps_of_the_model_that_loads(tmp_path):
     path = tmp_path / "c"
     model = tiny(steps_per_epoch=2)

@@ -169,6 +169,50 @@ def test_any_two_mappings(seed):
     assert {name: values.tobytes() for name, values in base.items()} == kept
 
 
+def test_checkpoints_stand_for_their_models(tmp_path):
+    model = learner()
+    train(model)
+    model.save(tmp_path / "old.mest")
+    old = copy_of(model, tmp_path)
+    train(model)
+    model.save(tmp_path / "new.mest")
+    before, expected = fingerprint(model), mest.delta(old, model)
+    paths = str(tmp_path / "old.mest"), tmp_path / "new.mest"
+    assert mest.delta(paths[0], model) == mest.delta(old, paths[1]) == expected
+    assert mest.delta(*paths, like=model) == mest.delta(*paths, like=learner(learning_rate=0.5)) == expected
+    assert fingerprint(model) == before
+    assert expected.apply(old) is old and mest.delta(old, paths[1]).changes == ()
+
+
+def test_files_of_weights_stand_for_their_arrays(tmp_path):
+    model = learner()
+    names = tmp_path / "old.npz", tmp_path / "new.NPZ"
+    states = []
+    for name in names:
+        train(model)
+        mest.save_weights(model, name)
+        states.append(model.state_dict())
+    assert mest.delta(*names) == mest.delta(*states) == mest.delta(states[0], names[1])
+
+
+def test_checkpoints_that_will_not_do(tmp_path):
+    model = learner()
+    path = tmp_path / "one.mest"
+    model.save(path)
+    with pytest.raises(mest.MestArgumentError, match="like=model"):
+        mest.delta(path, path)
+    with pytest.raises(mest.MestArgumentError, match="one.mest.*scheme"):
+        mest.delta(path, learner("block4"))
+    with pytest.raises(mest.MestIOError, match="none.mest"):
+        mest.delta(tmp_path / "none.mest", model)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(mest.CorruptError, match="one.mest"):
+        mest.delta(path, model)
+    mest.save_weights(model, tmp_path / "one.npz")
+    with pytest.raises(mest.ShapeError, match="dense"):  # arrays do not tell connections from zeros
+        mest.delta(tmp_path / "one.npz", model)
+
+
 def test_layers_of_one_name():
     layers = lambda: [Input(4), Linear(3, density=0.5, name="a"), Linear(2, density=1.0, name="a")]  # noqa: E731
     with mest.Model(layers()) as base, mest.Model(layers(), seed=1) as new:
@@ -244,8 +288,8 @@ def test_networks_that_differ():
             mest.delta({"a": a}, {"a": a[:2]})
         with pytest.raises(mest.MestArgumentError, match="'a' has dtype float64"):
             mest.delta({"a": a}, {"a": a.astype(float)})
-        with pytest.raises(TypeError, match="str: a delta takes a mest.Model, or a mapping of names to arrays$"):
-            mest.delta("old.mest", model)
+        with pytest.raises(TypeError, match="int: a delta takes a mest.Model, .*, or the path of a checkpoint$"):
+            mest.delta(3, model)
     with pytest.raises(mest.StateError, match="closed"):
         mest.delta(model, model)
 
@@ -360,7 +404,7 @@ def test_saving_replaces_the_file_as_a_whole(tmp_path, monkeypatch):
         mest.Delta.load(tmp_path / "none")
     with pytest.raises(mest.MestIOError, match=r"cannot write .*where: No such file or directory$"):
         change.save(tmp_path / "no" / "where")
-    with pytest.raises(TypeError, match=r"a delta takes a mest.Model, or a mapping.* \.model_$"):
+    with pytest.raises(TypeError, match=r"a delta takes a mest.Model, a mapping.* \.model_$"):
         mest.delta(mest.MestClassifier(), mest.MestClassifier())
 
 

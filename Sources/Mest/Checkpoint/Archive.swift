@@ -118,8 +118,16 @@ extension Archive {
     /// A number of the state.
     mutating func number(_ x: inout UInt32, atMost most: UInt32 = .max) throws(Status) {
         let value = try word(x)
-        if value > most { return note(damaged()) }
+        if value > most { return noteDamage() }
         x = value
+    }
+
+    /// How many units of a layer exist, of all that could. A model of another density may have less room.
+    mutating func number(_ x: inout UInt32, of all: UInt32, room: UInt32) throws(Status) {
+        try number(&x, atMost: all)
+        if x <= room || !reads || fault != nil { return }
+        let text = model.unsafelyUnwrapped.state.pointee.plan.layer(layer, message).text(": room for ").integer(room)
+        note(text.text(" here, ").integer(x).text(" in the checkpoint; its density has to be as it was").as(.argument))
     }
 
     mutating func number(_ x: inout UInt64) throws(Status) { x = try wide(x) }
@@ -151,18 +159,24 @@ extension Archive {
         note(inCheckpoint(differs(name).real(own).text(" here, ").real(value), optional))
     }
 
+    /// The same of what messages have names for.
+    mutating func same(
+        _ name: StaticString, _ own: Int32, named: (Int32) -> StaticString?, optional: Bool = false
+    ) throws(Status) {
+        let value = Int32(bitPattern: try word(UInt32(bitPattern: own)))
+        if value == own || mode != .checking || fault != nil { return }
+        let text = differs(name).text(named(own) ?? "unknown").text(" here, ").text(named(value) ?? "unknown")
+        note(inCheckpoint(text, optional))
+    }
+
     /// What need not agree if the caller says so.
     @discardableResult
     mutating func setting(_ name: StaticString, _ own: UInt32) throws(Status) -> UInt32 {
         strict ? try same(name, own, optional: true) : try word(own)
     }
 
-    /// The same of what messages have names for.
     mutating func setting(_ name: StaticString, _ own: Int32, named: (Int32) -> StaticString?) throws(Status) {
-        let value = Int32(bitPattern: try word(UInt32(bitPattern: own)))
-        if value == own || !strict || mode != .checking || fault != nil { return }
-        let text = differs(name).text(named(own) ?? "unknown").text(" here, ").text(named(value) ?? "unknown")
-        note(inCheckpoint(text, true))
+        if strict { try same(name, own, named: named, optional: true) } else { _ = try word(UInt32(bitPattern: own)) }
     }
 
     mutating func setting(_ name: StaticString, _ own: Int32) throws(Status) { try setting(name, UInt32(bitPattern: own)) }
@@ -184,6 +198,9 @@ extension Archive {
 
     /// To be told at the end of the section, when its CRC has shown that it was saved so. The first counts.
     mutating func note(_ status: Status) { if fault == nil { fault = status } }
+
+    /// Not a word of it where another counts: there is one message.
+    mutating func noteDamage() { if fault == nil { fault = damaged() } }
 }
 
 // MARK: - Arrays

@@ -152,7 +152,7 @@ extension Archive {
         try same("groups", n.isDepthwise ? uint32(plan.channels(n) { $0.declared }) : 1)
         try same("flags", n.flags)
         try same("bias", uint32(n.bias.exists ? 1 : 0))
-        try same("scheme", n.sparse ? uint32(n.scheme) : 0)
+        try same("scheme", n.sparse ? n.scheme : 0, named: schemeName)
         try setting("density", n.hasMatrix ? n.density.float : 0)
         try setting("momentum", n.momentum)
         try setting("epsilon", n.epsilon)
@@ -189,27 +189,31 @@ extension Archive {
         try flag(&s.orderGiven)
         try number(&s.bytesWritten)
         try flag(&s.chosen)
-        if !s.chosen && !plan.choosesOnce { note(damaged()) }
+        if !s.chosen && !plan.choosesOnce { noteDamage() }
         try number(&s.frozen, atMost: uint32(plan.count))
-        if !s.chosen && s.frozen > 0 { note(damaged()) }
+        if !s.chosen && s.frozen > 0 { noteDamage() }
         try number(&s.sievings, atMost: most)
         try number(&s.returns, atMost: MEST_MOST_RETURNS)
         try number(&s.rateScale)
-        if !(s.rateScale > 0 && s.rateScale <= 1) { note(damaged()) }
+        if !(s.rateScale > 0 && s.rateScale <= 1) { noteDamage() }
         try flag(&s.epochIsNext)
         // Those that are out wait in a queue, which has room for so many.
-        if config.sieves && s.began && int64(config.samples &- s.trainingSamples) > config.absentSamples { note(damaged()) }
+        if config.sieves && s.began && int64(config.samples &- s.trainingSamples) > config.absentSamples { noteDamage() }
     }
 
     /// How much of a layer there is, and what the last mutation did.
     @inline(never)
     private mutating func count(_ node: UnsafeMutablePointer<Node>) throws(Status) {
         let n = node.pointee
-        let capacity = n.sparse && !n.isThin ? uint32(n.weight.capacity / int64(n.unit)) : 0
-        var channels = uint32(n.thin.saved)
-        try number(&node.pointee.saved, atMost: capacity)
-        try number(&channels, atMost: uint32(n.thin.most))
-        if n.thin.most > 0 && channels == 0 { note(damaged()) }
+        var all: UInt32 = 0, room: UInt32 = 0, channels = uint32(n.thin.saved)
+        if n.sparse && !n.isThin {
+            let units = units(of: n)
+            all = uint32(min(units.positions &* units.pools, Int64(UInt32.max)))
+            room = uint32(n.weight.capacity / int64(n.unit))
+        }
+        try number(&node.pointee.saved, of: all, room: room)
+        try number(&channels, of: n.thin.most > 0 ? uint32(n.thin.declared) : 0, room: uint32(n.thin.most))
+        if n.thin.most > 0 && channels == 0 { noteDamage() }
         node.pointee.thin.saved = int32(channels)
         var (dropped, grown, unexplored, channelsLeft) = (n.dropped, n.grown, n.unexplored, n.thin.unexplored)
         try number(&dropped)

@@ -10,7 +10,7 @@ from typing import Any, Dict, List
 
 import numpy as np
 
-from ..exchange.files import read_weights
+from ..exchange.files import WEIGHTS, read_weights
 from ..plot._style import size
 from ..runs.reading import read_run
 from . import _checkpoint
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if os.path.splitext(options.file)[1].lower() in (".npz", ".safetensors"):
+    if os.path.splitext(options.file)[1].lower() in WEIGHTS:
         return _weights(options, {name: _array(array) for name, array in read_weights(options.file).items()})
     with open(options.file, "rb") as file:
         image = file.read()

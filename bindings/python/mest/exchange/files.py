@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 Path = Union[str, "os.PathLike[str]"]
+WEIGHTS = (".npz", ".safetensors")
 
 
 def save_weights(model: "Model", path: Path) -> None:
@@ -104,7 +105,7 @@ _KINDS = {
 
 def _suffix(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
-    if suffix not in (".npz", ".safetensors"):
+    if suffix not in WEIGHTS:
         raise MestArgumentError(f"{name!r}: weights are in files that end in .npz or .safetensors")
     return suffix
 

@@ -122,18 +122,23 @@ class Delta:
         return cls.from_bytes(data)
 
 
-def delta(base: Source, new: Source) -> Delta:
+def delta(base: Source, new: Source, like: Optional[Model] = None) -> Delta:
     """What leads from base to new and back: two models of one description, or two mappings of names to
     float32 arrays (`state_dict`s; there a connection is a number, and connections of value 0 are not known).
 
-        old = mest.Model(layers, config); old.load("before.mest")
-        change = mest.delta(old, model)
+        change = mest.delta("before.mest", model)
         change.save("update.delta")
         mest.Delta.load("update.delta").apply(old)  # predicts what model does, to the bit
 
-    Errors: ShapeError (tensors of other names, shapes or kinds), MestArgumentError (not float32).
+    Paths stand for what was saved: a checkpoint (`Model.save`) for its model, .npz and .safetensors for arrays.
+    like: where both are checkpoints, a model of the layers and config that they were saved with.  It stays as
+    it is; a checkpoint takes the memory of one more for a moment.
+    Errors: ShapeError (tensors of other names, shapes or kinds), MestArgumentError (not float32; no `like`; a
+    checkpoint of another model), CorruptError, VersionError, MestIOError (an OSError).
     """
-    before, after = state_of(base), state_of(new)
+    if like is None:
+        like = next((source for source in (new, base) if isinstance(source, Model)), None)
+    before, after = state_of(base, like), state_of(new, like)
     if before.keys() != after.keys():
         names = ", ".join(sorted(before.keys() ^ after.keys()))
         raise ShapeError(f"base and new are not of one network: only one of them has {names}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple, Union
 
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from ...errors import MestArgumentError, MestError
 from ...model import Model
 from ...reports import CSR
+from ..files import WEIGHTS, read_weights
 from ..given import refuse_what_is_no_model
 from ..state import entries
 
 Bits = NDArray[np.uint32]
 Positions = NDArray[np.int64]
-Source = Union[Model, Mapping[str, NDArray[np.float32]]]
+Path = Union[str, "os.PathLike[str]"]
+Source = Union[Model, Mapping[str, NDArray[np.float32]], Path]
 
 
 class Tensor(NamedTuple):
@@ -38,12 +41,19 @@ class Tensor(NamedTuple):
 State = Dict[str, Tensor]
 
 
-def state_of(source: Source) -> State:
-    """Of a model, or of a mapping of names to float32 arrays.  Copies."""
+def state_of(source: Source, like: Optional[Model] = None) -> State:
+    """Of a model, of a mapping of names to float32 arrays, or of a file of either.  Copies.
+
+    like: of the description that a checkpoint was saved with."""
     if isinstance(source, Model):
         return {name: _read(source, index, what) for name, index, what in entries(source)}
+    if isinstance(source, (str, os.PathLike)):
+        if os.path.splitext(os.fsdecode(source))[1].lower() in WEIGHTS:
+            return state_of(read_weights(source))
+        return _saved(source, like)
     if not isinstance(source, Mapping):
-        refuse_what_is_no_model(source, "a delta", ", or a mapping of names to arrays")
+        also = ", a mapping of names to arrays, or the path of a checkpoint"
+        refuse_what_is_no_model(source, "a delta", also)
     state = {}
     for name, values in source.items():
         array = np.asarray(values)
@@ -51,6 +61,17 @@ def state_of(source: Source) -> State:
             raise MestArgumentError(f"{name!r} has dtype {array.dtype}, float32 is wanted")
         state[str(name)] = Tensor(array.shape, _bits(array))
     return state
+
+
+def _saved(path: Path, like: Optional[Model]) -> State:
+    if like is None:
+        raise MestArgumentError(
+            f"{os.fspath(path)}: a checkpoint does not say how its layers are called: give delta(..., "
+            "like=model), a model of the layers and config that it was saved with"
+        )
+    with Model(like.layers, like.config) as saved:
+        saved.load(path, strict=False)  # another learning rate, say, is no other state
+        return state_of(saved)
 
 
 def arrays_of(state: State) -> Dict[str, NDArray[np.float32]]:
