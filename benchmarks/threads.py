@@ -9,7 +9,6 @@ networks in turns, in one process.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from functools import partial

@@ -5,6 +5,9 @@ import pytest
 import run_records
 from mest.cli import main
 
+TRAIN = ("train", "digits", "--network", "mlp:16", "--density", "0.2", "--method", "ems", "--epochs", "2",
+         "--mutation-every", "1", "--learning-rate", "0.05")  # fmt: skip
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):

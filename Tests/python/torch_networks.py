@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks as they are usually written in PyTorch, small."""
+"""Networks as they are usually written in PyTorch, small, and how their outputs are compared."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -147,3 +148,21 @@ def trained(name, seed=0):
                 nn.init.uniform_(part.weight, 0.5, 1.5)
                 nn.init.normal_(part.bias, 0, 0.3)
     return module.eval(), torch.randn(7, *shape)
+
+
+TOLERANCE = 1e-4
+
+
+def answers(module, x):
+    with torch.no_grad():
+        return module(x).detach().numpy()
+
+
+def same(found, expected):
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * max(1, np.abs(expected).max()))
+
+
+def train_a_little(model, x, steps=3):
+    for step in range(steps):
+        model.step(x.numpy(), np.arange(len(x)) % model.plan().outputs)

@@ -24,7 +24,7 @@ def replacing(*paths: Path) -> Iterator[List[IO[bytes]]]:
 
     Until all of them are written and on the disk none is replaced; each then is, in their order.  Whatever
     is raised meanwhile, the temporary files, whose names nobody else has, are removed.  A link is replaced,
-    not followed.  New files have the permissions that `open` gives.  Errors: MestIOError, which names the path.
+    not followed.  New files have the permissions that `open` gives.  Errors: MestIOError, with the path.
     """
     targets = [os.fspath(path) for path in paths]
     temporary = [f"{target}.{os.urandom(6).hex()}.tmp" for target in targets]

@@ -105,8 +105,8 @@ class Tensors(Handle):
         or by its three arrays; momentum None: zeros.  Any number that the layer's capacity
         (LayerPlan.capacity) suffices for, where a last block of fewer outputs, or run of fewer
         inputs, counts as a whole one; the next mutation brings it to its target.
-        UnsupportedError for connections that the layer's scheme cannot have.  "filter" and "channel": the channels of the set exist from then on in all
-        layers that have them, and no others."""
+        UnsupportedError for connections that the layer's scheme cannot have.  "filter" and "channel": the
+        channels of the set exist from then on in all layers that have them, and no others."""
         if isinstance(indptr, CSR):
             if indices is not None or values is not None:
                 raise TypeError("set_csr: a CSR already holds indices and values")

@@ -149,7 +149,12 @@ class Model(Tensors):
         return self._step(self._lib.mest_model_step_slice, x, y, ids, amount)
 
     def _step(
-        self, function: Callable[..., int], x: ArrayLike, y: ArrayLike, ids: Optional[ArrayLike], *quantum: int
+        self,
+        function: Callable[..., int],
+        x: ArrayLike,
+        y: ArrayLike,
+        ids: Optional[ArrayLike],
+        *quantum: int,
     ) -> Optional[StepReport]:
         inputs = self._samples(x)
         known = self._answers(y, len(inputs))
@@ -311,9 +316,8 @@ class Model(Tensors):
     def _with_bytes(self, function: Callable[..., int], data: Bytes, report: Any, *flags: int) -> MemoryIO:
         with self._idle():
             kept = MemoryIO(self._environment, data)
-            self._call_idle(
-                self._open(), function, ctypes.byref(kept.struct), *flags, ctypes.byref(report), calls_back=True
-            )
+            arguments = ctypes.byref(kept.struct), *flags, ctypes.byref(report)
+            self._call_idle(self._open(), function, *arguments, calls_back=True)
         return kept
 
     def _checkpoint(self, function: Callable[..., int], path: Path, *flags: int) -> Checkpoint:

@@ -12,7 +12,8 @@ from ._output import print_json
 
 
 def add(commands: Any) -> None:
-    made = command(commands, "versions", run, "Package, library, Python, numpy, machine: for bug reports.", "")
+    help = "Package, library, Python, numpy, machine: for bug reports."
+    made = command(commands, "versions", run, help, "")
     add_json(made)
 
 

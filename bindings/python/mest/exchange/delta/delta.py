@@ -130,7 +130,7 @@ def delta(base: Source, new: Source, like: Optional[Model] = None) -> Delta:
         change.save("update.delta")
         mest.Delta.load("update.delta").apply(old)  # predicts what model does, to the bit
 
-    Paths stand for what was saved: a checkpoint (`Model.save`) for its model, .npz and .safetensors for arrays.
+    Paths stand for what was saved: a checkpoint (`Model.save`) for a model, .npz and .safetensors for arrays.
     like: where both are checkpoints, a model of the layers and config that they were saved with.  It stays as
     it is; a checkpoint takes the memory of one more for a moment.
     Errors: ShapeError (tensors of other names, shapes or kinds), MestArgumentError (not float32; no `like`; a
