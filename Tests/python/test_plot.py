@@ -190,7 +190,7 @@ def test_a_legend_leaves_the_title_free(trained, width):
 
 
 def test_numbers_have_no_exponents():
-    from mest.plot._style import size
+    from mest.plot.style import size
     from mest.plot.sizes import short
 
     for value, said in ((9999, "9,999"), (351000, "351 K"), (1.65e6, "1.65 M"), (999_700, "1 M"),

@@ -26,7 +26,7 @@ from matplotlib.colors import to_rgb  # noqa: E402
 
 import mest  # noqa: E402
 from mest.datasets import digits  # noqa: E402
-from mest.plot._style import COLOURS  # noqa: E402
+from mest.plot.style import COLOURS  # noqa: E402
 
 # One picture a scheme: its layer, and what the title says of it.
 SCHEMES = {

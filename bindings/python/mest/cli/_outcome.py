@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import DivergedError
 from ..model import Model
 from ..plan import Plan
-from ..plot._style import size
+from ..plot.style import size
 from ..training.history import EpochRecord
 from . import _data
 from ._output import print_json, say

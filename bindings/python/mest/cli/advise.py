@@ -10,7 +10,7 @@ from ..layers import _resolve
 from ..measure import timing
 from ..measure.variants import Alone, Variant, distinct, measure_alone
 from ..plan import plan
-from ..plot._style import size
+from ..plot.style import size
 from ._network import add_shape, of_options
 from ._options import add_json, add_timing, command, densities, schemes
 from ._output import Failure, passing, print_json, table

@@ -8,7 +8,7 @@ from typing import Any, List
 
 from ..measure import timing
 from ..measure.variants import Measured, Variant, dense_against_sparse
-from ..plot._style import size
+from ..plot.style import size
 from ._network import add_shape, of_options
 from ._options import add_json, add_timing, command, densities, schemes
 from ._output import print_json, say, table

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 from ..exchange.files import WEIGHTS, read_weights
-from ..plot._style import size
+from ..plot.style import size
 from ..runs.reading import read_run
 from . import _checkpoint
 from ._options import add_json, command

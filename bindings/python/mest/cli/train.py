@@ -14,7 +14,7 @@ from ..errors import DivergedError
 from ..exchange.files import save_weights, write_weights
 from ..layers import Layer
 from ..model import Model
-from ..plot._style import size
+from ..plot.style import size
 from ..training.callbacks import Callback
 from . import _data, _network
 from ._options import add_config, add_json, command, config_of

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ._source import (
+from .source import (
     Layer,
     by_layer,
     column,
@@ -22,7 +22,7 @@ from ._source import (
     plan_of,
     wrong,
 )  # fmt: skip
-from ._style import (
+from .style import (
     COLOURS,
     CYCLE,
     SMALL,

@@ -7,8 +7,8 @@ from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 
-from ._source import column, epochs_of
-from ._style import COLOURS, CYCLE, Axes, axes_of, dress, legend, plain, whole_epochs
+from .source import column, epochs_of
+from .style import COLOURS, CYCLE, Axes, axes_of, dress, legend, plain, whole_epochs
 
 # Field of the validation beside that of the training, title, axis, factor.
 _WHAT = {

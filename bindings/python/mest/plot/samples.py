@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import _abi
-from ._source import column, epochs_of, is_run, numbers, opened, wrong
-from ._style import COLOURS, SMALL, Axes, axes_of, dress, legend, whole_epochs
+from .source import column, epochs_of, is_run, numbers, opened, wrong
+from .style import COLOURS, SMALL, Axes, axes_of, dress, legend, whole_epochs
 
 NEVER_LEARNED = _abi.MEST_NEVER_LEARNED
 

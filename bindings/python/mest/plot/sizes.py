@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ._source import is_run, opened, plan_numbers, plan_of, wrong
-from ._style import COLOURS, SMALL, Axes, axes_of, dress, legend_above, plain, size, size_unit, three_digits
+from .source import is_run, opened, plan_numbers, plan_of, wrong
+from .style import COLOURS, SMALL, Axes, axes_of, dress, legend_above, plain, size, size_unit, three_digits
 
 # Parts of a plan in the order in which they are drawn.
 PARTS = (

@@ -21,7 +21,7 @@ __all__ = ["html", "write"]
 
 def html(run: Any, *, title: Optional[str] = None) -> str:
     """The page.  run: a Run, or the path of its record; title: None: from its network and method."""
-    from ..plot._source import is_run, opened, wrong
+    from ..plot.source import is_run, opened, wrong
     from . import _events, _parts, _svg
     from ._page import page, text
     from ._parts import when

@@ -9,8 +9,8 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from .. import plot
-from ..plot._source import Layer, column, layers_of
 from ..plot.samples import NEVER_LEARNED, picture_of
+from ..plot.source import Layer, column, layers_of
 from . import _svg
 from ._page import figures, folded, table, text
 from ._values import Run, count, drawn, known, percent

@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import plot
 from ..config import Config
-from ..plot._source import column, layers_of
-from ..plot._style import size
 from ..plot.sizes import PARTS, compared
+from ..plot.source import column, layers_of
+from ..plot.style import size
 from ._page import Cell, cards, code, figures, folded, table
 from ._values import Run, count, drawn, known, number, percent
 

@@ -11,7 +11,7 @@ import warnings
 from importlib import import_module
 from typing import Any, Callable, Dict
 
-from ..plot._style import COLOURS
+from ..plot.style import COLOURS
 
 INK = "#010203"  # no other colour is this one; it becomes the text's
 
