@@ -17,10 +17,10 @@
  *         { MEST_LAYER_HEAD(MEST_LAYER_LINEAR),  .channels = 10, .density = 1.0f },
  *     };
  *     mest_plan_report plan = { .struct_size = sizeof plan };
- *     mest_plan(&config, layers, 4, &plan, NULL);            // plan.total_bytes: known beforehand
+ *     mest_status status = mest_plan(&config, layers, 4, &plan, NULL);  // plan.total_bytes
  *     mest_model *model;
- *     mest_model_create(&config, layers, 4, NULL, &model);
- *     mest_model_step(model, &batch, &report);               // forward, backward, update
+ *     status = mest_model_create(&config, layers, 4, NULL, &model);
+ *     status = mest_model_step(model, &batch, &report);      // forward, backward, update
  *     mest_model_destroy(model);
  *
  * What stands where, in this order
@@ -45,7 +45,10 @@
  *           but for what the function's own text says.
  *           Nothing in this library aborts, exits, prints or throws.
  * Memory    mest_plan() is arithmetic and tells every byte; mest_model_create() asks once for
- *           exactly that many bytes; no later call allocates.
+ *           exactly that many bytes; no later call allocates.  Not among them: the library's
+ *           threads, which have 1 MB of stack each; config.threads = 1 starts none.
+ * Stack     Of the calling thread, and what a callback takes: 24 KB; create_in 32 KB; plan and
+ *           create 32 KB and 1 KB a layer.  Microcontrollers: half of it (docs/firmware.md).
  * Threads   Different models may be used at the same time from different threads.  One model is
  *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
  *           mest_model_cancel() alone may be called at any time from any thread; it and
@@ -273,7 +276,7 @@ typedef struct mest_layer {
                             Others: MEST_ERR_UNSUPPORTED in this version                         */
     uint32_t flags;      /* MEST_FLAG_*                                                          */
     int32_t  scheme;     /* LINEAR, CONV2D: MEST_SCHEME_*; for layers with density below 1       */
-    float    density;    /* LINEAR, CONV2D: share of connections that exist, in (0, 1];
+    float    density;    /* LINEAR, CONV2D: share of connections that exist, 1e-6 to 1;
                             0: what config.density and config.distribution give; 1: dense.
                             The plan tells the nearest that the layer can have                   */
     float    momentum;   /* BATCH_NORM: weight of the new batch in running statistics, of which
@@ -512,10 +515,10 @@ typedef struct mest_config {
 
     /* Work and memory */
     uint32_t batch;             /* most samples in one step; required, 1 .. 65536; firmware: 1   */
-    uint32_t micro_batches;     /* steps whose gradients are averaged for one update; 0: 1; the
-                                   last update of an epoch may have fewer                        */
-    uint32_t threads;           /* 0: one for each processor that the calling thread may use, at
-                                   most 4; results do not depend on it                           */
+    uint32_t micro_batches;     /* steps whose gradients are averaged for one update, at most
+                                   65536; 0: 1; the last update of an epoch may have fewer       */
+    uint32_t threads;           /* at most 256; 0: one for each processor that the calling thread
+                                   may use, at most 4; results do not depend on it               */
     int32_t  simd;              /* MEST_SIMD_*; results do not depend on it                      */
     uint64_t budget_bytes;      /* refuse a plan above it; 0: no limit                           */
     uint32_t gradient_chunks;   /* partial sums of a convolution's weight gradient: more for more
@@ -524,7 +527,8 @@ typedef struct mest_config {
 
     /* Loss */
     int32_t  loss;              /* MEST_LOSS_*                                                   */
-    float    label_smoothing;   /* in [0, 1): 1-s on the label, s/(K-1) on each other class      */
+    float    label_smoothing;   /* CROSS_ENTROPY: in [0, 1): 1-s on the label, s/(K-1) on each
+                                   other class                                                   */
 
     /* Stochastic gradient descent */
     float    learning_rate;     /* >= 0; set it: 0 trains nothing                                */
@@ -547,7 +551,7 @@ typedef struct mest_config {
     uint32_t warmup_epochs;     /* rate rises linearly over these, then the schedule takes over  */
 
     /* Sparsity */
-    float    density;           /* of layers that name none, in (0, 1]; 0: 1, dense              */
+    float    density;           /* of layers that name none, 1e-6 to 1; 0: 1, dense              */
     int32_t  distribution;      /* MEST_DISTRIBUTION_*                                           */
     uint32_t allow_empty_rows;  /* 0: every output starts with at least one connection where
                                    there are enough; 1: outputs may start with none.  Nothing to
@@ -582,8 +586,9 @@ typedef struct mest_config {
     float    importance_beta;   /* EMA; 0: 0.9                                                   */
 
     /* Forgetting and two-phase training */
-    uint32_t samples;           /* size of the training set; 0: do not count forgetting; to count,
-                                   give the ids, all below it, with each batch                   */
+    uint32_t samples;           /* size of the training set, below 2^31; 0: do not count
+                                   forgetting; to count, give the ids, all below it, with each
+                                   batch                                                         */
     uint32_t phase1_epochs;     /* 0: one phase; else samples leave, by remove_rule, at the start
                                    of this epoch                                                 */
     int32_t  remove_rule;       /* MEST_REMOVE_*                                                 */
@@ -632,7 +637,14 @@ typedef struct mest_config {
 } mest_config;
 
 #ifdef __cplusplus
-#define MEST_CONFIG_INIT { (uint32_t)sizeof(mest_config), MEST_ABI_VERSION }
+static inline mest_config mest_config_initial(void)
+{
+    mest_config config = mest_config(); /* zeros, without a warning for each field */
+    config.struct_size = (uint32_t)sizeof config;
+    config.abi_version = MEST_ABI_VERSION;
+    return config;
+}
+#define MEST_CONFIG_INIT mest_config_initial()
 #else
 #define MEST_CONFIG_INIT { .struct_size = (uint32_t)sizeof(mest_config), \
                            .abi_version = MEST_ABI_VERSION }
@@ -737,7 +749,7 @@ typedef struct mest_layer_plan {
 
 /*
  * Plans a model: checks config and layers and counts every byte.  Pure arithmetic: allocates
- * nothing; needs stack, about 1 KB a layer, as create does.
+ * nothing, but needs stack for every layer, as create does.
  * out_plan: filled on MEST_OK and on MEST_ERR_BUDGET.
  * out_layers: `count` entries, or NULL; each struct_size set by the caller.
  * Errors: ARGUMENT, SHAPE, UNSUPPORTED, VERSION, BUDGET (the message proposes what would fit).
@@ -799,10 +811,11 @@ MEST_API MEST_NODISCARD mest_status mest_model_create(const mest_config *config,
                                                       const mest_env *env, mest_model **out_model);
 
 /*
- * The same inside the caller's block, with no allocation at all.  block: at least total_bytes,
- * aligned to mest_plan_report.alignment; the caller's again after mest_model_destroy().  config and
- * layers lie elsewhere.  A block of 2 KB a layer and more is planned in as well, so that little
- * stack is needed.  After an error it holds anything.
+ * The same inside the caller's block, with no allocation at all, but for the library's threads
+ * where config.threads wants some.  block: at least total_bytes, aligned to
+ * mest_plan_report.alignment; the caller's again after mest_model_destroy().  config and layers lie
+ * elsewhere.  A block of 2 KB a layer and more is planned in as well, so that layers take no stack.
+ * After an error it holds anything.
  * Errors: those of mest_plan, ARGUMENT (alignment), MEMORY (block too small).
  */
 MEST_API MEST_NODISCARD mest_status mest_model_create_in(const mest_config *config,
@@ -822,7 +835,7 @@ MEST_API MEST_NODISCARD mest_status mest_model_plan(const mest_model *model,
 
 typedef struct mest_batch {
     uint32_t struct_size;
-    uint32_t count;          /* samples, 1 .. config.batch (evaluate: any number)                */
+    uint32_t count;          /* samples, 1 .. config.batch (evaluate: 1 and more)                */
     const float    *x;       /* count * inputs floats, all finite                                */
     const int32_t  *labels;  /* CROSS_ENTROPY: count classes in 0 .. outputs-1                   */
     const float    *targets; /* MSE: count * outputs floats                                      */
@@ -1113,7 +1126,7 @@ typedef struct mest_evaluation {
     uint32_t correct;        /* CROSS_ENTROPY                                                    */
 } mest_evaluation;
 
-/* Loss and correct answers over batch->count samples, any number, in inference mode. */
+/* Loss and correct answers over batch->count samples, 1 or more, in inference mode. */
 MEST_API MEST_NODISCARD mest_status mest_model_evaluate(mest_model *model, const mest_batch *batch,
                                                         mest_evaluation *out_evaluation);
 
@@ -1255,8 +1268,7 @@ typedef struct mest_checkpoint_report {
 } mest_checkpoint_report;
 
 /*
- * Saves the model.  Allocates nothing; needs stack, about 12 KB, as load does.  Reads the newest
- * slot once, so as not to overwrite it.
+ * Saves the model.  Allocates nothing.  Reads the newest slot once, so as not to overwrite it.
  * out_report: or NULL.  Errors: IO (the slot in work is damaged, the other is as before), ARGUMENT,
  * STATE.
  */

@@ -144,4 +144,12 @@ else
         fi
     done <"$work/sizes"
 fi
+
+# The flash that docs/firmware.md tells, in thousands of bytes.
+for target in $targets; do
+    told=$(awk -F ' *[|] *' -v target="\`$target\`" '$2 == target { gsub(",", "", $5); print $5 * 1000 }' docs/firmware.md)
+    bytes=$(awk -v target="$target" '$1 == target && /image-(code|constants)/ { sum += $3 } END { print sum + 0 }' $kept)
+    if [ $((${told:-0} * 98)) -le $((bytes * 100)) ] && [ $((${told:-0} * 102)) -ge $((bytes * 100)) ]; then pass
+    else miss "docs/firmware.md: $target takes ${told:-no} bytes of flash, $kept has $bytes"; fi
+done
 totals firmware $passed $failed $skipped

@@ -8,7 +8,7 @@ passed=0 failed=0 skipped=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 printf '#include <mest.h>\nint main(void) { return 0; }\n' >"$work/only.c"
-cp "$work/only.c" "$work/only.cpp"
+printf '#include <mest.h>\nint main() { mest_config config = MEST_CONFIG_INIT; return config.batch != 0; }\n' >"$work/only.cpp"
 
 try() {
     if "$@" >"$work/log" 2>&1; then passed=$((passed + 1))

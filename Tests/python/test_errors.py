@@ -50,6 +50,28 @@ def test_messages_name_what_python_has():
             model.step(X, Y)
 
 
+def test_messages_say_what_to_change(tmp_path):
+    deep = [Input(16), *(layer for _ in range(3) for layer in (Linear(16), ReLU())), Linear(4)]
+    with pytest.raises(mest.BudgetError, match=r"needs \d+: workspace .*, tables \d+\. Tables .* use fewer layers$"):
+        mest.plan(deep, batch=1, budget_bytes=1000)
+    with pytest.raises(mest.BudgetError, match=r"\. No smaller batch fits: lower the density, use fewer channels or"):
+        mest.plan([Input(1000), Linear(1000), Linear(10)], batch=1, budget_bytes=1_000_000)
+    with pytest.raises(mest.MestArgumentError, match=r"kernel 256 x 256, stride 1 x 1; use 1 to 255$"):
+        mest.plan([Input(1, 4, 4), Conv2d(2, 256), *_HEAD])
+    with tiny() as model, tiny(inference_only=True) as device:
+        with pytest.raises(mest.MestArgumentError, match=r"values: value 1 is NaN; values must be finite$"):
+            model.set_tensor("linear1", "bias", [0, np.nan, *[0] * 6])
+        model.save(tmp_path / "c")
+        with pytest.raises(mest.MestArgumentError, match=r"is 1 here, 0 in the .*mest\.delta\(this, that\)"):
+            device.load(tmp_path / "c")
+
+
+def test_a_message_is_one_line():
+    layers = [Input(3, 4, 4), Conv2d(2, 9, name="a\nb\x7f\x1b[1m\u00e9"), *_HEAD]
+    with pytest.raises(mest.ShapeError, match=r"^layer 1 \(a\?b\?\?\[1m\u00e9\)"):
+        mest.plan(layers)
+
+
 _HEAD = [Flatten(), Linear(2)]
 
 

@@ -183,7 +183,7 @@ def test_a_budget_far_below_the_plan(budget):
     with pytest.raises(mest.BudgetError, match="batch") as caught:
         mest.plan(far_too_large(), batch=65536, budget_bytes=budget)
     assert caught.value.plan.total_bytes > 2**48
-    proposed = re.search(r"batch (\d+) needs (\d+)", str(caught.value))
+    proposed = re.search(r"Batch (\d+) needs (\d+)", str(caught.value))
     assert (proposed is None) == (budget == 2**20)
     if proposed:
         batch, needs = map(int, proposed.groups())

@@ -72,7 +72,8 @@ static const mest_layer layers[] = {
 int main(int argc, char **argv)
 {
     FILE *file = argc > 1 ? fopen(argv[1], "r") : stdin;
-    uint32_t samples = file ? read_digits(file) : 0;
+    if (!file) return perror(argv[1]), 1;
+    uint32_t samples = read_digits(file);
     if (samples <= TEST) return fprintf(stderr, "usage: train_digits [digits.csv], lines of 64 pixels and a digit\n"), 1;
     uint32_t training = samples - TEST;
 

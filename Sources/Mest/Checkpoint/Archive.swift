@@ -141,16 +141,22 @@ extension Archive {
 
     /// What saved and own model must have in common.
     @discardableResult
-    mutating func same(_ name: StaticString, _ own: UInt32, optional: Bool = false) throws(Status) -> UInt32 {
+    mutating func same(
+        _ name: StaticString, _ own: UInt32, optional: Bool = false, hint: StaticString = ""
+    ) throws(Status) -> UInt32 {
         let value = try word(own)
-        compare(name, own, value, optional: optional)
+        compare(name, own, value, optional: optional, hint: hint)
         return value
     }
 
-    mutating func compare(_ name: StaticString, _ own: UInt32, _ value: UInt32, optional: Bool = false) {
+    /// hint: what to do instead.
+    mutating func compare(
+        _ name: StaticString, _ own: UInt32, _ value: UInt32, optional: Bool = false, hint: StaticString = ""
+    ) {
         if value == own || mode != .checking || fault != nil { return }
         let text = differs(name).integer(Int32(bitPattern: own)).text(" here, ").integer(Int32(bitPattern: value))
         note(inCheckpoint(text, optional))
+        _ = text.text(hint)
     }
 
     mutating func same(_ name: StaticString, _ own: Float, optional: Bool = false) throws(Status) {

@@ -74,7 +74,8 @@ extension Archive {
     @inline(never)
     private mutating func settings(_ c: mest_config, _ layers: Int) throws(Status) {
         try same("layers", uint32(layers))
-        try same("inference_only", c.inference_only)
+        try same("inference_only", c.inference_only,
+                 hint: "; load it into one that trains, and copy: mest_model_csr_get(), mest_model_tensor_get()")
         try same("samples", c.samples)
         try same("forgetting_flags", c.forgetting_flags)
         try setting("seed (lower half)", UInt32(truncatingIfNeeded: c.seed))
@@ -208,7 +209,7 @@ extension Archive {
         var all: UInt32 = 0, room: UInt32 = 0, channels = uint32(n.thin.saved)
         if n.sparse && !n.isThin {
             let units = units(of: n)
-            all = uint32(min(units.positions &* units.pools, Int64(UInt32.max)))
+            all = uint32(min(units.positions &* units.pools, int64(Int32.max)))
             room = uint32(n.weight.capacity / int64(n.unit))
         }
         try number(&node.pointee.saved, of: all, room: room)

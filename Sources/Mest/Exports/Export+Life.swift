@@ -180,8 +180,8 @@ private struct PlanCall {
             memory = mestk_allocate(bytes, 64)
         }
         guard let memory else {
-            throw message.start("the allocator gave no block of ").integer(bytes).text(" bytes; use a smaller batch or density")
-                .as(.memory)
+            throw message.start("no block of ").integer(bytes).text(" bytes was to be had: use a smaller batch or density")
+                .text(", or memory of your own, by env.allocate or mest_model_create_in()").as(.memory)
         }
         if !inBlock && UInt(bitPattern: memory) & 63 != 0 {
             env.release?(memory, bytes, env.user)
@@ -192,14 +192,13 @@ private struct PlanCall {
         outModel?.pointee = model.handle
     }
 
-    /// "budget 262144 B, the plan needs 301056 B, workspace 180224 of them; batch 16 needs 210944 B"
+    /// "budget_bytes is 262144, the plan needs 301056: workspace 180224, weights and index 60000, ... Batch 16 needs 210944"
     private func overBudget(
         _ plan: Plan, _ budget: UInt64, _ config: mest_config, _ layers: CallersArray<mest_layer>,
         _ scratch: UnsafeMutableRawPointer, _ message: Message
     ) -> Status {
         let total = plan.bytes.total
-        let workspace = plan.bytes.workspace
-        let share = workspace &* 100 / total
+        let bytes = plan.bytes
         var smaller = config
         var fits: (batch: UInt32, bytes: Int64)?
         while fits == nil && smaller.batch > 1 {
@@ -208,11 +207,13 @@ private struct PlanCall {
             if uint64(other.bytes.total) <= budget { fits = (smaller.batch, other.bytes.total) }
         }
         let text = message.start("budget_bytes is ").natural(budget).text(", the plan needs ").integer(total)
-            .text(": workspace ").integer(workspace).text(" (").integer(share).text(" %), weights ").integer(plan.bytes.weights)
-            .text(", index ").integer(plan.bytes.index).text(". ")
+            .text(": workspace ").integer(bytes.workspace).text(", weights and index ").integer(bytes.weights &+ bytes.index)
+            .text(", gradients and state ").integer(bytes.gradients &+ bytes.state)
+            .text(", batch and counts ").integer(bytes.batch &+ bytes.forgetting).text(", tables ").integer(bytes.table).text(". ")
         if let fits {
-            return text.text("batch ").integer(fits.batch).text(" needs ").integer(fits.bytes).as(.budget)
+            return text.text("Batch ").integer(fits.batch).text(" needs ").integer(fits.bytes).as(.budget)
         }
-        return text.text("A smaller batch does not fit either: lower the density or use fewer channels").as(.budget)
+        if uint64(bytes.table) > budget { return text.text("Tables alone are too large: use fewer layers").as(.budget) }
+        return text.text("No smaller batch fits: lower the density, use fewer channels or layers").as(.budget)
     }
 }

@@ -121,7 +121,7 @@ public func mest_model_tensor_set(
         guard let values else { throw null("values", model.message) }
         if found.readOnly { throw model.message.start("gradients cannot be set").as(.argument) }
         try checkCount(count, found, model)
-        try model.checkFinite(values, found.count, perSample: max(1, found.count), "values")
+        try model.checkFinite(values, found.count, "values")
         if int(tensor) == MEST_TENSOR_RUNNING_VAR {
             for i in 0..<int(found.count) where values[i] < 0 {
                 throw model.message.start("values: ").real(values[i]).text(" is no variance").as(.argument)
@@ -253,8 +253,8 @@ private func check(_ csr: mest_csr, _ model: Model, _ node: UnsafeMutablePointer
             }
         }
     }
-    try model.checkFinite(value, int64(csr.count), perSample: max(1, int64(csr.count)), "csr.value")
+    try model.checkFinite(value, int64(csr.count), "csr.value")
     if let momentum = csr.momentum {
-        try model.checkFinite(momentum, int64(csr.count), perSample: max(1, int64(csr.count)), "csr.momentum")
+        try model.checkFinite(momentum, int64(csr.count), "csr.momentum")
     }
 }

@@ -19,11 +19,11 @@ struct Message {
         return self
     }
 
-    /// Zero-terminated text of at most `limit` bytes.
+    /// The caller's zero-terminated text of at most `limit` bytes. A message is one line: control characters are "?".
     func text(_ text: UnsafeRawPointer, limit: Int) -> Message {
         var count = 0
         while count < limit && text.load(fromByteOffset: count, as: UInt8.self) != 0 { count &+= 1 }
-        append(text, count)
+        append(text, count) { $0 >= 0 && $0 < 32 || $0 == 127 ? 63 : $0 }
         return self
     }
 
@@ -75,12 +75,12 @@ struct Message {
     /// The end of the chain: the status to throw.
     func `as`(_ status: Status) -> Status { status }
 
-    private func append(_ source: UnsafeRawPointer, _ count: Int) {
+    private func append(_ source: UnsafeRawPointer, _ count: Int, _ shown: (CChar) -> CChar = { $0 }) {
         var end = 0
         while end < Message.bytes &- 1 && buffer[end] != 0 { end &+= 1 }
         var i = 0
         while i < count && end < Message.bytes &- 1 {
-            buffer[end] = source.load(fromByteOffset: i, as: CChar.self)
+            buffer[end] = shown(source.load(fromByteOffset: i, as: CChar.self))
             end &+= 1
             i &+= 1
         }

@@ -77,7 +77,8 @@ func describeWindow(
     let strideH = layer.stride_h == 0 ? (strideDefault == 0 ? kernelH : strideDefault) : layer.stride_h
     let strideW = layer.stride_w == 0 ? (layer.stride_h == 0 ? (strideDefault == 0 ? kernelW : strideDefault) : strideH) : layer.stride_w
     if kernelH == 0 || kernelH > 255 || kernelW > 255 || strideH > 255 || strideW > 255 {
-        throw plan.layer(i, message).text(": use kernel and stride from 1 to 255").as(.argument)
+        throw plan.layer(i, message).text(": kernel ").integer(kernelH).text(" x ").integer(kernelW)
+            .text(", stride ").integer(strideH).text(" x ").integer(strideW).text("; use 1 to 255").as(.argument)
     }
     if layer.pad_h >= kernelH || layer.pad_w >= kernelW {
         throw plan.layer(i, message).text(": padding ").integer(layer.pad_h).text(" x ").integer(layer.pad_w)

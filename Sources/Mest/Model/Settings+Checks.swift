@@ -79,8 +79,8 @@ private struct ConfigCheck {
 
     func range(_ value: UInt32, _ low: UInt32, _ high: UInt32, _ field: StaticString) throws(Status) {
         if value < low || value > high {
-            throw message.start("config.").text(field).text(" is ").integer(value).text("; use ").integer(low)
-                .text(" to ").integer(high).as(.argument)
+            let text = message.start("config.").text(field).text(" is ").integer(value).text("; use ").integer(low)
+            throw (low == high ? text : text.text(" to ").integer(high)).as(.argument)
         }
     }
 

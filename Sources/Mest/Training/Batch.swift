@@ -42,13 +42,14 @@ extension Model {
         }
     }
 
+    /// perSample: of what has samples.
     func checkFinite(
-        _ x: UnsafePointer<Float>, _ count: Int64, perSample: Int64, _ name: StaticString
+        _ x: UnsafePointer<Float>, _ count: Int64, perSample: Int64? = nil, _ name: StaticString
     ) throws(Status) {
         let bad = mestk_first_not_finite(x, count)
-        if bad >= 0 {
-            throw message.start(name).text(": value ").integer(bad % perSample).text(" of sample ").integer(bad / perSample)
-                .text(" is ").real(x[int(bad)]).text("; values must be finite").as(.argument)
-        }
+        if bad < 0 { return }
+        let text = message.start(name).text(": value ").integer(bad % (perSample ?? count))
+        if let perSample { _ = text.text(" of sample ").integer(bad / perSample) }
+        throw text.text(" is ").real(x[int(bad)]).text("; values must be finite").as(.argument)
     }
 }

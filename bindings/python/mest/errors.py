@@ -121,6 +121,9 @@ _KINDS: Dict[int, Type[MestError]] = {
 
 # What the library's messages advise, in Python.
 _IN_PYTHON = {
+    "load it into one that trains, and copy: mest_model_csr_get(), mest_model_tensor_get()": "load it into one "
+    "that trains, then mest.delta(this, that).apply(this)",
+    ", or memory of your own, by env.allocate or mest_model_create_in()": "",
     "MEST_FORGETTING_ORDER in config.forgetting_flags": "given_order=True",
     "MEST_LOAD_OTHER_SETTINGS": "strict=False",
     "MEST_MUTATION_GLOBAL": "global_threshold=True",
