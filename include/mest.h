@@ -47,8 +47,9 @@
  * Memory    mest_plan() is arithmetic and tells every byte; mest_model_create() asks once for
  *           exactly that many bytes; no later call allocates.  Not among them: the library's
  *           threads, which have 1 MB of stack each; config.threads = 1 starts none.
- * Stack     Of the calling thread, and what a callback takes: 24 KB; create_in 32 KB; plan and
- *           create 32 KB and 1 KB a layer.  Microcontrollers: half of it (docs/firmware.md).
+ * Stack     Of the calling thread, on 64-bit machines, and what a callback takes: 24 KB;
+ *           create_in 32 KB, in a block of 2 KB a layer; plan and create 32 KB and 1 KB a layer.
+ *           Microcontrollers: 16 KB, plan and create 1 KB a layer more (docs/firmware.md).
  * Threads   Different models may be used at the same time from different threads.  One model is
  *           for one thread at a time: a second call that overlaps gets MEST_ERR_STATE.
  *           mest_model_cancel() alone may be called at any time from any thread; it and

@@ -31,7 +31,7 @@ documented() { # LINE LANGUAGE
 # A compiler for TARGET and its flags, as docs/firmware.md has them.
 compiler_for() {
     local flags
-    flags=$(sed -n "s/^| \`$1\` .*| \`\(.*\)\` |\$/\1/p" docs/firmware.md)
+    flags=$(sed -n "s/^| \`$1\` .*| \`\(.*\)\` | [0-9,]* |\$/\1/p" docs/firmware.md)
     case $1 in
         cortex-*) say "arm-none-eabi-gcc $flags" ;;
         rv32imac) say "riscv64-unknown-elf-gcc $flags" ;;

@@ -33,7 +33,7 @@ part() {
 
 # Runs them, one a core: most leave the other cores idle for a while.
 run_parts() {
-    local cores name process
+    local cores name process status
     for name in $wanted; do [ -n "${command[$name]:-}" ] || fail "no part is called $name"; done
     cores=$(getconf _NPROCESSORS_ONLN)
     while [ ${#queue[@]} -gt 0 ] || [ ${#job[@]} -gt 0 ]; do
@@ -41,7 +41,10 @@ run_parts() {
             begin "$name"
         else
             wait -n -p process "${!job[@]}"
-            finish "$process" $?
+            status=$?
+            # One that a signal ended while this did something else is not waited for any more.
+            [ -n "${process:-}" ] || for process in "${!job[@]}"; do kill -0 "$process" 2>/dev/null || break; done
+            finish "$process" "$status"
         fi
     done
 }
@@ -353,7 +356,7 @@ part valgrind valgrind_example after serial
 part c-serial c_serial after c serial
 part cpp      cpp_tests after library
 part golden   golden after c
-part install  tools/check-install.sh after library
+part install  tools/check-install.sh after library symbols
 part wheel    tools/check-wheel.sh after install aarch64
 part deb      tools/check-deb.sh after wheel
 part swiftpm  tools/check-swift.sh after deb

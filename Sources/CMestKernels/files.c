@@ -181,5 +181,5 @@ int32_t mestk_file_write(uint32_t slot, uint64_t offset, const void *bytes, size
 }
 
 int32_t mestk_file_sync(uint32_t slot, void *user) { return (void)slot, (void)user, MESTK_NO_FILES; }
-const char *mestk_file_error(int32_t error) { return (void)error, "this build has no files: use mest_model_save() and mest_model_load() with a mest_io"; }
+const char *mestk_file_error(int32_t error) { return (void)error, "this build has no files: mest_io is for other memory"; }
 #endif

@@ -3,6 +3,7 @@
  * on painted memory; what is no longer painted was used. */
 #define _GNU_SOURCE /* MAP_ANONYMOUS */
 #include "check.h"
+#include "devices.h"
 #include "every_network.h"
 #include <pthread.h>
 #include <sys/mman.h>
@@ -19,6 +20,7 @@ typedef struct work {
     void *block;
     size_t bytes;
     float *out;
+    device *slots;
     mest_status status;
 } work;
 
@@ -83,6 +85,30 @@ static void *load(void *argument)
     return NULL;
 }
 
+static void *save_io(void *argument)
+{
+    work *w = argument;
+    mest_io io = device_io(w->slots);
+    w->status = mest_model_save(w->model, &io, NULL);
+    return NULL;
+}
+
+static void *load_io(void *argument)
+{
+    work *w = argument;
+    mest_io io = device_io(w->slots);
+    w->status = mest_model_load(w->model, &io, 0, NULL);
+    return NULL;
+}
+
+/* Of every layer what it has, and what samples have been forgotten. */
+static void *look(void *argument)
+{
+    work *w = argument;
+    w->status = hash_model(w->model) == 0 ? MEST_ERR_INTERNAL : MEST_OK;
+    return NULL;
+}
+
 static void *use(void *argument)
 {
     work *w = argument;
@@ -140,10 +166,19 @@ int main(void)
             bounded("use", use, &w, 24 * KB, &most_use);
             bounded("save", save, &w, 24 * KB, &most_save);
             bounded("load", load, &w, 24 * KB, &most_load);
+            device slots = make_device(report.checkpoint_bytes);
+            w.slots = &slots;
+            bounded("save twice", save_io, &w, 24 * KB, &most_save);
+            bounded("save twice", save_io, &w, 24 * KB, &most_save);
+            bounded("load of two", load_io, &w, 24 * KB, &most_load);
+            free_device(&slots);
+            bounded("look", look, &w, 24 * KB, &most_use);
             mest_model_destroy(w.model);
             free(w.out);
             free(w.block);
             free_data(&d);
+        } else {
+            skip(n->name, "too small a block to plan in it");
         }
     }
     remove(file);

@@ -201,6 +201,8 @@ def test_checkpoints_that_will_not_do(tmp_path):
     model.save(path)
     with pytest.raises(mest.MestArgumentError, match="like=model"):
         mest.delta(path, path)
+    with pytest.raises(TypeError, match="not changed in place"):
+        mest.delta(model, model).apply(path)
     with pytest.raises(mest.MestArgumentError, match="one.mest.*scheme"):
         mest.delta(path, learner("block4"))
     with pytest.raises(mest.MestIOError, match="none.mest"):

@@ -74,8 +74,8 @@ extension Archive {
     @inline(never)
     private mutating func settings(_ c: mest_config, _ layers: Int) throws(Status) {
         try same("layers", uint32(layers))
-        try same("inference_only", c.inference_only,
-                 hint: "; load it into one that trains, and copy: mest_model_csr_get(), mest_model_tensor_get()")
+        try same("inference_only", c.inference_only, hint: c.inference_only == 0 ? ""
+            : "; load it into one that trains, and copy: mest_model_csr_get(), mest_model_tensor_get()")
         try same("samples", c.samples)
         try same("forgetting_flags", c.forgetting_flags)
         try setting("seed (lower half)", UInt32(truncatingIfNeeded: c.seed))

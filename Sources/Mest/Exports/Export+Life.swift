@@ -208,7 +208,7 @@ private struct PlanCall {
         }
         let text = message.start("budget_bytes is ").natural(budget).text(", the plan needs ").integer(total)
             .text(": workspace ").integer(bytes.workspace).text(", weights and index ").integer(bytes.weights &+ bytes.index)
-            .text(", gradients and state ").integer(bytes.gradients &+ bytes.state)
+            .text(", gradients and state ").integer(bytes.gradients &+ bytes.state &+ bytes.recovery)
             .text(", batch and counts ").integer(bytes.batch &+ bytes.forgetting).text(", tables ").integer(bytes.table).text(". ")
         if let fits {
             return text.text("Batch ").integer(fits.batch).text(" needs ").integer(fits.bytes).as(.budget)

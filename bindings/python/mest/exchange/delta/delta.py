@@ -131,13 +131,14 @@ def delta(base: Source, new: Source, like: Optional[Model] = None) -> Delta:
         mest.Delta.load("update.delta").apply(old)  # predicts what model does, to the bit
 
     Paths stand for what was saved: a checkpoint (`Model.save`) for a model, .npz and .safetensors for arrays.
-    like: where both are checkpoints, a model of the layers and config that they were saved with.  It stays as
-    it is; a checkpoint takes the memory of one more for a moment.
+    like: where neither is a model that trains, one of the layers and config that a checkpoint was saved with.
+    It stays as it is; a checkpoint takes the memory of one more for a moment.
     Errors: ShapeError (tensors of other names, shapes or kinds), MestArgumentError (not float32; no `like`; a
     checkpoint of another model), CorruptError, VersionError, MestIOError (an OSError).
     """
-    if like is None:
-        like = next((source for source in (new, base) if isinstance(source, Model)), None)
+    if like is None:  # checkpoints are those of models that train, mostly
+        models = [source for source in (new, base) if isinstance(source, Model)]
+        like = min(models, key=lambda model: model.config.inference_only, default=None)
     before, after = state_of(base, like), state_of(new, like)
     if before.keys() != after.keys():
         names = ", ".join(sorted(before.keys() ^ after.keys()))
@@ -179,6 +180,8 @@ def _among(these: Positions, others: Positions) -> NDArray[np.bool_]:
 
 
 def _lead(known: Delta, target: Any, verb: str) -> Any:
+    if isinstance(target, (str, os.PathLike)):
+        raise TypeError(f"{verb}: a file is not changed in place; give the model or the arrays that it is of")
     state = state_of(target)
     found = digest(state)
     if found != known.base_hash:
