@@ -23,7 +23,12 @@ struct Message {
     func text(_ text: UnsafeRawPointer, limit: Int) -> Message {
         var count = 0
         while count < limit && text.load(fromByteOffset: count, as: UInt8.self) != 0 { count &+= 1 }
-        append(text, count) { $0 >= 0 && $0 < 32 || $0 == 127 ? 63 : $0 }
+        append(text, count)
+        var i = 0
+        while buffer[i] != 0 {
+            if buffer[i] > 0 && buffer[i] < 32 || buffer[i] == 127 { buffer[i] = 63 }
+            i &+= 1
+        }
         return self
     }
 
@@ -75,12 +80,12 @@ struct Message {
     /// The end of the chain: the status to throw.
     func `as`(_ status: Status) -> Status { status }
 
-    private func append(_ source: UnsafeRawPointer, _ count: Int, _ shown: (CChar) -> CChar = { $0 }) {
+    private func append(_ source: UnsafeRawPointer, _ count: Int) {
         var end = 0
         while end < Message.bytes &- 1 && buffer[end] != 0 { end &+= 1 }
         var i = 0
         while i < count && end < Message.bytes &- 1 {
-            buffer[end] = shown(source.load(fromByteOffset: i, as: CChar.self))
+            buffer[end] = source.load(fromByteOffset: i, as: CChar.self)
             end &+= 1
             i &+= 1
         }
