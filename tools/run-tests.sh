@@ -258,7 +258,7 @@ address() {
     c_programs "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \
         -fno-sanitize-recover=undefined || return 1
     export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:allocator_may_return_null=1
-    run_c "$build/c-asan" bad_input too_large memory "determinism --few" checkpoint damage faults "killed 100" two_savers cancel slices \
+    run_c "$build/c-asan" bad_input too_large memory determinism checkpoint damage faults "killed 100" two_savers cancel slices \
         threads processes "soak 60000" "random_input 500 50000"
     local status=$?
     replay "$build/c-asan" "$build/asan/release" "$bin/clang" -O1 -fuse-ld=lld -fsanitize=address,undefined \

@@ -63,14 +63,27 @@ static mest_status resume(mest_model **model, network n, uint32_t i, void *slots
     return status == MEST_OK ? mest_model_load(*model, &io, 0, NULL) : status;
 }
 
-static void levels(network n, const dataset *d, uint32_t epochs, uint64_t expected, int32_t first)
+static void compare(network n, const dataset *d, uint32_t epochs)
 {
+    n.config.threads = 1;
+    n.config.simd = MEST_SIMD_REFERENCE;
+    uint64_t expected = train(&n, d, NULL, epochs, NULL), other;
+    check(expected == train(&n, d, NULL, epochs, NULL), "%s: two runs differ", n.name);
+
+    n.config.simd = MEST_SIMD_AUTO;
+    for (uint32_t threads = 0; threads <= 4; threads++) {
+        if (threads == 2) continue; /* with every level, the best one too, below */
+        n.config.threads = threads;
+        other = train(&n, d, NULL, epochs, NULL);
+        check(other == expected, "%s: %u threads: %016llx instead of %016llx", n.name, threads,
+              (unsigned long long)other, (unsigned long long)expected);
+    }
     static const char *simd[] = { "", "reference", "AVX2", "AVX-512", "NEON" };
     n.config.threads = 2;
-    for (int32_t level = first; level <= MEST_SIMD_NEON; level++) {
+    for (int32_t level = MEST_SIMD_REFERENCE; level <= MEST_SIMD_NEON; level++) {
         mest_status status;
         n.config.simd = level;
-        uint64_t other = train(&n, d, NULL, epochs, &status);
+        other = train(&n, d, NULL, epochs, &status);
         if (status == MEST_ERR_UNSUPPORTED) {
             skip(simd[level], mest_last_error(NULL));
             continue;
@@ -78,55 +91,27 @@ static void levels(network n, const dataset *d, uint32_t epochs, uint64_t expect
         check(other == expected, "%s: %s: %016llx instead of %016llx", n.name, simd[level], (unsigned long long)other,
               (unsigned long long)expected);
     }
-}
-
-static void threads(network n, const dataset *d, uint32_t epochs, uint64_t expected)
-{
-    for (uint32_t count = 0; count <= 4; count++) {
-        if (count == 2) continue; /* with every level, the best one too */
-        n.config.threads = count;
-        uint64_t other = train(&n, d, NULL, epochs, NULL);
-        check(other == expected, "%s: %u threads: %016llx instead of %016llx", n.name, count,
-              (unsigned long long)other, (unsigned long long)expected);
-    }
+    n.config.simd = MEST_SIMD_AUTO;
     n.config.threads = 3;
     mest_env env = { .struct_size = sizeof env, .parallel_for = backwards };
     check(train(&n, d, &env, epochs, NULL) == expected, "%s: chunks run backwards", n.name);
     env.parallel_for = own_threads;
     check(train(&n, d, &env, epochs, NULL) == expected, "%s: chunks run in the caller's threads", n.name);
-}
 
-static void resumed(network n, const dataset *d, uint32_t epochs, uint64_t expected)
-{
     mest_plan_report plan = { .struct_size = sizeof plan };
     (void)!mest_plan(&n.config, n.layers, n.count, &plan, NULL);
     device slots = make_device(plan.checkpoint_bytes);
     check(train_with(resume, &slots, &n, d, NULL, epochs, NULL) == expected, "%s: resumed at every step", n.name);
     check(slots.wrong == 0, "%s: calls that no device can serve", n.name);
     free_device(&slots);
-}
 
-/* few: the vector levels, and what changes level and number of threads at every step. */
-static void compare(network n, const dataset *d, uint32_t epochs, int few)
-{
-    n.config.threads = 1;
-    n.config.simd = MEST_SIMD_REFERENCE;
-    uint64_t expected = train(&n, d, NULL, epochs, NULL);
-    n.config.simd = MEST_SIMD_AUTO;
-    levels(n, d, epochs, expected, few ? MEST_SIMD_REFERENCE + 1 : MEST_SIMD_REFERENCE);
-    n.config.threads = 3;
-    resumed(n, d, epochs, expected);
-    if (few) return;
-    threads(n, d, epochs, expected);
-    check(train(&n, d, NULL, epochs, NULL) == expected, "%s: two runs differ", n.name);
     n.config.seed++;
     check(train(&n, d, NULL, epochs, NULL) != expected, "%s: another seed gives the same bits", n.name);
 }
 
-/* --print: the lines of hashes.txt.  --few: a third of the trainings, for machines that are emulated. */
 int main(int argc, char **argv)
 {
-    int print = argc > 1 && !strcmp(argv[1], "--print"), few = argc > 1 && !strcmp(argv[1], "--few");
+    int print = argc > 1 && !strcmp(argv[1], "--print");
     static network networks[MOST_NETWORKS];
     size_t count = every_network(networks);
     for (size_t i = 0; i < count; i++) {
@@ -134,7 +119,7 @@ int main(int argc, char **argv)
         if (print) {
             print_hash(&networks[i], NULL);
         } else if (data_for(&networks[i], &d)) {
-            compare(networks[i], &d, epochs_for(&networks[i]), few);
+            compare(networks[i], &d, epochs_for(&networks[i]));
             free_data(&d);
         }
     }
