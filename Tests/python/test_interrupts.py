@@ -34,8 +34,8 @@ rng = np.random.default_rng(0)
 x, y = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 3, 60)
 seen = []
 
-def learner():
-    return tiny(samples=60, batch=10, epochs=20000, method="em", mutation_every=2)
+def learner(**more):
+    return tiny(samples=60, batch=10, epochs=20000, method="em", mutation_every=2, **more)
 
 def hit(now, epoch):
     if now == moment and epoch == 3 and now not in seen:
@@ -54,6 +54,9 @@ class Hits(mest.Callback):
             os.kill(os.getpid(), signal.SIGINT)
             sum(range(1000))
 
+def progress(at):  # once, before an epoch begins with a mutation, which nothing stops any more
+    if at.stage == "mutate": hit("new epoch", model._epoch)
+
 class Begun(mest.Callback):
     def begin(self, model): print("begun", flush=True)  # the last one: all others have, too
 
@@ -70,7 +73,8 @@ def validation():
     hit("validation", model._epoch)
     yield x, y
 
-model, log = learner(), mest.record(os.path.join(folder, "run.jsonl"))
+model = learner(**({{"on_progress": progress}} if moment == "new epoch" else {{}}))
+log = mest.record(os.path.join(folder, "run.jsonl"))
 raised = None
 try:
     model.fit(
@@ -140,7 +144,10 @@ def check(found, screen):
 
 @pytest.mark.parametrize(
     "moment, epochs",
-    [("step", 3), ("mutation", 2), ("epoch", 4), ("saving", 4), ("augment", 3), ("iterable", 3), ("validation", 3)],
+    [
+        ("step", 3), ("mutation", 2), ("epoch", 4), ("saving", 4), ("augment", 3), ("iterable", 3), ("validation", 3),
+        ("new epoch", 4),
+    ],
 )
 def test_ctrl_c_at(tmp_path, moment, epochs):
     found, screen = finish(*start(tmp_path, moment))
@@ -169,3 +176,157 @@ def test_ctrl_c_at_any_time(tmp_path):
         found, screen = finish(child, terminal)
         check(found, screen)
         assert found["recorded"] in [list(range(found["epochs"] - lost)) for lost in (0, 1)]  # as it was written
+
+
+EVERY_LINE = """
+import io, json, os, signal, sys, weakref
+sys.path.insert(0, {tests!r})
+import numpy as np
+import tqdm
+from support import tiny
+
+class Terminal(io.StringIO):
+    def isatty(self): return True
+
+def fit_until(line):
+    # Whether Ctrl-C came at that line of tqdm's, and what fit raised.
+    left, raised = line, None
+
+    def of_tqdm(frame, event, argument):
+        nonlocal left
+        left -= event == "line"
+        if event == "line" and left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+        return of_tqdm
+
+    model = tiny(samples=12)
+    sys.stderr = Terminal()
+    sys.settrace(lambda frame, event, argument: of_tqdm if frame.f_code.co_filename == tqdm.std.__file__ else None)
+    try:
+        model.fit(x, y, epochs=1)
+    except BaseException as error:
+        raised = type(error).__name__
+    finally:
+        sys.settrace(None)
+        bars = len(tqdm.tqdm._instances)
+        sys.stderr = sys.__stderr__
+    return left <= 0, raised, bars
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ignored = []
+sys.unraisablehook = lambda what: ignored.append(f"{{line}}: {{what.exc_value!r}} in {{what.object!r}}")
+rng = np.random.default_rng(0)
+x, y = rng.normal(size=(12, 4)).astype(np.float32), rng.integers(0, 3, 12)
+line, bars, raised = 0, [], []
+sys.stdout = io.StringIO()
+while True:
+    line += 1
+    came, what, open = fit_until(line)
+    bars.append(open)
+    raised.append(what)
+    if not came:
+        break
+sys.stdout = sys.__stdout__
+print(json.dumps({{"ignored": ignored, "bars": bars, "raised": raised}}))
+""".format(tests=str(ROOT / "Tests" / "python"))
+
+
+def test_ctrl_c_at_every_line_of_a_bar():
+    """While tqdm builds a bar too, and while it closes one: half a bar would complain on its own, later, and a signal
+    in what Python collects would be lost."""
+    done = subprocess.run(
+        [sys.executable, "-c", EVERY_LINE], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    found = json.loads(done.stdout)
+    *raised, last = found["raised"]
+    assert len(raised) > 100 and last is None  # all of its lines
+    assert not found["ignored"] and not any(found["bars"])
+    assert set(raised) == {"KeyboardInterrupt"}
+
+
+WHILE_IMPORTED = """
+import io, signal, sys
+sys.path[:0] = [{tests!r}, sys.argv[1]]
+import numpy as np
+from support import tiny
+
+class Terminal(io.StringIO):
+    def isatty(self): return True
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.stderr = Terminal()
+try:
+    tiny(samples=12).fit(np.zeros((12, 4), np.float32), np.zeros(12, np.int32), epochs=1)
+except BaseException as error:
+    print(type(error).__name__)
+""".format(tests=str(ROOT / "Tests" / "python"))
+
+A_TQDM = """
+import os, signal
+
+class Hit:
+    def __set_name__(self, owner, name): os.kill(os.getpid(), signal.SIGINT)
+
+class tqdm:
+    hit = Hit()
+    def __init__(self, **_): pass
+    def close(self): pass
+"""
+
+
+def test_ctrl_c_while_tqdm_is_imported(tmp_path):
+    """Python 3.11 makes a RuntimeError of what is raised in the middle of a class."""
+    (tmp_path / "tqdm.py").write_text(A_TQDM)
+    done = subprocess.run(
+        [sys.executable, "-c", WHILE_IMPORTED, str(tmp_path)], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "KeyboardInterrupt\n"), done.stderr
+
+
+AT_A_CALLBACK = """
+import gc, json, os, signal, sys
+sys.path.insert(0, {tests!r})
+import mest
+from support import tiny
+
+name, called = sys.argv[1], False
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ignored = []
+sys.unraisablehook = lambda what: ignored.append(f"{{what.exc_value!r}} in {{what.object!r}}")
+
+def trace(frame, event, argument):  # when it begins, before it can catch anything
+    global called
+    if frame.f_code.co_name == name and os.path.dirname(frame.f_code.co_filename) == os.path.dirname(mest.__file__):
+        called = True
+        sys.settrace(None)
+        os.kill(os.getpid(), signal.SIGINT)
+
+raised = None
+sys.settrace(trace)
+try:
+    heard = {{"on_progress": lambda at: None}} if name == "_progress" else {{}}
+    model = tiny(method="em", mutation_every=1, epochs=20, samples=12, **heard)
+    model.load_bytes(model.to_bytes())
+    for epoch in range(3):
+        model.begin_epoch()
+    model.close()
+except BaseException as error:
+    raised = type(error).__name__
+sys.settrace(None)
+gc.collect()
+print(json.dumps([called, raised, ignored]))
+""".format(tests=str(ROOT / "Tests" / "python"))
+
+
+@pytest.mark.parametrize("name", ["_allocate", "_log", "_progress", "_write", "_sync", "_read", "_release"])
+def test_ctrl_c_as_a_callback_begins(name):
+    """Python hears it there before the first line; what is raised then is lost in C."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_A_CALLBACK, name], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [True, "KeyboardInterrupt", []]

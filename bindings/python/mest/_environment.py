@@ -7,6 +7,7 @@ An exception must not cross C.  Each callback stores it, tells the library to st
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import threading
@@ -28,6 +29,8 @@ _STAGES = {
     _abi.MEST_STAGE_EVALUATE: "evaluate",
 }
 _logger = logging.getLogger("mest")
+# The part of `signal` in C: around it `signal` makes enums, 10 us a call.
+_signal: Any = importlib.import_module("_signal")
 
 
 @dataclass
@@ -40,35 +43,34 @@ class Memory:
 
 
 class _During:
-    """Without callbacks no Python runs during a call, and Python itself raises Ctrl-C after it.
-    With them, Python runs signal handlers when a callback starts, before any `try` in it, and
-    ctypes swallows what is raised there: so for the time of the call Ctrl-C only sets a flag,
-    which stops the call at its next report of progress, or is raised when it is over.
+    """Any call may call back, to log if nothing else.  Python runs signal handlers when a callback
+    starts, before any `try` in it, and ctypes swallows what is raised there: so for the time of the
+    call Ctrl-C only sets a flag, which stops the call at its next report of progress, or is raised
+    when it is over.
     """
 
-    __slots__ = ("_environment", "_calls_back", "_ours")
+    __slots__ = ("_environment", "_ours")
 
-    def __init__(self, environment: Environment, calls_back: bool) -> None:
+    def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._calls_back = calls_back
         self._ours = False
 
     def __enter__(self) -> None:
+        environment = self._environment
+        environment._failure, environment._interrupted = None, False
         self._ours = (
-            self._calls_back
-            and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            threading.current_thread() is threading.main_thread()
+            and _signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
         if self._ours:
-            signal.signal(signal.SIGINT, self._environment._interrupt)
+            _signal.signal(signal.SIGINT, environment._interrupt)
 
     def __exit__(self, *_exception: Any) -> None:
         environment = self._environment
         if self._ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _signal.signal(signal.SIGINT, signal.default_int_handler)
         failure, environment._failure = environment._failure, None
-        interrupted, environment._interrupted = environment._interrupted, False
-        if interrupted:
+        if environment._interrupted:
             raise KeyboardInterrupt
         if failure is not None:
             raise failure
@@ -97,10 +99,9 @@ class Environment:
         if on_progress is not None:
             self.struct.progress = _abi.progress_function(self._progress)
 
-    def during(self, calls_back: bool = False) -> _During:
-        """Around one call of the library: raises what a callback raised, and Ctrl-C.  calls_back:
-        the call has callbacks besides on_progress."""
-        return _During(self, calls_back or self.on_progress is not None)
+    def during(self) -> _During:
+        """Around one call of the library: raises what a callback raised, and Ctrl-C."""
+        return _During(self)
 
     def keep(self, failure: BaseException) -> None:
         """What a callback raised, to be raised when the call is over."""

@@ -69,11 +69,9 @@ class Handle:
         with self._idle():
             return self._call_idle(self._open(), function, *arguments)
 
-    def _call_idle(
-        self, handle: int, function: Callable[..., int], *arguments: Any, calls_back: bool = False
-    ) -> bool:
+    def _call_idle(self, handle: int, function: Callable[..., int], *arguments: Any) -> bool:
         """The same under `_idle`, where several calls belong together."""
-        with self._environment.during(calls_back):
+        with self._environment.during():
             status = function(handle, *arguments)
         if status < 0:
             raise error_of(status, self._lib.mest_last_error(handle).decode())
@@ -95,6 +93,7 @@ class Handle:
             self._destroy()
 
 
-def _destroy(lib: Any, handle: Optional[int], _environment: Environment) -> None:
+def _destroy(lib: Any, handle: Optional[int], environment: Environment) -> None:
     # The environment is an argument to stay alive until here: destroying calls its release().
-    lib.mest_model_destroy(handle)
+    with environment.during():
+        lib.mest_model_destroy(handle)

@@ -167,9 +167,10 @@ class Model(Tensors):
                 return None
         except DivergedError as error:
             if report.events & _abi.MEST_EVENT_RETURNED:
-                self._epoch, error.returned_to = report.epoch - 1, report.epoch
+                error.returned_to = report.epoch
             raise
-        self._epoch = report.epoch if report.events & _abi.MEST_EVENT_EPOCH else self._epoch
+        finally:
+            self._moved(report)
         return from_struct(StepReport, report)
 
     def begin_epoch(self) -> EpochReport:
@@ -181,10 +182,18 @@ class Model(Tensors):
             self._call(self._lib.mest_model_begin_epoch, ctypes.byref(report))
         except DivergedError as error:
             if report.events & _abi.MEST_EVENT_RETURNED:
-                self._epoch, error.returned_to = report.epoch - 1, report.epoch
+                error.returned_to = report.epoch
             raise
-        self._epoch = report.epoch
+        finally:
+            self._moved(report)
         return from_struct(EpochReport, report)
+
+    def _moved(self, report: Any) -> None:
+        """To the epoch of a call that is over: Ctrl-C, which comes behind it, does not undo it."""
+        if report.events & _abi.MEST_EVENT_RETURNED:
+            self._epoch = report.epoch - 1
+        elif report.events & _abi.MEST_EVENT_EPOCH:
+            self._epoch = report.epoch
 
     def mutate(self) -> MutationReport:
         """Drops and grows connections now, whatever config.mutation_every says."""
@@ -317,7 +326,7 @@ class Model(Tensors):
         with self._idle():
             kept = MemoryIO(self._environment, data)
             arguments = ctypes.byref(kept.struct), *flags, ctypes.byref(report)
-            self._call_idle(self._open(), function, *arguments, calls_back=True)
+            self._call_idle(self._open(), function, *arguments)
         return kept
 
     def _checkpoint(self, function: Callable[..., int], path: Path, *flags: int) -> Checkpoint:
