@@ -28,6 +28,7 @@ import numpy as np
 import mest
 from support import fingerprint, tiny
 
+signal.alarm(120)  # a signal that is lost must not hang the test
 signal.signal(signal.SIGINT, signal.default_int_handler)
 moment, again, folder = sys.argv[1:]
 rng = np.random.default_rng(0)
