@@ -4,6 +4,7 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -15,7 +16,7 @@ from support import X, Y, fingerprint, tiny
 from test_header import run_python
 
 import mest
-from mest import Conv2d, Flatten, Input, Linear, _abi
+from mest import Conv2d, Flatten, Input, Linear, _abi, _environment
 
 # ---------------------------------------------------------------------- life, threads, views ---
 
@@ -286,10 +287,53 @@ def test_an_interrupt_never_leaves_a_model_locked():
             except KeyboardInterrupt:
                 interrupts += 1
             model.predict(X)
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert interrupts > 100
+
+
+def test_no_exception_of_another_signal_takes_ctrl_c_away():
+    """Raised at any line of what keeps Ctrl-C until a call is over: it is heard, before the next call and after it."""
+    models, at, left = [tiny(), tiny()], 0, 0
+
+    class Alarm(Exception):
+        pass
+
+    while True:
+        at += 1
+        events = 0
+
+        def trace(frame, event, _):
+            nonlocal events
+            if frame.f_code.co_filename != _environment.__file__:
+                return None
+            events += 1
+            if events == at:
+                raise Alarm
+            return trace
+
+        sys.settrace(trace)
+        try:
+            models[at % 2].predict(X)
+            break
+        except Alarm:
+            pass
+        finally:
+            sys.settrace(None)
+        if at % 3 == 0:
+            models[0].predict(X)
+        elif at % 3 == 1:
+            left += signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+                sum(range(1000))  # where Python hears it
+        if at % 3 != 2:
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    models[0].predict(X)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert at > 15 and left > 0
 
 
 def test_copies_are_announced_once():

@@ -60,7 +60,7 @@ class _During:
         environment._failure, environment._interrupted = None, False
         self._ours = (
             threading.current_thread() is threading.main_thread()
-            and _signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            and environment._may_replace(_signal.getsignal(signal.SIGINT))
         )
         if self._ours:
             _signal.signal(signal.SIGINT, environment._interrupt)
@@ -88,6 +88,7 @@ class Environment:
         self.on_log = on_log or _log
         self.memory = Memory()
         self.block: Optional[Any] = None
+        self.busy = threading.Lock()  # held during every call
         self._failure: Optional[BaseException] = None
         self._interrupted = False
         # ctypes keeps these callback objects alive through the struct's fields.
@@ -100,15 +101,29 @@ class Environment:
             self.struct.progress = _abi.progress_function(self._progress)
 
     def during(self) -> _During:
-        """Around one call of the library: raises what a callback raised, and Ctrl-C."""
+        """Around one call of the library, with `busy` held: raises what a callback raised, and Ctrl-C."""
         return _During(self)
 
     def keep(self, failure: BaseException) -> None:
         """What a callback raised, to be raised when the call is over."""
         self._failure = failure
 
-    def _interrupt(self, _signal: int, _frame: Any) -> None:
-        self._interrupted = True
+    # What the handler of another signal raises, an alarm's say, can end a call between two lines of
+    # _During, and leave this handler behind.  `busy`, which C holds and gives back, tells.
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if self.busy.locked():
+            self._interrupted = True
+            return
+        _signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.default_int_handler(number, frame)
+
+    def _may_replace(self, handler: Any) -> bool:
+        """Python's own, or one that was left behind; not that of a call which this one is inside of."""
+        if handler is signal.default_int_handler:
+            return True
+        owner = getattr(handler, "__self__", None)
+        return isinstance(owner, Environment) and (owner is self or not owner.busy.locked())
 
     def _allocate(self, size: int, alignment: int, _user: Any) -> Optional[int]:
         try:

@@ -20,10 +20,10 @@ class Handle:
     def __init__(self, settings: Any, description: Any, environment: Environment) -> None:
         self._lib = library()
         self._environment = environment
-        self._lock = threading.Lock()  # held during every call
+        self._lock = environment.busy  # held during every call
         self._ending = threading.RLock()  # keeps cancel() and close() apart
         handle = _abi.model()
-        with environment.during():
+        with self._lock, environment.during():
             status = self._lib.mest_model_create(
                 ctypes.byref(settings),
                 description,
@@ -88,12 +88,11 @@ class Handle:
         """Gives the memory back.  Later calls raise StateError; closing twice is fine."""
         if self._lock.locked():
             raise StateError("the model is in use by another call: cancel() it first")
-        with self._lock, self._ending:
+        with self._lock, self._ending, self._environment.during():
             self._handle = None
             self._destroy()
 
 
-def _destroy(lib: Any, handle: Optional[int], environment: Environment) -> None:
+def _destroy(lib: Any, handle: Optional[int], _environment: Environment) -> None:
     # The environment is an argument to stay alive until here: destroying calls its release().
-    with environment.during():
-        lib.mest_model_destroy(handle)
+    lib.mest_model_destroy(handle)
