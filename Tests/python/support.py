@@ -2,6 +2,7 @@
 """What several test files need: models in known states, and comparisons that say where."""
 
 import hashlib
+import io
 
 import numpy as np
 from reference import Network
@@ -10,6 +11,13 @@ import mest
 from mest import Input, Linear, ReLU
 
 X, Y = np.ones((4, 4), np.float32), np.zeros(4, np.int32)  # a batch for `tiny`
+
+
+class Terminal(io.StringIO):
+    """For sys.stderr: there are progress bars."""
+
+    def isatty(self):
+        return True
 
 
 def tiny(**config):

@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from support import fingerprint, tiny
+from support import Terminal, fingerprint, tiny
 
 import mest
 
@@ -462,11 +462,6 @@ def test_log_evaluation(capsys, caplog):
         mest.log_evaluation(to="file")
     with pytest.raises(ValueError, match="every is 0"):
         mest.log_evaluation(0)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 def slowly(batch, rng):

@@ -16,6 +16,7 @@ import time
 
 import pytest
 from conftest import ROOT
+from test_header import run_python
 
 import mest
 
@@ -179,18 +180,32 @@ def test_ctrl_c_at_any_time(tmp_path):
         assert found["recorded"] in [list(range(found["epochs"] - lost)) for lost in (0, 1)]  # as it was written
 
 
-EVERY_LINE = """
-import io, json, os, signal, sys, weakref
-sys.path.insert(0, {tests!r})
+def alone(program, **given):
+    """What it prints as JSON, in a process of its own that Ctrl-C interrupts, with names of its own for what is given."""
+    done = run_python(
+        f"""
+import gc, io, json, os, signal, sys
+sys.path.insert(0, {str(ROOT / "Tests" / "python")!r})
 import numpy as np
-import tqdm
-from support import tiny
+import mest
+from support import Terminal, tiny
 
-class Terminal(io.StringIO):
-    def isatty(self): return True
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ignored = []
+sys.unraisablehook = lambda what: ignored.append(f"{{what.exc_value!r}} in {{what.object!r}}")
+x, y = np.ones((12, 4), np.float32), np.zeros(12, np.int32)
+globals().update({given!r})
+{program}"""
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return json.loads(done.stdout)
+
+
+EVERY_LINE = """
+import tqdm
 
 def fit_until(line):
-    # Whether Ctrl-C came at that line of tqdm's, and what fit raised.
+    # Whether Ctrl-C came at that line of tqdm's, what fit raised, and the bars that are left.
     left, raised = line, None
 
     def of_tqdm(frame, event, argument):
@@ -200,8 +215,7 @@ def fit_until(line):
             os.kill(os.getpid(), signal.SIGINT)
         return of_tqdm
 
-    model = tiny(samples=12)
-    sys.stderr = Terminal()
+    model, sys.stderr = tiny(samples=12), Terminal()
     sys.settrace(lambda frame, event, argument: of_tqdm if frame.f_code.co_filename == tqdm.std.__file__ else None)
     try:
         model.fit(x, y, epochs=1)
@@ -209,60 +223,34 @@ def fit_until(line):
         raised = type(error).__name__
     finally:
         sys.settrace(None)
-        bars = len(tqdm.tqdm._instances)
         sys.stderr = sys.__stderr__
-    return left <= 0, raised, bars
+    return left <= 0, raised, len(tqdm.tqdm._instances)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
-ignored = []
-sys.unraisablehook = lambda what: ignored.append(f"{{line}}: {{what.exc_value!r}} in {{what.object!r}}")
-rng = np.random.default_rng(0)
-x, y = rng.normal(size=(12, 4)).astype(np.float32), rng.integers(0, 3, 12)
-line, bars, raised = 0, [], []
 sys.stdout = io.StringIO()
-while True:
-    line += 1
-    came, what, open = fit_until(line)
-    bars.append(open)
-    raised.append(what)
-    if not came:
-        break
+found = [fit_until(1)]
+while found[-1][0]:
+    found.append(fit_until(len(found) + 1))
 sys.stdout = sys.__stdout__
-print(json.dumps({{"ignored": ignored, "bars": bars, "raised": raised}}))
-""".format(tests=str(ROOT / "Tests" / "python"))
+print(json.dumps([ignored, found]))
+"""
 
 
 def test_ctrl_c_at_every_line_of_a_bar():
     """While tqdm builds a bar too, and while it closes one: half a bar would complain on its own, later, and a signal
     in what Python collects would be lost."""
-    done = subprocess.run(
-        [sys.executable, "-c", EVERY_LINE], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
-    )  # fmt: skip
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    found = json.loads(done.stdout)
-    *raised, last = found["raised"]
-    assert len(raised) > 100 and last is None  # all of its lines
-    assert not found["ignored"] and not any(found["bars"])
-    assert set(raised) == {"KeyboardInterrupt"}
+    ignored, (*found, last) = alone(EVERY_LINE)
+    assert len(found) > 100 and last == [False, None, 0]  # all of its lines
+    assert not ignored and all(raised == "KeyboardInterrupt" and bars == 0 for _, raised, bars in found)
 
 
 WHILE_IMPORTED = """
-import io, signal, sys
-sys.path[:0] = [{tests!r}, sys.argv[1]]
-import numpy as np
-from support import tiny
-
-class Terminal(io.StringIO):
-    def isatty(self): return True
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, folder)
 sys.stderr = Terminal()
 try:
-    tiny(samples=12).fit(np.zeros((12, 4), np.float32), np.zeros(12, np.int32), epochs=1)
+    tiny(samples=12).fit(x, y, epochs=1)
 except BaseException as error:
-    print(type(error).__name__)
-""".format(tests=str(ROOT / "Tests" / "python"))
+    print(json.dumps(type(error).__name__))
+"""
 
 A_TQDM = """
 import os, signal
@@ -280,23 +268,11 @@ class tqdm:
 def test_ctrl_c_while_tqdm_is_imported(tmp_path):
     """Python 3.11 makes a RuntimeError of what is raised in the middle of a class."""
     (tmp_path / "tqdm.py").write_text(A_TQDM)
-    done = subprocess.run(
-        [sys.executable, "-c", WHILE_IMPORTED, str(tmp_path)], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "KeyboardInterrupt\n"), done.stderr
+    assert alone(WHILE_IMPORTED, folder=str(tmp_path)) == "KeyboardInterrupt"
 
 
 AT_A_CALLBACK = """
-import gc, json, os, signal, sys
-sys.path.insert(0, {tests!r})
-import mest
-from support import tiny
-
-name, called = sys.argv[1], False
-signal.signal(signal.SIGINT, signal.default_int_handler)
-ignored = []
-sys.unraisablehook = lambda what: ignored.append(f"{{what.exc_value!r}} in {{what.object!r}}")
+called, raised = False, None
 
 def trace(frame, event, argument):  # when it begins, before it can catch anything
     global called
@@ -305,10 +281,9 @@ def trace(frame, event, argument):  # when it begins, before it can catch anythi
         sys.settrace(None)
         os.kill(os.getpid(), signal.SIGINT)
 
-raised = None
 sys.settrace(trace)
 try:
-    heard = {{"on_progress": lambda at: None}} if name == "_progress" else {{}}
+    heard = {"on_progress": lambda at: None} if name == "_progress" else {}
     model = tiny(method="em", mutation_every=1, epochs=20, samples=12, **heard)
     model.load_bytes(model.to_bytes())
     for epoch in range(3):
@@ -319,15 +294,10 @@ except BaseException as error:
 sys.settrace(None)
 gc.collect()
 print(json.dumps([called, raised, ignored]))
-""".format(tests=str(ROOT / "Tests" / "python"))
+"""
 
 
 @pytest.mark.parametrize("name", ["_allocate", "_log", "_progress", "_write", "_sync", "_read", "_release"])
 def test_ctrl_c_as_a_callback_begins(name):
     """Python hears it there before the first line; what is raised then is lost in C."""
-    done = subprocess.run(
-        [sys.executable, "-c", AT_A_CALLBACK, name], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(mest.__file__))},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [True, "KeyboardInterrupt", []]
+    assert alone(AT_A_CALLBACK, name=name) == [True, "KeyboardInterrupt", []]

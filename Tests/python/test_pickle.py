@@ -192,7 +192,7 @@ def test_private_attributes_survive(copied):
     model._before.append(2)
     other = copied(model)
     assert (other._before, other._title, other.hidden(), other._note) == ([1, 2], "a title", {"a": 1}, "mine")
-    assert other._lock is not model._lock and other._handle != model._handle and other._epoch == model._epoch
+    assert other._environment.busy is not model._environment.busy and other._handle != model._handle and other._epoch == model._epoch
     assert fingerprint(other) == fingerprint(model)
     model.close()
     other.step(X, Y)

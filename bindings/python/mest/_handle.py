@@ -20,10 +20,9 @@ class Handle:
     def __init__(self, settings: Any, description: Any, environment: Environment) -> None:
         self._lib = library()
         self._environment = environment
-        self._lock = environment.busy  # held during every call
         self._ending = threading.RLock()  # keeps cancel() and close() apart
         handle = _abi.model()
-        with self._lock, environment.during():
+        with environment.busy, environment.during():
             status = self._lib.mest_model_create(
                 ctypes.byref(settings),
                 description,
@@ -53,9 +52,9 @@ class Handle:
         written in C and the first line under `with`, so that Ctrl-C cannot leave it locked.  Of two
         threads that come at the same moment the second waits.
         """
-        if self._lock.locked():
+        if self._environment.busy.locked():
             raise StateError("the model is in use by another call; one model, one thread at a time")
-        return self._lock
+        return self._environment.busy
 
     def _open(self) -> int:
         """The handle, for who is under `_idle`."""
@@ -86,9 +85,10 @@ class Handle:
 
     def close(self) -> None:
         """Gives the memory back.  Later calls raise StateError; closing twice is fine."""
-        if self._lock.locked():
+        busy = self._environment.busy
+        if busy.locked():
             raise StateError("the model is in use by another call: cancel() it first")
-        with self._lock, self._ending, self._environment.during():
+        with busy, self._ending, self._environment.during():
             self._handle = None
             self._destroy()
 

@@ -43,7 +43,7 @@ Floats = NDArray[np.float32]
 
 # Attributes of every model that a copy does not take over: it has its own.
 _MADE_ANEW = frozenset((
-    "layers", "config", "_lib", "_environment", "_lock", "_ending", "_handle", "_destroy", "_plan", "_epoch",
+    "layers", "config", "_lib", "_environment", "_ending", "_handle", "_destroy", "_plan", "_epoch",
     "_warned",
 ))  # fmt: skip
 
