@@ -68,7 +68,6 @@ static void compare(network n, const dataset *d, uint32_t epochs)
     n.config.threads = 1;
     n.config.simd = MEST_SIMD_REFERENCE;
     uint64_t expected = train(&n, d, NULL, epochs, NULL), other;
-    check(expected == train(&n, d, NULL, epochs, NULL), "%s: two runs differ", n.name);
 
     n.config.simd = MEST_SIMD_AUTO;
     for (uint32_t threads = 0; threads <= 4; threads++) {
