@@ -68,8 +68,8 @@ static void test_linear_stored(const char *name, const matrix *m, const mestk_co
     free(added), free(db_stored), free(db_added);
 }
 
-/* group: of blocks; runs: below 0.  turn: of the ways. */
-static void test_linear(int lanes, int blocks, int channels, int rows, double density, int group, int turn)
+/* group: of blocks; runs: below 0. */
+static void test_linear(int lanes, int blocks, int channels, int rows, double density, int group)
 {
     char name[200];
     snprintf(name, sizeof name, "linear lanes %d blocks %d %d->%d density %g group %d", lanes, blocks, channels, rows,
@@ -106,7 +106,6 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
     }
     float *first[5];
     for (int i = 0; i < ways; i++) {
-        if (!takes_turn(i, (uint64_t)turn)) continue;
         float *got[5] = {floats(ny), floats(nx), copy_of(old_dx, nx), copy_of(old_dw, m.count), copy_of(old_db, rows)};
         int64_t sizes[5] = {ny, nx, nx, m.count, rows};
         float *unused = copy_of(old_dw, m.count);
@@ -146,7 +145,6 @@ static void test_linear(int lanes, int blocks, int channels, int rows, double de
     free_matrix(&m);
 }
 
-/* i + i / 12: which way has its turn, another one for every kind of layer. */
 static void test_linears(void)
 {
     static const int lanes[4] = {1, 4, 8, 16};
@@ -154,18 +152,18 @@ static void test_linears(void)
     for (int i = 0; i < 48; i++) {
         state = seed_now = 3000 + (uint64_t)i;
         int blocks = 1 + below(9), channels = 1 + below(80), rows = 1 + below(60);
-        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 4], 1, i + i / 12);
+        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 4], 1);
     }
     for (int i = 0; i < 96; i++) {
         state = seed_now = 3100 + (uint64_t)i;
         int blocks = 1 + below(9), channels = 1 + below(80), rows = 1 + below(100);
-        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], 4 << i / 12 % 3, i + i / 12);
+        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], 4 << i / 12 % 3);
     }
     for (int i = 0; i < 144; i++) {
         state = seed_now = 3200 + (uint64_t)i;
         int blocks = 1 + below(9), channels = 1 + below(100), rows = 1 + below(80);
         if (i >= 96) blocks = 1 << below(4), channels = (channels + 15) / 16 * 16;
-        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], -(4 << i / 12 % 3), i + i / 12);
+        test_linear(lanes[i % 4], i % 4 ? blocks : 1, channels, rows, densities[i / 4 % 3], -(4 << i / 12 % 3));
     }
 }
 #endif
